@@ -1,0 +1,45 @@
+# make book    execute the notebooks, build the book          make test    run the tests
+# make bench   speed beside other libraries                   make lock    pin the newest versions
+# Options: make book SCALE=gpu   make book CORES=8   make book PROFILE=profiles/slurm   PYTHON=python3.12
+
+PYTHON ?= python3
+CORES ?= 2
+SCALE ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+# Every kernel has one thread, and CORES kernels run at a time: same bits on each run, and no threads that fight.
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND := agg
+export PYTHONHASHSEED := 0
+
+.PHONY: book test bench lock clean
+.SILENT:
+
+book: $(VENV)/.ready
+	$(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --config scale=$(SCALE) || \
+	  { echo "The book was not built; the first error above says why (whole logs: build/log/)."; exit 1; }
+	echo "The book is at _build/html/index.html"
+
+test: $(VENV)/.ready
+	$(BIN)/pytest -n $(CORES) || { echo "Some tests failed; their names are above."; exit 1; }
+
+bench:
+	test -d .bench || $(PYTHON) -m venv .bench
+	.bench/bin/pip install -q -e '.[bench]'
+	.bench/bin/python benchmarks/speed.py
+
+$(VENV)/.ready: pyproject.toml requirements.lock
+	echo "Making the environment in $(VENV): some 6 GB, a few minutes, once."
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; '$(PYTHON)' is older. Try: make PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install --progress-bar on -q -c requirements.lock -e '.[book,test]' || \
+	  { echo "The environment could not be made; pip's message is above."; exit 1; }
+	touch $@
+
+lock:
+	uv pip compile pyproject.toml --extra book --extra test --python-version 3.11 --universal --no-header -q -o requirements.lock
+
+clean:
+	rm -rf _build build book/results

@@ -1,0 +1,97 @@
+# data -> store -> notebooks -> records -> ledger -> book. `make book` calls this; so does
+#     snakemake --cores 2 --config scale=cpu            one machine
+#     snakemake --profile profiles/slurm                a cluster, GPU jobs on GPU slots
+# A notebook is stale when it, the parts of uqlib that it imports, the store or a parameter has changed; Snakemake says which.
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from uqlib import notebooks
+
+SCALE = config.get("scale", "cpu")
+SEED = config.get("seed", 0)
+BIN = Path(sys.executable).parent
+RESULTS = Path(config.get("results", "book/results"))
+HTML = Path(config.get("html", "_build"))
+LOG = Path("build/log")
+SOURCES = {
+    str(path.relative_to("notebooks").with_suffix("")): str(path)
+    for path in sorted(Path("notebooks").glob("*/*.ipynb"))
+    if ".ipynb_checkpoints" not in path.parts
+}
+STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
+PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "parameters.md", "runs.md")]
+
+
+wildcard_constraints:
+    notebook="[a-z0-9_]+/[a-z0-9_]+",
+
+
+localrules:
+    all, pages, book,
+
+
+rule all:
+    input:
+        HTML / "html/index.html",
+        [RESULTS / f"{name}.{kind}" for name in SOURCES for kind in ("ipynb", "json")],
+
+
+rule run:
+    """Execute a notebook by papermill, with every parameter checked; its record is written beside the copy."""
+    input:
+        notebook=lambda wildcards: SOURCES[wildcards.notebook],
+        code=lambda wildcards: [os.path.relpath(path) for path in notebooks.sources(SOURCES[wildcards.notebook])],
+        store=STORE,
+        ledger=lambda wildcards: f"data/ledger/{Path(wildcards.notebook).parent}.toml",
+    output:
+        notebook=RESULTS / "{notebook}.ipynb",
+        record=RESULTS / "{notebook}.json",
+    params:
+        scale=SCALE,
+        seed=SEED,
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=int(SCALE in ("gpu", "paper")),
+    log:
+        LOG / "{notebook}.txt",
+    shell:
+        "{BIN}/uqlib run {input.notebook} -o {output.notebook} -p scale {params.scale} -p seed {params.seed}"
+        " -p record {output.record} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
+
+
+rule pages:
+    """Ledger, parameters and runs, computed from the records."""
+    input:
+        records=[RESULTS / f"{name}.json" for name in SOURCES],
+        published=sorted(Path("data/records").rglob("*.json")),
+        ledgers=sorted(Path("data/ledger").glob("*.toml")),
+        notebooks=list(SOURCES.values()),
+        code=["uqlib/pages.py", "uqlib/ledger.py", "uqlib/notebooks.py", "uqlib/records.py"],
+    output:
+        PAGES,
+    log:
+        LOG / "pages.txt",
+    shell:
+        "{BIN}/uqlib pages --results {RESULTS} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
+
+
+rule book:
+    """The HTML; every warning is an error."""
+    input:
+        [RESULTS / f"{name}.ipynb" for name in SOURCES],
+        PAGES,
+        "_config.yml",
+        [path for path in sorted(Path("book").rglob("*")) if path.is_file() and RESULTS not in path.parents],
+        sorted(Path("uqlib").rglob("*.py")),  # the API page shows the docstrings
+    output:
+        HTML / "html/index.html",
+    log:
+        LOG / "book.txt",
+    shell:
+        "{BIN}/jupyter-book build book --config _config.yml --path-output {HTML}/.. -n -W --keep-going --all > {log} 2>&1"
+        " || {{ grep -aE 'WARNING|ERROR|rror:' {log} || tail -n 5 {log}; exit 1; }}"

@@ -1,0 +1,35 @@
+"""Where tests find real data and weights, and no question to the hub."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so it cannot wait for a fixture
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """The folder of real weights: $UQLIB_WEIGHTS, else ../shared/weights beside the repository."""
+    folder = Path(os.environ.get("UQLIB_WEIGHTS") or SHARED / "weights")
+    if not (folder / "cifar10_resnet20.safetensors").is_file():
+        pytest.skip("no real weights: set UQLIB_WEIGHTS to a folder that holds cifar10_resnet20.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_folder() -> Path:
+    """The folder of prepared data sets: $UQLIB_DATA, else ../shared/prepared beside the repository."""
+    folder = Path(os.environ.get("UQLIB_DATA") or SHARED / "prepared")
+    if not (folder / "cifar10" / "test" / "meta.json").is_file():
+        pytest.skip("no prepared data: set UQLIB_DATA to a folder that holds cifar10/test/images.npy")
+    return folder

@@ -1,0 +1,110 @@
+"""The built book: every link leads somewhere, every page opens in a browser without an error or a request outside."""
+
+import html.parser
+import os
+import shutil
+import subprocess
+import sys
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("book")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# sphinx-thebe writes its block twice, and the theme looks for a mode before it is set; neither does harm
+KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared", "Got invalid theme mode")
+
+
+@pytest.fixture(scope="module")
+def book(repository) -> Path:
+    """The HTML that `make book` makes; made now where it is missing or stale."""
+    build = [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", "--quiet", "all"]
+    done = subprocess.run(build, cwd=repository, capture_output=True, text=True, env=os.environ | {"MPLBACKEND": "agg"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return repository / "_build/html"
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.anchors, self.images = [], set(), []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors |= {attrs[name] for name in ("id", "name") if attrs.get(name)}
+        self.links += [attrs[name] for name in ("href", "src") if attrs.get(name)]
+        if tag == "img":
+            self.images.append(attrs)
+
+
+@pytest.fixture(scope="module")
+def parsed(book) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(book.rglob("*.html")) if "_static" not in path.parts}
+
+
+def test_every_internal_link_leads_to_a_file_and_an_anchor(parsed):
+    dead = []
+    for path, page in parsed.items():
+        for link in page.links:
+            url = urllib.parse.urlsplit(link)
+            if url.scheme or url.netloc or link in ("#", "javascript:void(0);"):
+                continue
+            target = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+            if not target.is_file() or (url.fragment and target in parsed and urllib.parse.unquote(url.fragment) not in parsed[target].anchors):
+                dead.append((path.name, link))
+    assert not dead
+
+
+def test_every_figure_has_an_alternative_text(parsed):
+    bare = [(path.name, image.get("src")) for path, page in parsed.items() for image in page.images]
+    bare = [(n, i) for (n, i), image in zip(bare, [im for p in parsed.values() for im in p.images], strict=True)
+            if not image.get("alt") and "logo" not in image.get("class", "")]  # fmt: skip
+    assert not bare
+
+
+def test_every_chapter_offers_its_notebook_and_the_command(book):
+    for notebook in sorted((book.parents[1] / "notebooks").glob("*/*.ipynb")):
+        page = (book / "results" / notebook.parent.name / f"{notebook.stem}.html").read_text()
+        assert f"uqlib run notebooks/{notebook.parent.name}/{notebook.name}" in page
+        assert f"{notebook.name}" in page
+
+
+def test_no_number_is_missing_from_the_prose(parsed):
+    for path in parsed:
+        text = path.read_text()
+        assert "{glue" not in text, path
+        assert "Key not found" not in text, path
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_opens_in_a_browser(book, parsed, width):
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+                 "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+    problems = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=arguments)
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if width < 500 else "light"
+        )
+        page.on("pageerror", lambda error: problems.append((page.url, str(error))))
+        page.on("console", lambda m: problems.append((page.url, m.text)) if m.type in ("error", "warning") else None)
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else problems.append((page.url, r.url)),
+        )
+        for path in parsed:
+            page.goto(path.as_uri())
+            page.wait_for_timeout(150)
+            wide = page.evaluate("document.documentElement.scrollWidth") - width
+            if wide > 1:
+                problems.append((path.name, f"{wide} px wider than the screen"))
+            if page.locator("span.math, div.math").count():
+                page.wait_for_selector("mjx-container", timeout=20_000)
+        browser.close()
+    problems = [problem for problem in problems if not any(known in problem[1] for known in KNOWN)]
+    assert not problems

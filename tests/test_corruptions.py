@@ -1,0 +1,317 @@
+"""Corruptions against imagecorruptions (a port of the same generators), OpenCV, SciPy, Pillow and closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
+from sklearn.datasets import load_sample_image
+
+from uqlib import corruptions
+from uqlib.corruptions import BLUR, CIFAR, CONSTANTS, CORRUPTIONS, DIGITAL, EXTRA, IMAGENET, NOISE, WEATHER, corrupt
+
+oracle = pytest.mark.filterwarnings("ignore")  # imagecorruptions and what it imports warn freely
+
+SAME = (
+    "defocus_blur",
+    "zoom_blur",
+    "brightness",
+    "contrast",
+    "pixelate",
+    "jpeg_compression",
+    "gaussian_blur",
+    "saturate",
+)
+RANDOM = tuple(name for name in CORRUPTIONS if name not in SAME)
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Four crops of 128 pixels of two photographs."""
+    china, flower = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
+    crops = [china[80:208, 100:228], china[180:308, 380:508], flower[120:248, 180:308], flower[40:168, 420:548]]
+    return np.stack(crops)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The photographs in forty pieces of 32 pixels, after shrinking by three: as much detail a pixel as in CIFAR."""
+    photos = [
+        Image.fromarray(load_sample_image(name)).resize((212, 140), Image.BOX) for name in ("china.jpg", "flower.jpg")
+    ]
+    return np.stack(
+        [np.asarray(p)[r : r + 32, c : c + 32] for p in photos for r in (0, 32, 64, 96) for c in range(0, 160, 32)]
+    )
+
+
+def change(new, old):
+    return new.astype(float) - old
+
+
+# ------------------------------------------------------------------------------------------ against other people's code
+
+
+@oracle
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("name", SAME)
+def test_what_has_no_randomness_equals_imagecorruptions(large, name, severity):
+    reference = pytest.importorskip("imagecorruptions")
+    expected = np.stack([reference.corrupt(image, severity, name) for image in large])
+    difference = np.abs(change(corrupt(large, name, severity, constants="imagenet"), expected))
+    assert difference.max() <= 1  # both cut fractions off, so rounding in float32 can cost one level
+    assert difference.mean() <= 0.15  # saturate at severity 3 meets whole numbers often; the others stay below 0.03
+
+
+# relative difference of the root mean square change. What noise draws on every value hardly varies between runs; a
+# handful of streaks, clouds or drops on four images does
+BANDS = {"gaussian_noise": 0.01, "shot_noise": 0.02, "impulse_noise": 0.03, "speckle_noise": 0.02, "glass_blur": 0.03}
+BANDS |= {"motion_blur": 0.15, "snow": 0.1, "fog": 0.25, "spatter": 0.2}
+
+
+@oracle
+@pytest.mark.parametrize("severity", [1, 3, 5])
+@pytest.mark.parametrize("name", BANDS)
+def test_what_is_random_changes_as_much_as_in_imagecorruptions(large, name, severity):
+    reference = pytest.importorskip("imagecorruptions")
+    np.random.seed(0)
+    images = np.tile(large, (4, 1, 1, 1))
+    theirs = change(np.stack([reference.corrupt(image, severity, name) for image in images]), images)
+    ours = change(corrupt(images, name, severity, constants="imagenet"), images)
+    assert (ours**2).mean() ** 0.5 == pytest.approx((theirs**2).mean() ** 0.5, rel=BANDS[name])
+    assert ours.mean() == pytest.approx(theirs.mean(), abs=BANDS[name] * (theirs**2).mean() ** 0.5)
+
+
+@oracle
+def test_plasma_equals_the_reference_on_the_same_random_numbers():
+    reference = pytest.importorskip("imagecorruptions.corruptions")
+    for side, decay in [(32, 3.0), (64, 1.75), (128, 1.4)]:
+        np.random.seed(side)
+        expected = reference.plasma_fractal(side, decay)
+        ours = corruptions._plasma(np.random.RandomState(side).uniform(-1, 1, (1, side, side)), decay)[0]
+        np.testing.assert_allclose(ours, expected, atol=1e-5)  # theirs adds up in float32
+
+
+@oracle
+@pytest.mark.parametrize("degrees", [-135.0, -61.3, -45.0, 0.0, 17.2, 45.0])
+def test_smear_equals_the_reference(large, degrees):
+    reference = pytest.importorskip("imagecorruptions.corruptions")
+    expected = reference._motion_blur(large[0].astype(float), 10, 3.0, degrees)
+    ours = corruptions._smear(large[:1].astype(np.float32), 10, 3.0, np.array([degrees]))[0]
+    np.testing.assert_allclose(ours, expected, atol=0.01)  # weights below 1e-6 are left out
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 2.0, 4.0])
+def test_edges_equal_opencvs_canny(sigma):
+    cv2 = pytest.importorskip("cv2")
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((3, 64, 64)), (0, sigma, sigma))
+    field = np.where(noise > 0.5 * noise.std(), 160 + 20 * noise / noise.std(), 0).astype(np.uint8)
+    expected = np.stack([cv2.Canny(f, 50, 150) > 0 for f in field])
+    assert expected.any()
+    np.testing.assert_array_equal(corruptions._edges(field.astype(np.float32), 50, 150), expected)
+
+
+@oracle
+@pytest.mark.parametrize("name", ["frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg"])
+def test_the_ice_has_the_colours_of_the_photographs(name):
+    reference = pytest.importorskip("imagecorruptions")
+    with Image.open(f"{reference.__path__[0]}/frost/{name}") as image:
+        colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for sheet in (corruptions._frost_sheets(shrink)[int(name[5]) - 1].reshape(-1, 3) for shrink in (1, 5)):
+        np.testing.assert_allclose(sheet.mean(0), colours.mean(0), atol=4)  # a fifth of the pixels: other clouds
+        np.testing.assert_allclose(sheet.std(0), colours.std(0), rtol=0.1)
+
+
+def test_pixelate_equals_pillow_on_images_that_are_not_square(large):
+    images = large[:, :96, :64]  # no block ends in the middle of a pixel, where Pillow's rounding would decide
+    for severity, share in enumerate(IMAGENET["pixelate"], 1):
+        for image, ours in zip(images, corrupt(images, "pixelate", severity, constants="imagenet"), strict=True):
+            coarse = Image.fromarray(image).resize((int(64 * share), int(96 * share)), Image.BOX)
+            np.testing.assert_array_equal(ours, np.asarray(coarse.resize((64, 96), Image.BOX)))
+
+
+@pytest.mark.parametrize(("edge", "mode"), [(0, "mirror"), (1, "reflect")])
+def test_sample_equals_scipy(large, edge, mode):
+    where = np.random.default_rng(0).uniform(-150, 300, (2, 4, 40, 50))
+    images = large[:, :40, :50].astype(np.float32)
+    ours = corruptions._sample(images, *where, edge)
+    for i, colour in np.ndindex(4, 3):
+        expected = ndimage.map_coordinates(images[i, :, :, colour].astype(float), where[:, i], order=1, mode=mode)
+        np.testing.assert_allclose(ours[i, :, :, colour], expected, atol=1e-2)  # shares in float32 of up to 255
+
+
+# ------------------------------------------------------------------------------------ against closed forms, brute force
+
+
+def test_affine_sends_the_moved_corners_to_where_they_were():
+    grid = np.indices((30, 40)).astype(float)
+    moved = np.array([[[2.0, -3.0], [0.0, 4.0], [-5.0, 1.0]]])
+    rows, columns = corruptions._affine(moved, grid)
+    for corner, shift in zip([(25, 30), (5, 30), (5, 10)], moved[0], strict=True):
+        at = tuple((np.array(corner) + shift).astype(int))
+        assert (rows[0][at], columns[0][at]) == pytest.approx(corner, abs=1e-9)
+
+
+@pytest.mark.parametrize(("table", "severity"), [("imagenet", 1), ("imagenet", 5), ("cifar", 1), ("cifar", 4)])
+def test_frost_is_a_weighted_sum_of_image_and_ice(table, severity):
+    image_share, ice_share, _ = CONSTANTS[table]["frost"][severity - 1]
+    black, grey = (corrupt(np.full((200, 32, 32, 3), g, np.uint8), "frost", severity, constants=table) for g in (0, 40))
+    np.testing.assert_allclose(grey - black.astype(float), 40 * image_share, atol=1)  # two fractions cut off
+    mean = np.mean([mean for mean, _ in corruptions._FROST_COLOURS], 0)  # each sheet as likely as the others
+    error = ice_share * 60 / 200**0.5  # colours of sheets and clouds vary by less than 60 from image to image
+    np.testing.assert_allclose(black.mean((0, 1, 2)) + 0.5, ice_share * mean, atol=3 * error)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 4), st.integers(8, 15), st.integers(8, 15), st.integers(0, 2**32 - 1))
+def test_neighbours_are_copied_as_if_one_by_one(reach, height, width, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.random((2, height, width, 3))
+    steps = rng.integers(-reach, reach, (2, height - 2 * reach, width - 2 * reach, 2))
+    expected = x.copy()
+    for image in range(2):
+        for i, h in enumerate(range(height - reach, reach, -1)):
+            for j, w in enumerate(range(width - reach, reach, -1)):
+                down, right = steps[image, i, j]
+                expected[image, h, w] = expected[image, h + down, w + right]
+    np.testing.assert_array_equal(corruptions._copy_neighbours(x.copy(), steps, reach), expected)
+
+
+@pytest.mark.parametrize("table", ["imagenet", "cifar"])
+def test_noise_has_the_variance_of_its_formula(table):
+    grey = np.full((40, 32, 32, 3), 128, np.uint8)
+    tolerance = 5 * (2 / grey.size) ** 0.5  # five standard errors of a variance
+    share = 128 / 255
+    for severity in (1, 2):  # without clipping: mid-grey and little noise
+        for name, variance in [
+            ("gaussian_noise", CONSTANTS[table]["gaussian_noise"][severity - 1] ** 2),
+            ("speckle_noise", (share * CONSTANTS[table]["speckle_noise"][severity - 1]) ** 2),
+            ("shot_noise", share / CONSTANTS[table]["shot_noise"][severity - 1]),
+            ("impulse_noise", CONSTANTS[table]["impulse_noise"][severity - 1] * (share**2 + (1 - share) ** 2) / 2),
+        ]:
+            noise = corrupt(grey, name, severity, constants=table) / 255
+            # rare events: the fourth moment of salt and pepper is larger
+            rel = tolerance * (8 if name == "impulse_noise" else 1.5)
+            assert noise.var() == pytest.approx(variance + (1 / 255) ** 2 / 12 * (name == "gaussian_noise"), rel=rel)
+
+
+def test_black_and_white_images_come_through_everything():
+    flat = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
+    for name in CORRUPTIONS:
+        for severity in (1, 5):
+            corrupt(flat, name, severity)  # warnings of division or overflow would be errors
+    for name in (*BLUR, "contrast", "pixelate", "elastic_transform", "jpeg_compression"):
+        np.testing.assert_array_equal(corrupt(flat, name, 3), flat)
+
+
+# a mean squared change that need not grow, and why: see the top of uqlib/corruptions.py
+FALLS = {
+    ("elastic_transform", "cifar"): "bends less and shivers more",
+    ("elastic_transform", "imagenet"): "two kinds of distortion",
+    ("frost", "cifar"): "dims the image as it adds ice",
+    ("frost", "imagenet"): "dims the image as it adds ice",
+    ("glass_blur", "cifar"): "sigma, not the number of copies, falls from 3 to 4",
+    ("glass_blur", "imagenet"): "reach and rounds alternate",
+    ("motion_blur", "cifar"): "severities 3 and 4 are the same",
+    ("saturate", "cifar"): "less colour, then more",
+    ("saturate", "imagenet"): "less colour, then more",
+    ("snow", "imagenet"): "2 has finer flakes, 3 has more",
+    ("spatter", "cifar"): "water, then mud",
+    ("spatter", "imagenet"): "water, then mud",
+}
+
+
+@pytest.mark.parametrize("table", ["cifar", "imagenet"])
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_distortion_grows_with_severity(small, large, name, table):
+    images = small if table == "cifar" else large
+    error = [(change(corrupt(images, name, s, constants=table), images) ** 2).mean() for s in range(1, 6)]
+    assert min(error) > 1
+    if (name, table) not in FALLS:
+        assert sorted(error) == error, error
+    elif name in ("saturate", "spatter"):
+        middle = {"saturate": 2, "spatter": 3}[name]
+        assert sorted(error[:middle]) == error[:middle]
+        assert sorted(error[middle:]) == error[middle:]
+
+
+def test_motion_blur_of_cifar_is_the_same_at_severities_3_and_4(small):
+    np.testing.assert_array_equal(corrupt(small, "motion_blur", 3), corrupt(small, "motion_blur", 4))
+
+
+# -------------------------------------------------------------------------------------------- what the caller relies on
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_an_image_is_corrupted_alike_in_any_batch(small, large, name, monkeypatch):
+    for images, table in [(small, "cifar"), (large[:, :70, :65], "imagenet"), (small[:, :17], "imagenet")]:
+        whole = corrupt(images, name, 4, seed=3, constants=table)
+        assert whole.dtype == np.uint8
+        assert whole.shape == images.shape
+        for i in (0, 3):
+            np.testing.assert_array_equal(corrupt(images[[i]], name, 4, seed=3, rows=[i], constants=table)[0], whole[i])
+        some = np.array([2, 0])
+        np.testing.assert_array_equal(corrupt(images[some], name, 4, seed=3, rows=some, constants=table), whole[some])
+        monkeypatch.setattr(corruptions, "_CHUNK", 3 * images[0].size)
+        np.testing.assert_array_equal(corrupt(images, name, 4, seed=3, constants=table), whole)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_seed_matters_where_something_is_random(small, name):
+    before = small.copy()
+    one, two = corrupt(small, name, 5, seed=0), corrupt(small, name, 5, seed=1)
+    assert (one != two).any() == (name in RANDOM)
+    assert (one == corrupt(small, name, 5)).all()
+    np.testing.assert_array_equal(small, before)
+
+
+def test_images_of_one_batch_get_different_noise():
+    grey = np.full((8, 32, 32, 3), 128, np.uint8)
+    for name in ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "snow", "frost", "fog", "spatter"):
+        assert len({image.tobytes() for image in corrupt(grey, name, 5)}) == 8
+    assert (corrupt(grey, "gaussian_noise", 1) != corrupt(grey, "speckle_noise", 1)).any()
+
+
+def test_auto_takes_the_constants_of_cifar_up_to_64_pixels(large):
+    for side, table in [(64, "cifar"), (65, "imagenet")]:
+        images = large[:, :32, :side]
+        np.testing.assert_array_equal(corrupt(images, "contrast", 1), corrupt(images, "contrast", 1, constants=table))
+        other = "imagenet" if table == "cifar" else "cifar"
+        assert (corrupt(images, "contrast", 1) != corrupt(images, "contrast", 1, constants=other)).any()
+
+
+def test_tables_and_groups_cover_the_corruptions():
+    assert (*NOISE, *BLUR, *WEATHER, *DIGITAL, *EXTRA) == tuple(CORRUPTIONS)
+    for table in (IMAGENET, CIFAR):
+        assert tuple(table) == tuple(CORRUPTIONS)
+        assert {len(constants) for constants in table.values()} == {5}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"name": "rain"}, ValueError, "unknown corruption 'rain'; choose from gaussian_noise, shot_noise,"),
+        ({"severity": 0}, ValueError, "severity must be 1, 2, 3, 4 or 5; it is 0"),
+        ({"severity": 6}, ValueError, "severity must be 1, 2, 3, 4 or 5; it is 6"),
+        ({"constants": "svhn"}, ValueError, "unknown constants 'svhn'; choose from auto, imagenet, cifar"),
+        ({"rows": [0]}, ValueError, "rows has 1 entries for 2 images"),
+        ({"rows": [0, -2]}, ValueError, "at least 0; they are 0 and, at the least, -2"),
+        ({"seed": -1}, ValueError, "at least 0; they are -1"),
+        ({"images": np.zeros((2, 32, 32, 3), np.float32)}, TypeError, "they are float32 ndarray"),
+        ({"images": np.zeros((2, 3, 32, 32), np.uint8)}, ValueError, r"it is \(2, 3, 32, 32\). Channels first"),
+        ({"images": np.zeros((32, 32, 3), np.uint8)}, ValueError, r"it is \(32, 32, 3\)"),
+        ({"images": np.zeros((0, 32, 32, 3), np.uint8)}, ValueError, r"it is \(0, 32, 32, 3\)"),
+        ({"images": np.zeros((2, 7, 32, 3), np.uint8)}, ValueError, "h, w >= 8"),
+    ],
+)
+def test_bad_input_is_refused(change, error, message):
+    arguments = {"images": np.zeros((2, 32, 32, 3), np.uint8), "name": "fog", "severity": 1} | change
+    with pytest.raises(error, match=message):
+        corrupt(arguments.pop("images"), arguments.pop("name"), arguments.pop("severity"), **arguments)
+
+
+def test_torch_images_are_refused():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"they are torch.uint8 Tensor"):
+        corrupt(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "fog", 1)

@@ -1,0 +1,232 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+from uqlib.duos import (
+    VARIANTS,
+    decide,
+    duo_logits,
+    ensemble_probs,
+    fit_duo,
+    fit_weights,
+    flops_balance,
+    relative_weighting,
+)
+from uqlib.metrics.classification import accuracy, nll
+from uqlib.metrics.published import duo_confidence_zhou2025
+from uqlib.temperature import fit_temperature
+
+
+def draw(n=2000, c=6, seed=0):
+    """A large network that sees much of the truth, a small one that sees less, each on its own scale."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = 2 * torch.randn(n, c, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial(truth.softmax(-1), 1, generator=generator)[:, 0]
+    noise = torch.randn(2, n, c, generator=generator, dtype=torch.float64)
+    return 3 * (truth + noise[0]), 0.5 * (truth + 2 * noise[1]), labels
+
+
+LARGE, SMALL, LABELS = draw()
+FIT = fit_duo(LARGE, SMALL, LABELS)
+
+
+def nll_by_hand(weights, *data):
+    *members, labels = data
+    z = sum(w * member.numpy() for w, member in zip(weights, members, strict=True))
+    return float((logsumexp(z, -1) - z[np.arange(len(z)), labels]).mean())
+
+
+def test_the_weights_are_those_of_scipy():
+    found = minimize(
+        nll_by_hand, [0.5, 0.5], args=(LARGE, SMALL, LABELS), bounds=[(0, None)] * 2, options={"ftol": 1e-15}
+    )
+    np.testing.assert_allclose(FIT.weights, found.x, rtol=1e-4)  # scipy differentiates by differences
+    assert FIT.nll <= found.fun + 1e-14
+    assert FIT.nll == pytest.approx(nll_by_hand(FIT.weights, LARGE, SMALL, LABELS), rel=1e-14)
+
+
+def test_the_certificate_holds():
+    assert max(map(abs, FIT.gradient)) < 1e-9
+    assert 0 <= FIT.gap < 1e-16
+    assert FIT.iterations <= 8
+
+
+def test_the_weights_that_drew_the_labels_come_back_within_their_errors():
+    generator = torch.Generator().manual_seed(5)
+    large, small = 3 * torch.randn(2, 20_000, 5, generator=generator, dtype=torch.float64)
+    probs = (0.6 * large + 0.25 * small).softmax(-1)  # written out, not through duo_logits
+    labels = torch.multinomial(probs, 1, generator=generator)[:, 0]
+    fit = fit_duo(large, small, labels)
+    # Fisher information of a conditional logit: the covariance of the two logits under the softmax
+    f = np.stack([large, small])
+    p = probs.numpy()
+    centred = f - (p * f).sum(-1, keepdims=True)
+    expected = np.sqrt(np.linalg.inv(np.einsum("nc,inc,jnc->ij", p, centred, centred)).diagonal())
+    np.testing.assert_allclose(fit.standard_errors, expected, rtol=0.05)  # at the estimate, not at the truth
+    assert abs(fit.weights[0] - 0.6) < 4 * expected[0]
+    assert abs(fit.weights[1] - 0.25) < 4 * expected[1]
+
+
+def test_the_duo_is_never_above_the_scaled_base_and_each_network_is_scaled():
+    for fit, (large, small, labels) in [(fit_duo(*draw(seed=s)), draw(seed=s)) for s in range(3)]:
+        assert fit.nll < fit.alone[0]
+        alone = [fit_temperature(member, labels) for member in (large, small)]
+        assert fit.temperatures == pytest.approx([one.temperature for one in alone], rel=1e-12)
+        assert fit.alone == pytest.approx([one.nll for one in alone], rel=1e-13)
+
+
+def test_a_sidekick_that_opposes_the_labels_gets_weight_zero_and_leaves_the_base():
+    fit = fit_duo(LARGE, -SMALL, LABELS)
+    assert fit.weights[1] == 0
+    assert fit.gradient[1] > 0
+    assert math.isnan(fit.standard_errors[1])
+    assert fit.weights[0] == pytest.approx(1 / fit_temperature(LARGE, LABELS).temperature, rel=1e-9)
+    assert fit.temperatures[1] == math.inf
+    assert relative_weighting(fit) == math.inf
+    duo, base = decide("ours", LARGE, -SMALL, fit), decide("base", LARGE, -SMALL, fit)
+    torch.testing.assert_close(duo.probs, base.probs, rtol=0, atol=1e-9)
+
+
+def test_identical_networks_share_the_weight_and_only_its_sum_is_known():
+    fit = fit_duo(LARGE, LARGE, LABELS)
+    assert sum(fit.weights) == pytest.approx(1 / fit.temperatures[0], rel=1e-9)
+    assert fit.weights[0] == pytest.approx(fit.weights[1], rel=1e-9)
+    assert fit.standard_errors == (math.inf, math.inf)
+
+
+def test_swapped_networks_swap_their_weights():
+    swapped = fit_duo(SMALL, LARGE, LABELS)
+    assert swapped.weights[::-1] == pytest.approx(FIT.weights, rel=1e-8)
+    assert swapped.standard_errors[::-1] == pytest.approx(FIT.standard_errors, rel=1e-8)
+
+
+def test_a_constant_added_to_a_row_changes_nothing():
+    shift = torch.linspace(-9, 9, len(LABELS), dtype=torch.float64)[:, None]
+    fit = fit_duo(LARGE + shift, SMALL - 2 * shift, LABELS)
+    assert fit.weights == pytest.approx(FIT.weights, rel=1e-8)
+    for name in VARIANTS:
+        shifted, plain = decide(name, LARGE + shift, SMALL - 2 * shift, FIT), decide(name, LARGE, SMALL, FIT)
+        assert shifted.preds.equal(plain.preds)
+        torch.testing.assert_close(shifted.probs, plain.probs, rtol=0, atol=1e-12)
+
+
+def test_the_released_grid_is_never_better():
+    # 25 x 25 dividing temperatures, halved: weight = 1 / (2 tau)
+    weights = [1 / (2 * (0.05 + 0.2 * k)) for k in range(25)]
+    large, small, labels = draw(n=300)
+    best = min(nll_by_hand((a, b), large, small, labels) for a in weights for b in weights)
+    ours = fit_duo(large, small, labels)
+    assert ours.nll <= best
+    assert ours.nll == pytest.approx(best, abs=0.02)  # the grid is coarse, not wrong
+
+
+def test_variants_are_what_the_paper_names():
+    large, small = LARGE.numpy(), SMALL.numpy()
+    (w_l, w_s), (t_l, t_s) = FIT.weights, FIT.temperatures
+    duo = softmax(w_l * large + w_s * small, -1)
+    expected = {
+        "base": softmax(large / t_l, -1),
+        "ours": duo,
+        "unweighted": softmax(0.5 * (large / t_l + small / t_s), -1),
+        "uq_only": duo,
+        "softmax_average": 0.5 * (softmax(large / t_l, -1) + softmax(small / t_s, -1)),
+    }
+    assert expected.keys() == VARIANTS.keys()
+    for name, probs in expected.items():
+        found = decide(name, large, small, FIT)
+        np.testing.assert_allclose(found.probs, probs, atol=1e-13)
+        preds = large.argmax(-1) if name in ("base", "uq_only") else probs.argmax(-1)
+        np.testing.assert_array_equal(found.preds, preds)
+        np.testing.assert_allclose(found.confidence, probs[np.arange(len(probs)), preds], atol=1e-13)
+
+
+def test_uq_only_keeps_the_labels_of_the_large_network_and_the_probabilities_of_the_duo():
+    base, ours, uq = (decide(name, LARGE, SMALL, FIT) for name in ("base", "ours", "uq_only"))
+    assert accuracy(uq.preds, LABELS) == accuracy(base.preds, LABELS)
+    assert uq.probs.equal(ours.probs)
+    assert (uq.confidence <= ours.confidence).all()
+    assert uq.confidence.equal(duo_confidence_zhou2025(ours.probs, base.preds))
+
+
+def test_duo_logits_give_the_fitted_nll():
+    assert nll(duo_logits(LARGE, SMALL, FIT), LABELS) == pytest.approx(FIT.nll, rel=1e-13)
+    assert isinstance(duo_logits(LARGE.numpy(), SMALL, FIT), np.ndarray)
+
+
+def test_weights_of_two_members_are_the_duo_and_of_one_the_temperature():
+    two = fit_weights(torch.stack([LARGE, SMALL]), LABELS)
+    assert two.weights.tolist() == pytest.approx(FIT.weights, rel=1e-12)
+    assert two.standard_errors.tolist() == pytest.approx(FIT.standard_errors, rel=1e-12)
+    one = fit_weights(LARGE[None].numpy(), LABELS)
+    assert isinstance(one.weights, np.ndarray)
+    assert one.weights.item() == pytest.approx(1 / FIT.temperatures[0], rel=1e-12)
+
+
+def test_more_members_match_scipy():
+    members = [LARGE, SMALL, draw(seed=9)[0], LARGE.flip(1)]
+    fit = fit_weights(members, LABELS)
+    found = minimize(
+        nll_by_hand, np.full(4, 0.3), args=(*members, LABELS), bounds=[(0, None)] * 4, options={"ftol": 1e-15}
+    )
+    assert fit.nll <= found.fun + 1e-13
+    np.testing.assert_allclose(fit.weights, found.x, atol=1e-4)
+
+
+def test_ensembles_average_probabilities_or_logits():
+    members = np.stack([LARGE, SMALL, LARGE + SMALL])
+    np.testing.assert_allclose(ensemble_probs(members), softmax(members, -1).mean(0), atol=1e-14)
+    np.testing.assert_allclose(ensemble_probs(members, average="logits"), softmax(members.mean(0), -1), atol=1e-14)
+
+
+def test_the_relative_weighting_is_the_papers_ratio_of_temperatures():
+    (w_l, w_s), (t_l, t_s) = FIT.weights, FIT.temperatures
+    tau_l, tau_s = 1 / (2 * w_l), 1 / (2 * w_s)
+    assert relative_weighting(FIT) == pytest.approx((t_l / tau_l) / (t_s / tau_s), rel=1e-14)
+    # the scale of the logits does not count
+    assert relative_weighting(fit_duo(LARGE / 7, 7 * SMALL, LABELS)) == pytest.approx(relative_weighting(FIT), rel=1e-8)
+
+
+def test_flops_balance_is_the_papers_pair():
+    # ResNet-50 with EfficientNet-B0: 4.09 and 0.39 GFLOPs, printed as 0.0954
+    assert flops_balance(0.39, 4.09) == pytest.approx(0.0954, abs=5e-5)
+
+
+PERFECT = LARGE.argmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit_duo(LARGE, SMALL[:5], LABELS), r"large and small must have one shape .* \(2000, 6\) and \(5, 6\)"),
+        (lambda: fit_duo(LARGE, SMALL[:, :5], LABELS), r"A background class\? Drop its column"),
+        (lambda: fit_duo(LARGE, SMALL, LABELS[:7]), "labels has 7 rows where 2000 are expected"),
+        (lambda: fit_duo(LARGE, SMALL.softmax(-1), LABELS), "small look like probabilities"),
+        (lambda: fit_duo(LARGE / 0, SMALL, LABELS), "large must be finite; row 0, column 0 is -?inf"),
+        (
+            lambda: fit_duo(LARGE, SMALL[:1].expand(2000, 6), LABELS),
+            "small is constant: its logits are the same",
+        ),
+        (
+            lambda: fit_duo(LARGE, SMALL[:, :1].expand(2000, 6), LABELS),
+            "small is constant: every row has the same",
+        ),
+        (lambda: fit_duo(LARGE, SMALL, PERFECT), "some weights put every one of the 2000 labels first"),
+        (lambda: fit_duo(-LARGE, -SMALL, LABELS), "both weights are best at zero"),
+        (
+            lambda: decide("best", LARGE, SMALL, FIT),
+            "unknown variant 'best'; choose from base, ours, unweighted",
+        ),
+        (lambda: duo_logits(LARGE, SMALL[:5], FIT), "must have one shape"),
+        (lambda: fit_weights([LARGE, SMALL[:5]], LABELS), "member 0 and member 1 must have one shape"),
+        (lambda: fit_weights([], LABELS), "member_logits is empty"),
+        (lambda: ensemble_probs([LARGE], average="median"), "unknown average 'median'; choose from probs, logits"),
+        (lambda: flops_balance(1.0, 0.0), "costs must be positive; got 1.0 for the small and 0.0"),
+    ],
+)
+def test_errors_say_what_came_and_where(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

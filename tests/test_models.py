@@ -1,0 +1,474 @@
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from uqlib import models
+from uqlib.models import (
+    Preprocessing,
+    create,
+    features_and_logits,
+    macs,
+    parameters,
+    preprocess,
+    preprocessing,
+    weights_digest,
+)
+
+PLAIN = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+@pytest.fixture
+def images():
+    # smooth pictures: on noise an antialiased resize hardly depends on the filter
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 12, 10, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(image).resize((64, 48), Image.Resampling.BICUBIC)) for image in coarse])
+
+
+@pytest.fixture(autouse=True)
+def no_folder_of_weights(monkeypatch):
+    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+
+
+# the networks
+
+
+@pytest.mark.parametrize(
+    ("depth", "count", "multiply_adds"),
+    [(20, 269_722, 40_551_040), (32, 464_154, 68_862_592), (44, 658_586, 97_174_144), (56, 853_018, 125_485_696)],
+)
+def test_cifar_resnets_have_the_published_size(depth, count, multiply_adds):
+    # parameters: He et al. table 6 prints 0.27, 0.46, 0.66, 0.85 M; both numbers in full from the weights' manifest
+    model = create(f"cifar_resnet{depth}", weights=None)
+    assert parameters(model) == count
+    assert macs(model) == multiply_adds
+
+
+def test_resnet110_has_the_papers_size():
+    assert parameters(create("cifar_resnet110", weights=None)) == pytest.approx(1.7e6, rel=0.03)  # table 6
+
+
+def wide_parameters(depth, width, classes):
+    """By hand from table 1 of the paper: two convolutions and two norms a block, 1x1 where the width changes."""
+    total, inputs = 3 * 16 * 9, 16
+    for outputs in (16 * width, 32 * width, 64 * width):
+        for block in range((depth - 4) // 6):
+            first = inputs if block == 0 else outputs
+            total += 9 * first * outputs + 9 * outputs**2 + 2 * first + 2 * outputs
+            total += first * outputs if first != outputs else 0
+        inputs = outputs
+    return total + 2 * inputs + (inputs + 1) * classes
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "width", "million"),
+    [("wrn_16_4", 16, 4, 2.7), ("wrn_40_2", 40, 2, 2.2), ("wrn_28_10", 28, 10, 36.5)],
+)
+def test_wide_resnets_have_the_papers_size(name, depth, width, million):
+    count = parameters(create(name, weights=None, classes=10))
+    assert count == wide_parameters(depth, width, 10)
+    assert count / 1e6 == pytest.approx(million, abs=0.06)  # as printed in the paper's tables, one decimal
+
+
+def test_wide_resnet_drops_only_while_it_trains():
+    model = create("wrn_16_4", weights=None, seed=0, dropout=0.9)
+    images = torch.randn(2, 3, 32, 32)
+    assert model.layer2[0].dropout.p == 0.9
+    model.eval()
+    assert torch.equal(model(images), model(images))
+    for module in model.modules():
+        module.training = isinstance(module, nn.Dropout)
+    assert not torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "wrn_16_4"])
+def test_our_networks_keep_timms_contract(name):
+    model = timm.create_model(name, num_classes=7).eval()
+    images = torch.randn(2, 3, 32, 32)
+    trunk = model.forward_features(images)
+    pooled = model.forward_head(trunk, pre_logits=True)
+    assert trunk.shape == (2, model.num_features, 8, 8)
+    assert torch.allclose(pooled, trunk.mean((2, 3)), atol=1e-6)
+    assert torch.equal(model.forward_head(trunk), model(images))
+    assert model.get_classifier().out_features == 7
+    assert (model.default_cfg["architecture"], model.default_cfg["classifier"]) == (name, "linear")
+    model.reset_classifier(0)
+    assert torch.equal(model(images), pooled)
+    model.reset_classifier(3)
+    assert model(images).shape == (2, 3)
+    stages = timm.create_model(name, features_only=True)
+    assert [stage.shape[-1] for stage in stages(images)] == [32, 16, 8]
+    assert timm.is_model(name)
+
+
+@pytest.mark.parametrize(("name", "change"), [("cifar_resnet20", {"depth": 21}), ("wrn_16_4", {"depth": 18})])
+def test_impossible_depths_are_refused(name, change):
+    with pytest.raises(ValueError, match=f"depth .* it is {change['depth']}"):
+        create(name, weights=None, **change)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "width", "multiply_adds"),
+    [("mobilenetv1_025", 128, 256, 14e6), ("mobilenetv1_050", 160, 512, 77e6), ("mobilenetv1_075", 192, 768, 239e6)],
+)
+def test_mobilenets_of_three_widths(name, size, width, multiply_adds):
+    model = create(name, weights=None)
+    assert model.num_features == width
+    assert macs(model) == pytest.approx(multiply_adds, abs=5e5)  # the table of the weights prints millions
+    assert preprocessing(model) == Preprocessing(size, (128 / 255,) * 3, (128 / 255,) * 3, "bilinear", 0.875)
+
+
+def test_importing_registers_and_does_nothing_else():
+    code = (
+        "import torch; before = torch.get_rng_state(); import uqlib.models, timm; "
+        "assert torch.equal(before, torch.get_rng_state()); assert timm.is_model('cifar_resnet110')"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+# creating
+
+
+def test_a_fresh_network_depends_on_its_seed_alone():
+    state = torch.get_rng_state()
+    first = weights_digest(create("cifar_resnet20", weights=None, seed=1))
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(5)
+    assert weights_digest(create("cifar_resnet20", weights=None, seed=1)) == first
+    assert weights_digest(create("cifar_resnet20", weights=None, seed=2)) != first
+    torch.manual_seed(1)
+    assert weights_digest(create("cifar_resnet20", weights=None)) == first  # without a seed: torch's own generator
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    path = tmp_path / "seven.safetensors"
+    save_file(create("cifar_resnet20", weights=None, seed=3, classes=7).state_dict(), path)
+    return path
+
+
+def test_weights_from_a_file_bring_their_classes_and_leave_the_generator(weights_file):
+    state = torch.get_rng_state()
+    model = create("cifar_resnet20", weights=weights_file)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.num_classes == 7
+    assert weights_digest(model) == weights_digest(create("cifar_resnet20", weights=None, seed=3, classes=7))
+    assert create("cifar_resnet20", weights=weights_file, classes=0)(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
+
+
+def test_other_classes_than_the_weights_are_refused(weights_file):
+    with pytest.raises(ValueError, match=r"have 7 classes, 10 were asked for.*reset_classifier\(10\)"):
+        create("cifar_resnet20", weights=weights_file, classes=10)
+
+
+def test_a_torch_file_of_dataparallel_is_read(weights_file, tmp_path):
+    state = {f"module.{name}": tensor for name, tensor in load_file(weights_file).items()}
+    torch.save({"state_dict": state, "best_prec1": 91.7}, tmp_path / "seven.th")
+    model = create("cifar_resnet20", weights=tmp_path / "seven.th")
+    assert weights_digest(model) == weights_digest(create("cifar_resnet20", weights=weights_file))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    torch.save({"state_dict": Attack()}, tmp_path / "bad.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        create("cifar_resnet20", weights=tmp_path / "bad.pt")
+
+
+def test_a_file_without_classifier_or_of_another_network_is_refused(weights_file, tmp_path):
+    state = load_file(weights_file)
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith("linear")}
+    save_file(trunk, tmp_path / "trunk.safetensors")
+    with pytest.raises(ValueError, match=r"has no classifier: linear.weight of cifar_resnet20"):
+        create("cifar_resnet20", weights=tmp_path / "trunk.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)does not hold the weights of cifar_resnet32.*Missing key"):
+        create("cifar_resnet32", weights=weights_file)
+    save_file({name: tensor for name, tensor in state.items() if name != "bn1.bias"}, tmp_path / "hole.safetensors")
+    with pytest.raises(ValueError, match=r"bn1\.bias"):
+        create("cifar_resnet20", weights=tmp_path / "hole.safetensors")
+    with pytest.raises(FileNotFoundError, match="no file of weights"):
+        create("cifar_resnet20", weights=tmp_path / "none.safetensors")
+
+
+def test_pretrained_looks_into_the_folder_first(weights_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("UQLIB_WEIGHTS", str(tmp_path))
+    weights_file.rename(tmp_path / "cifar10_resnet20.safetensors")
+    assert create("cifar_resnet20").num_classes == 7
+    save_file(create("cifar_resnet20", weights=None, classes=5).state_dict(), tmp_path / "cifar_resnet20.safetensors")
+    assert create("cifar_resnet20").num_classes == 5
+
+
+def test_without_network_the_remedy_is_named():
+    with pytest.raises(FileNotFoundError, match=r"weights of resnet10t are not here.*UQLIB_WEIGHTS"):
+        create("resnet10t")
+    with pytest.raises(FileNotFoundError, match=r"no published weights of wrn_16_4.*weights=PATH"):
+        create("wrn_16_4")
+
+
+def test_a_download_is_checked_against_the_hash_in_its_name(weights_file, tmp_path, monkeypatch):
+    state = {f"module.{name}": tensor for name, tensor in load_file(weights_file).items()}
+    torch.save({"state_dict": state}, tmp_path / "published.th")
+    sha = hashlib.sha256((tmp_path / "published.th").read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    cfg = timm.get_pretrained_cfg("cifar_resnet20")
+    for name, good in ((f"net-{sha}.th", True), ("net-00000000.th", False)):
+        (tmp_path / "published.th").rename(tmp_path / name)
+        monkeypatch.setattr(cfg, "url", (tmp_path / name).as_uri())
+        monkeypatch.setattr(models.timm, "get_pretrained_cfg", lambda *_, **__: cfg)
+        monkeypatch.setattr(cfg, "num_classes", 7)
+        if good:
+            model = create("cifar_resnet20", pretrained_cfg=cfg.to_dict())
+            assert weights_digest(model) == weights_digest(create("cifar_resnet20", weights=weights_file))
+            assert "state_dict" not in model.pretrained_cfg
+        else:
+            with pytest.raises(RuntimeError, match="invalid hash value"):
+                create("cifar_resnet20", pretrained_cfg=cfg.to_dict())
+        (tmp_path / name).rename(tmp_path / "published.th")
+
+
+def test_a_folder_as_timm_writes_it_is_read(tmp_path):
+    model = create("cifar_resnet20", weights=None, seed=3, classes=7)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    cfg = '{"architecture": "cifar_resnet20", "num_classes": 7, "pretrained_cfg": {"classifier": "linear"}}'
+    (tmp_path / "config.json").write_text(cfg)
+    assert weights_digest(create(f"local-dir:{tmp_path}")) == weights_digest(model)
+    with pytest.raises(ValueError, match="have 7 classes, 10 were asked for"):
+        create(f"local-dir:{tmp_path}", classes=10)
+
+
+def test_misspelt_names_and_useless_seeds_are_refused(weights_file):
+    with pytest.raises(ValueError, match=r"unknown network 'cifar_resnet2'; close names: .*cifar_resnet20"):
+        create("cifar_resnet2")
+    with pytest.raises(ValueError, match="seed=1 has no effect"):
+        create("cifar_resnet20", weights=weights_file, seed=1)
+
+
+@pytest.mark.parametrize("name", [*(n for n in models.FILES if n != "cifar_resnet110")])
+def test_real_weights_load(name, weights_folder, monkeypatch):
+    monkeypatch.setenv("UQLIB_WEIGHTS", str(weights_folder))
+    model = create(name)
+    assert model.num_classes == model.default_cfg["num_classes"]
+    assert models._weights_file(name).name == f"{models.FILES[name]}.safetensors"
+
+
+def test_tensorflow_options_reach_timms_own_network(weights_folder):
+    options = {"pad_type": "same", "bn_eps": 1e-3}
+    ours = create("tf_mobilenetv2_100", weights=weights_folder / "mobilenetv2_100_in1k.safetensors").eval()
+    timms = create("mobilenetv2_100", weights=weights_folder / "mobilenetv2_100_in1k.safetensors", **options).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(image), timms(image))
+
+
+def test_resnet20_on_the_first_thousand_test_images(weights_folder, prepared_folder):
+    images = np.load(prepared_folder / "cifar10/test/images.npy", mmap_mode="r")[:1000]
+    labels = np.load(prepared_folder / "cifar10/test/labels.npy")[:1000]
+    model = create("cifar_resnet20", weights=weights_folder / "cifar10_resnet20.safetensors")
+    logits = features_and_logits(model, preprocess(images, preprocessing(model))).logits
+    assert (logits.argmax(1).numpy() == labels).mean() == pytest.approx(0.9174, abs=4 * (0.9174 * 0.0826 / 1000) ** 0.5)
+
+
+@pytest.mark.slow
+def test_resnet20_reproduces_the_published_accuracy(weights_folder, prepared_folder):
+    images = np.load(prepared_folder / "cifar10/test/images.npy", mmap_mode="r")
+    labels = np.load(prepared_folder / "cifar10/test/labels.npy")
+    model = create("cifar_resnet20", weights=weights_folder / "cifar10_resnet20.safetensors")
+    said = [
+        features_and_logits(model, preprocess(images[k : k + 200], preprocessing(model))) for k in range(0, 10000, 200)
+    ]
+    correct = (torch.cat([part.logits for part in said]).argmax(1).numpy() == labels).sum()
+    assert abs(correct - 9174) <= 2  # measured beside the weights, rounded to 0.01 %; other CPUs round otherwise
+
+
+# preprocessing
+
+
+def test_preprocessing_comes_from_the_networks_configuration():
+    model = create("resnet10t", weights=None)
+    cfg = model.default_cfg
+    assert preprocessing(model) == Preprocessing(
+        cfg["input_size"][1], cfg["mean"], cfg["std"], cfg["interpolation"], cfg["crop_pct"], cfg["crop_mode"]
+    )
+    assert preprocessing(model, size=32, crop_pct=1.0).size == 32
+    assert str(PLAIN) == "size=32 mean=0.5,0.4,0.3 std=0.2,0.25,0.3 interpolation=bilinear crop_pct=1 crop_mode=center"
+    with pytest.raises(ValueError, match="Linear has no timm configuration"):
+        preprocessing(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="unknown interpolation 'lanczos'; choose from bilinear, bicubic"):
+        preprocessing(model, interpolation="lanczos")
+    with pytest.raises(ValueError, match="unknown crop_mode 'border'; choose from center, squash"):
+        preprocessing(model, crop_mode="border")
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("size", "crop_pct", "crop_mode"), [(32, 0.875, "center"), (96, 0.9, "center"), (24, 1.0, "squash")]
+)
+def test_preprocess_is_timms_evaluation(images, interpolation, size, crop_pct, crop_mode):
+    ours = Preprocessing(size, PLAIN.mean, PLAIN.std, interpolation, crop_pct, crop_mode)
+    timms = timm.data.create_transform(
+        (3, size, size),
+        interpolation=interpolation,
+        mean=PLAIN.mean,
+        std=PLAIN.std,
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+    )
+    expected = torch.stack([timms(Image.fromarray(image)) for image in images])
+    grey_level = 1 / (255 * min(PLAIN.std))
+    difference = (preprocess(images, ours) - expected).abs()
+    assert difference.max() <= 1.01 * grey_level  # PIL and torch round the weights of the filter differently
+    assert difference.mean() <= 0.1 * grey_level
+
+
+def test_preprocess_without_resizing_equals_torchvision_bit_for_bit():
+    images = np.arange(256, dtype=np.uint8).repeat(12).reshape(1, 32, 32, 3)
+    timms = timm.data.create_transform((3, 32, 32), mean=PLAIN.mean, std=PLAIN.std, crop_pct=1.0)
+    assert torch.equal(preprocess(images, PLAIN)[0], timms(Image.fromarray(images[0])))
+
+
+def test_preprocess_takes_lists_of_any_sizes_and_memory_maps(images, tmp_path):
+    cropped = [images[0], images[1][:40], torch.from_numpy(images[2][:, :50].copy())]
+    batch = preprocess(cropped, PLAIN)
+    assert torch.equal(batch[1], preprocess(images[1:2, :40], PLAIN)[0])
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert torch.equal(preprocess(mapped, PLAIN), preprocess(images, PLAIN))
+
+
+def test_nearest_keeps_the_pixels():
+    image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    nearest = PLAIN._replace(size=4, interpolation="nearest", mean=(0.0,) * 3, std=(1.0,) * 3)
+    expected = image.repeat(2, 1).repeat(2, 2).transpose(0, 3, 1, 2) / 255
+    assert np.array_equal(preprocess(image, nearest).numpy(), expected.astype(np.float32))
+
+
+def test_preprocess_refuses_floats_and_wrong_axes(images):
+    with pytest.raises(TypeError, match=r"images must be uint8 with values 0 to 255; they are torch.float32"):
+        preprocess(images.astype(np.float32), PLAIN)
+    with pytest.raises(ValueError, match=r"shape \(n, h, w, 3\); it is \(3, 3, 48, 64\)"):
+        preprocess(images.transpose(0, 3, 1, 2), PLAIN)
+
+
+# what a network says
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cifar_resnet20", {}),
+        ("wrn_16_4", {}),
+        ("resnet10t", {}),
+        ("vit_tiny_patch16_224", {"img_size": 32}),
+        ("mobilenetv3_small_050", {}),
+        ("convnext_atto", {}),
+        ("mobilenetv1_025", {}),
+    ],
+)
+def test_features_and_logits_are_those_of_timms_own_calls(name, options):
+    model = create(name, weights=None, seed=0, classes=5, drop_rate=0.5, **options)
+    images = torch.randn(2, 3, 32, 32)
+    outputs = features_and_logits(model, images)
+    assert model.training  # put back
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(outputs.logits, model(images))
+        features = model.forward_head(model.forward_features(images), pre_logits=True)
+    assert torch.equal(outputs.features, features)
+    assert outputs.features.shape == (2, model.head_hidden_size)
+
+
+def test_modes_are_put_back_one_by_one_even_after_an_error():
+    model = create("cifar_resnet20", weights=None)
+    model.layer1.eval()
+    with pytest.raises(RuntimeError, match="expected input"):
+        features_and_logits(model, torch.zeros(1, 4, 32, 32))
+    features_and_logits(model, torch.zeros(1, 3, 32, 32))
+    macs(model)
+    assert model.training
+    assert model.layer2.training
+    assert not model.layer1[0].bn1.training
+    assert not model.linear._forward_pre_hooks
+
+
+def test_a_head_can_be_trained_on_the_features():
+    model = create("cifar_resnet20", weights=None)
+    features, logits = features_and_logits(model, torch.randn(3, 3, 32, 32))
+    head = nn.Linear(64, 2)
+    (head(features).sum() + (logits * nn.Parameter(torch.ones(10))).sum()).backward()
+    assert head.weight.grad is not None
+
+
+def test_networks_that_are_not_timms():
+    head = nn.Linear(12, 4)
+    model = nn.Sequential(nn.Flatten(), nn.ReLU(), head)
+    images = torch.randn(2, 3, 2, 2)
+    outputs = features_and_logits(model, images, classifier=head)
+    assert torch.equal(outputs.features, images.flatten(1).relu())
+    assert torch.equal(outputs.logits, model(images))
+    with pytest.raises(ValueError, match="Sequential has no get_classifier"):
+        features_and_logits(model, images)
+    with pytest.raises(ValueError, match="called 0 times"):
+        features_and_logits(model, images, classifier=nn.Linear(12, 4))
+    with pytest.raises(ValueError, match=r"VisionTransformerDistilled has 2 classifiers"):
+        features_and_logits(create("deit_tiny_distilled_patch16_224", weights=None), images)
+
+
+def test_a_network_without_classifier_has_features_and_no_logits():
+    features, logits = features_and_logits(create("cifar_resnet20", weights=None, classes=0), torch.zeros(2, 3, 32, 32))
+    assert features.shape == (2, 64)
+    assert logits.shape == (2, 0)
+
+
+def test_bytes_are_not_taken_for_images():
+    model = create("cifar_resnet20", weights=None)
+    with pytest.raises(TypeError, match=r"not torch.uint8: preprocess"):
+        features_and_logits(model, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="not float64: preprocess"):
+        features_and_logits(model, np.zeros((1, 3, 32, 32)))
+
+
+# cost and identity
+
+
+def test_macs_of_a_transformer_by_hand():
+    model = create("vit_tiny_patch16_224", weights=None)
+    tokens, width = 197, 192
+    block = tokens * (4 * width**2 + 2 * width * 4 * width) + 2 * tokens**2 * width
+    assert macs(model) == 196 * 3 * 16**2 * width + 12 * block + width * 1000
+
+
+def test_macs_take_a_size():
+    assert macs(create("cifar_resnet20", weights=None), 64) == 4 * (40_551_040 - 640) + 640
+
+
+def test_weights_digest_sees_every_bit_and_no_order():
+    model = create("cifar_resnet20", weights=None, seed=0)
+    first = weights_digest(model)
+    assert len(first) == 64
+    model.bn1.running_mean[3] += 1e-7
+    assert weights_digest(model) != first
+    one, two = nn.Module(), nn.Module()
+    for module, names in ((one, "ab"), (two, "ba")):
+        for name in names:
+            setattr(module, name, nn.Parameter(torch.full((2,), float(ord(name)))))
+    assert weights_digest(one) == weights_digest(two)
+    assert weights_digest(nn.Linear(2, 2).half().float()) != weights_digest(nn.Linear(2, 2).half())
+
+
+def test_weights_digest_is_the_same_on_every_machine():
+    layer = nn.Linear(2, 1)
+    layer.weight.data.copy_(torch.tensor([[1.0, 2.0]]))
+    layer.bias.data.zero_()
+    text = b"bias torch.float32 (1,)\n" + bytes(4) + b"weight torch.float32 (1, 2)\n" + b"\0\0\x80?\0\0\0@"
+    assert weights_digest(layer) == hashlib.sha256(text).hexdigest()

@@ -1,0 +1,80 @@
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from uqlib import plots
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
+
+
+def test_risk_coverage_draws_the_risks_in_percent(ax):
+    plots.risk_coverage(ax, np.array([0.0, 0.0, 1 / 3, 0.5]), label="duo")
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(x, [25, 50, 75, 100])
+    np.testing.assert_allclose(y, [0, 0, 100 / 3, 50])
+    assert ax.get_xlabel() == "coverage (% kept)"
+    assert ax.get_legend_handles_labels()[1] == ["duo"]
+
+
+def test_accuracy_rejection_is_the_mirror_image(ax):
+    plots.accuracy_rejection(ax, torch.tensor([0.0, 0.0, 1 / 3, 0.5]))
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(x, [75, 50, 25, 0])
+    np.testing.assert_allclose(y, [100, 100, 200 / 3, 50], rtol=1e-6)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends(ax):
+    plots.risk_coverage(ax, np.linspace(0, 0.5, 100_000), first=0)
+    x, y = ax.lines[0].get_data()
+    assert len(x) <= 800
+    assert (x[0], x[-1], y[-1]) == (0.001, 100, 50)
+
+
+def test_reliability_leaves_out_empty_bins(ax):
+    plots.reliability(ax, SimpleNamespace(
+        confidence=np.array([0.2, np.nan, 0.9]), accuracy=np.array([0.1, np.nan, 0.8]), count=np.array([1, 0, 3])
+    ))  # fmt: skip
+    np.testing.assert_allclose(ax.lines[1].get_data(), [[0.2, 0.9], [0.1, 0.8]])
+    areas = ax.collections[0].get_sizes()
+    assert (areas[1] - 10) / (areas[0] - 10) == pytest.approx(3)
+
+
+def test_metric_against_cost_sorts_by_cost_and_draws_the_intervals(ax):
+    intervals = [SimpleNamespace(value=0.5, low=0.4, high=0.7), SimpleNamespace(value=0.2, low=0.1, high=0.25)]
+    plots.metric_against_cost(ax, [0.8, 0.3], intervals, label="duo")
+    line = ax.lines[0]
+    np.testing.assert_allclose(line.get_data(), [[0.3, 0.8], [20, 50]])
+    bars = ax.collections[0].get_segments()
+    np.testing.assert_allclose(bars[1], [[0.8, 40], [0.8, 70]])
+
+
+def test_style_is_set_only_when_asked():
+    with mpl.rc_context():
+        before = mpl.rcParams["axes.spines.top"]
+        assert before
+        plots.use_style()
+        assert not mpl.rcParams["axes.spines.top"]
+
+
+def contrast(first, second):
+    def luminance(colour):
+        parts = np.array(mpl.colors.to_rgb(colour))
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_are_distinct_and_stand_out_from_white():
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert all(contrast(colour, "white") > 2 for colour in plots.COLOURS.values())

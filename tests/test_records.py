@@ -1,0 +1,74 @@
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from uqlib import records
+
+
+def a_run(value=1.0):
+    run = records.start("paper/notebook", scale="smoke", parameters={"seed": 3})
+    run.add("aurc", SimpleNamespace(value=value, low=0.5, high=1.5, level=0.95), setting="digits", seeds=2, examples=10)
+    run.add("accuracy", 0.9, setting="digits")
+    return run
+
+
+def test_what_is_saved_is_what_is_read(tmp_path):
+    run = a_run()
+    run.save(tmp_path / "a/run.json")
+    assert records.read(tmp_path) == run.results
+    assert records.read(tmp_path / "a", tmp_path / "nowhere") == run.results
+
+
+def test_provenance_says_all_that_the_bits_depend_on(tmp_path):
+    body = json.loads(a_run().save(tmp_path / "run.json").read_text())
+    assert body["parameters"] == {"seed": 3, "scale": "smoke"}
+    made = body["provenance"]
+    assert made["versions"]["torch"]
+    assert made["threads"] >= 1
+    assert made["peak_memory_mb"] > 10
+    assert {"python", "platform", "device", "cpu", "commit", "seconds", "date", "inputs"} <= made.keys()
+
+
+def test_the_name_follows_the_parameters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, again = a_run().save(), a_run(2.0).save()
+    other = records.start("paper/notebook", scale="smoke", parameters={"seed": 4}).save()
+    assert first == again != other
+    assert len(list((tmp_path / "build/records").iterdir())) == 2
+
+
+def test_digest_does_not_depend_on_the_order_of_keys():
+    assert (
+        records.digest({"a": 1, "b": [2]}) == records.digest({"b": [2], "a": 1}) != records.digest({"a": 1, "b": [3]})
+    )
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    records.write_text(path, "old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        records.write_text(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_broken_record_is_named(tmp_path):
+    (tmp_path / "bad.json").write_text('{"results": [')
+    with pytest.raises(ValueError, match=r"bad\.json is not a record"):
+        records.read(tmp_path)
+
+
+def test_unknown_scale():
+    with pytest.raises(ValueError, match="unknown scale 'huge'; choose from smoke, cpu, gpu, paper"):
+        records.start("n", scale="huge", parameters={})
+
+
+def test_half_an_interval_is_refused():
+    with pytest.raises(ValueError, match="aurc has one end of an interval"):
+        records.Result("aurc", "s", 1.0, low=0.5)

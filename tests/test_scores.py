@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp, softmax
+from scipy.stats import entropy
+
+from uqlib.scores import (
+    CONFIDENCES,
+    confidence,
+    energy,
+    margin,
+    max_logit,
+    max_probability,
+    mutual_information,
+    neg_entropy,
+)
+
+
+@pytest.fixture
+def logits():
+    return 3 * torch.randn(500, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_scores_match_scipy(logits):
+    z = logits.numpy()
+    probs = softmax(z, -1)
+    ordered = np.sort(probs, -1)
+    np.testing.assert_allclose(max_probability(z), ordered[:, -1], rtol=1e-13)
+    np.testing.assert_allclose(neg_entropy(z), -entropy(probs, axis=-1), rtol=1e-11)
+    np.testing.assert_allclose(margin(z), ordered[:, -1] - ordered[:, -2], atol=1e-14)
+    np.testing.assert_allclose(max_logit(z), z.max(-1), rtol=0)
+    np.testing.assert_allclose(energy(z), logsumexp(z, -1), rtol=1e-13)
+    np.testing.assert_allclose(energy(z, temperature=2.5), 2.5 * logsumexp(z / 2.5, -1), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", CONFIDENCES)
+def test_every_score_rises_with_certainty_and_keeps_kind_and_rows(name, logits):
+    sharp, flat = torch.tensor([[5.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.9, 0.8]])
+    assert confidence(name, sharp) > confidence(name, flat)
+    assert isinstance(confidence(name, logits.numpy()), np.ndarray)
+    assert confidence(name, logits.float()).dtype == torch.float64
+    assert confidence(name, logits.flip(0)).equal(confidence(name, logits).flip(0))
+    torch.testing.assert_close(confidence(name, logits.flip(1)), confidence(name, logits), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CONFIDENCES)
+def test_chunks_do_not_show(name, logits, monkeypatch):
+    whole = confidence(name, logits)
+    monkeypatch.setattr("uqlib.scores.CHUNK", 60)
+    assert confidence(name, logits).equal(whole)
+
+
+@pytest.mark.parametrize("name", ["max_probability", "neg_entropy", "margin"])
+def test_scores_of_probabilities_take_their_logarithm(name, logits):
+    torch.testing.assert_close(confidence(name, logits.softmax(-1).log()), confidence(name, logits), rtol=0, atol=1e-13)
+
+
+def test_float64_keeps_apart_what_float32_ties():
+    found = max_probability(torch.tensor([[20.0, 0.0], [21.0, 0.0]]))
+    assert found[0] < found[1] < 1
+
+
+def test_mutual_information_is_the_entropy_gap(logits):
+    members = torch.stack([logits, logits.flip(0), 2 * logits])
+    probs = softmax(members.numpy(), -1)
+    expected = entropy(probs.mean(0), axis=-1) - entropy(probs, axis=-1).mean(0)
+    np.testing.assert_allclose(mutual_information(members), expected, atol=1e-13)
+    np.testing.assert_allclose(mutual_information(list(members)), expected, atol=1e-13)
+
+
+def test_mutual_information_at_its_ends():
+    agree = torch.tensor([[[3.0, 1.0]], [[4.0, 2.0]]])
+    assert mutual_information(agree).item() == pytest.approx(0, abs=1e-15)
+    differ = torch.tensor([[[900.0, 0.0]], [[0.0, 900.0]]])
+    assert mutual_information(differ).item() == pytest.approx(np.log(2), rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: confidence("mps", np.eye(2) * 3),
+            "unknown confidence 'mps'; choose from max_probability",
+        ),
+        (lambda: max_probability(np.array([[0.4, 0.6]])), "look like probabilities"),
+        (lambda: max_logit(np.array([[0.4, np.inf]])), "row 0, column 1 is inf"),
+        (lambda: energy(np.array([[1.0, 2.0]]), temperature=0.0), "temperature must be a finite number above 0; got 0"),
+        (lambda: mutual_information(np.ones((1, 3, 2)) * 4), "at least two tables of one shape"),
+        (lambda: mutual_information([np.ones((3, 2)) * 4, np.ones((3, 4))]), r"got \[\(3, 2\), \(3, 4\)\]"),
+    ],
+)
+def test_errors_say_what_came_and_where(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,546 @@
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from uqlib import models, store
+from uqlib.files import DamagedError, read_column
+from uqlib.models import Preprocessing
+from uqlib.store import Key
+
+PREPROCESSING = Preprocessing(4, (0.5,) * 3, (0.25,) * 3)
+N = 50
+
+
+class Small(nn.Module):
+    """A network that costs nothing, with timm's contract."""
+
+    def __init__(self, scale=1.0, seed=0):
+        super().__init__()
+        self.fc = nn.Linear(48, 5)
+        self.fc.weight.data = scale * torch.randn(5, 48, generator=torch.Generator().manual_seed(seed))
+        self.fc.bias.data.zero_()
+
+    def get_classifier(self):
+        return self.fc
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("UQLIB_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "uqlib" / "store.py"))  # no store of this checkout
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (N, 4, 4, 3), dtype=np.uint8)
+    return SimpleNamespace(images=images, labels=rng.integers(0, 5, N), name="toy", split="test", digest="d" * 64)
+
+
+@pytest.fixture
+def fill(data, root):
+    def fill(model=None, network="small", **options):
+        model = model or Small()
+        options = {"preprocessing": PREPROCESSING, "rows": 16, "batch": 8} | options
+        key = store.key_of(network, model, data, PREPROCESSING)
+        return store.fill(key, model, data.images, data.labels, **options)
+
+    return fill
+
+
+def expected(model, images):
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    return x.flatten(1), x.flatten(1) @ model.fc.weight.detach().T
+
+
+# keys
+
+
+KEY = Key("cifar10", "test", "cifar_resnet20", "w" * 64, "size=32", "d" * 64)
+
+
+def test_every_field_changes_the_digest():
+    digests = {replace(KEY, **{name: value + "1"}).digest for name, value in asdict(KEY).items()} | {KEY.digest}
+    assert len(digests) == 7
+    assert KEY.digest == Key(**asdict(KEY)).digest
+    assert KEY.file == f"cifar_resnet20/cifar10.test-{KEY.digest[:8]}.safetensors"
+
+
+@pytest.mark.parametrize("name", ["dataset", "split", "network"])
+@pytest.mark.parametrize("value", ["", "a/b", "..", "a b", "-x"])
+def test_names_that_are_no_file_names_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must consist of letters, digits"):
+        replace(KEY, **{name: value})
+
+
+# filling and reading
+
+
+def test_what_was_filled_is_read(fill, data, root):
+    path = fill(features="float32", columns={"severity": np.arange(N, dtype=np.uint8) % 5})
+    said = store.read(path, columns=("logits", "labels", "features", "index", "severity"))
+    features, logits = expected(Small(), data.images)
+    assert torch.equal(said.features, features)
+    assert torch.allclose(said.logits, logits, rtol=1e-5, atol=1e-5)  # float32, batches of another size
+    assert np.array_equal(said.labels, data.labels)
+    assert said.index.tolist() == list(range(N))
+    assert said["severity"].tolist() == [k % 5 for k in range(N)]
+    assert len(said) == N
+    assert path == root / said.key.file
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # neither shards nor temporary files
+
+
+def test_provenance_says_where_numbers_come_from_and_no_folder(fill, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/someone/bin/fill.py", "--root=/home/someone/store", "-n", "3"])
+    provenance = store.read(fill()).entry.provenance
+    assert provenance["command"] == "fill.py --root=store -n 3"
+    assert torch.__version__.startswith(provenance["versions"]["torch"])
+    assert provenance["devices"] == ["cpu"]
+    assert provenance["seconds"] >= 0
+    assert provenance["date"].endswith("+00:00")
+    assert "/home" not in json.dumps(provenance)
+
+
+def test_half_precision_is_the_callers_choice_a_column(fill):
+    said = store.read(fill(), columns=("features", "logits"))
+    assert (said.features.dtype, said.logits.dtype) == (torch.float32, torch.float32)
+    raw = store.read(said.entry.path, columns=("features", "logits"), upcast=False)
+    assert (raw.features.dtype, raw.logits.dtype) == (torch.float16, torch.float32)
+    both = store.read(fill(features=None, logits="float16"), upcast=False)
+    assert both.logits.dtype == torch.float16
+    with pytest.raises(KeyError, match=r"has no column 'features'; it holds index, labels, logits"):
+        store.read(both.entry.path, columns=("features",))
+    with pytest.raises(KeyError, match=r"column 'features' was not read; pass columns=\('features', \.\.\.\)"):
+        _ = both.features
+
+
+def test_a_network_runs_once(fill, data):
+    class Counting(Small):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += len(x)
+            return super().forward(x)
+
+    model = Counting()
+    first = fill(model)
+    before = first.read_bytes()
+    assert model.calls == N
+    assert fill(model) == first
+    assert (model.calls, first.read_bytes()) == (N, before)
+    fill(model, features="float32")  # the entry lacks them in this precision
+    assert model.calls == 2 * N
+    options = {"preprocessing": PREPROCESSING, "features": "float32"}
+    asked = store.ask("small", model, data, columns=("features",), **options)
+    assert model.calls == 2 * N
+    assert torch.equal(asked.features, expected(model, data.images)[0])
+
+
+def test_other_labels_are_another_entry(fill, data):
+    fill()
+    data.labels = data.labels[::-1].copy()
+    assert np.array_equal(store.read(fill()).labels, data.labels)
+
+
+def test_lazy_images_are_asked_for_in_slices(fill, data):
+    class Lazy:
+        def __len__(self):
+            return N
+
+        def __getitem__(self, rows):
+            assert isinstance(rows, slice)
+            return [image for image in pixels[rows]]
+
+    path = fill()
+    whole = store.read(path).logits.clone()
+    path.unlink()
+    pixels, data.images = data.images, Lazy()
+    assert torch.equal(store.read(fill()).logits, whole)
+
+
+def test_key_and_model_must_agree(data, root):
+    key = store.key_of("small", Small(), data, PREPROCESSING)
+    with pytest.raises(ValueError, match="key and model disagree: weights of the key is"):
+        store.fill(key, Small(seed=1), data.images, data.labels, preprocessing=PREPROCESSING)
+    with pytest.raises(ValueError, match="key and model disagree: preprocessing of the key is size=4"):
+        store.fill(key, Small(), data.images, data.labels, preprocessing=PREPROCESSING._replace(size=5))
+
+
+def test_bad_calls_are_refused(fill, data):
+    with pytest.raises(ValueError, match=r"worker must lie in \[0, workers\); it is 2 of 2"):
+        fill(worker=2, workers=2)
+    with pytest.raises(ValueError, match="unknown type 'bfloat16' of features; choose from float16, float32"):
+        fill(features="bfloat16")
+    with pytest.raises(ValueError, match="severity has 3 rows where 50 are expected"):
+        fill(columns={"severity": np.zeros(3)})
+    with pytest.raises(ValueError, match="column 'logits' must have another name"):
+        fill(columns={"logits": np.zeros(N)})
+    with pytest.raises(TypeError, match=r"index must be integers \(n,\); they are torch.float64"):
+        fill(index=np.zeros(N))
+    with pytest.raises(ValueError, match=r"logits reach .*, beyond float16 \(65504\); pass logits='float32'"):
+        fill(Small(scale=1e5), logits="float16")
+    with pytest.raises(ValueError, match=r"logits of the batch that begins at image 0 must be finite"):
+        fill(Small(scale=float("nan")))
+    data.images, data.labels = data.images[:0], data.labels[:0]
+    with pytest.raises(ValueError, match="images is empty"):
+        fill()
+
+
+# names
+
+
+def test_names_find_the_one_entry(fill, data):
+    path = fill()
+    assert store.load("small", "toy").entry.path == path
+    with pytest.raises(FileNotFoundError, match=r"network tiny is not there with dataset toy, .*; choose from small"):
+        store.load("tiny", "toy")
+    with pytest.raises(FileNotFoundError, match=r"split val is not there with network small, .*; choose from test"):
+        store.load("small", "toy", "val")
+    with pytest.raises(FileNotFoundError, match=r"Searched .*, which hold 1 entries"):
+        store.load("tiny", "toys")
+
+
+def test_dots_in_names_are_not_confused(fill, data):
+    data.name, data.split = "a", "b.c"
+    fill()
+    data.name, data.split = "a.b", "c"
+    data.labels = data.labels[::-1].copy()
+    fill()
+    assert np.array_equal(store.load("small", "a.b", "c").labels, data.labels)
+    assert np.array_equal(store.load("small", "a", "b.c").labels, data.labels[::-1])
+
+
+def test_several_entries_of_one_name_are_listed_and_narrowed(fill):
+    fill(Small(seed=0))
+    fill(Small(seed=1))
+    digest = models.weights_digest(Small(seed=1))
+    with pytest.raises(ValueError, match=rf"(?s)2 entries with network small.*add weights=.*{digest[:12]}"):
+        store.load("small", "toy")
+    assert store.load("small", "toy", weights=digest[:6]).key.weights == digest
+    with pytest.raises(FileNotFoundError, match="weights zzz"):
+        store.load("small", "toy", weights="zzz")
+
+
+def test_many_networks_must_see_the_same_rows(fill, data):
+    fill(network="one")
+    fill(Small(seed=1), network="two")
+    both = store.load_many(["one", "two"], "toy")
+    assert list(both) == ["one", "two"]
+    assert torch.equal(both["one"].labels, both["two"].labels)
+    data.labels = data.labels.copy()
+    data.labels[7] += 1
+    fill(network="labels")
+    with pytest.raises(ValueError, match="one and labels do not have the same labels: row 7 is"):
+        store.load_many(["one", "labels"], "toy")
+    data.labels[7] -= 1
+    fill(network="rows", index=np.arange(N)[::-1].copy())
+    with pytest.raises(ValueError, match="one and rows do not have the same index: row 0 is 0 and 49"):
+        store.load_many(["one", "rows"], "toy")
+    data.digest = "e" * 64
+    fill(network="images")
+    with pytest.raises(ValueError, match="one and images saw other images: data dddddddddddd and eeeeeeeeeeee"):
+        store.load_many(["one", "images"], "toy")
+    data.images, data.labels = data.images[:9], data.labels[:9]
+    fill(network="fewer")
+    with pytest.raises(ValueError, match="one and fewer do not have the same rows: 50 and 9"):
+        store.load_many(["one", "fewer"], "toy")
+
+
+def test_explain_names_the_field_that_differs(fill, data, root):
+    key = store.key_of("small", Small(), data, PREPROCESSING)
+    assert store.explain(key) == f"no entry at all below {root}"
+    path = fill()
+    fill(Small(seed=1), network="far")
+    assert store.explain(key) == f"present: {path}"
+    told = store.explain(replace(key, weights="0" * 64))
+    assert str(path) in told
+    assert f"weights: wanted {'0' * 64}, stored {key.weights}" in told
+    assert "dataset" not in told.splitlines()[-1]
+    with pytest.raises(FileNotFoundError, match="which differs in"):
+        store.read(replace(key, data="x"))
+    assert store.read(key).entry.path == path
+
+
+# roots
+
+
+def test_roots_in_their_order(root, tmp_path, fill, monkeypatch):
+    assert store.roots() == [root]
+    checkout = tmp_path / "checkout"
+    (checkout / "notebooks").mkdir(parents=True)
+    (checkout / "pyproject.toml").touch()
+    (checkout / "data" / "store").mkdir(parents=True)
+    monkeypatch.chdir(checkout / "notebooks")
+    embedded = checkout / "data" / "store"
+    assert store.roots() == [root, embedded]
+    assert store.roots("here") == [Path("here")]
+    path = fill(root=embedded)
+    assert path.is_relative_to(embedded)
+    assert fill() == path  # found in the embedded store, so nothing is run
+    assert store.load("small", "toy").entry.path == path
+    own = fill(root=root)
+    assert store.load("small", "toy").entry.path == own  # the same key in both: the first root wins
+    assert len(store.entries()) == 2
+    monkeypatch.chdir(tmp_path)
+    assert store.roots() == [root]
+    monkeypatch.setattr(store, "__file__", str(checkout / "uqlib" / "store.py"))
+    assert store.roots() == [root, embedded]
+    monkeypatch.delenv("UQLIB_STORE")
+    monkeypatch.setenv("UQLIB_CACHE", "/x")
+    assert store.roots()[0] == Path("/x/store")
+
+
+# damage
+
+
+def test_damage_is_named_on_reading_and_by_verify(fill, root):
+    good, bad = fill(), fill(Small(seed=1), network="other")
+    assert store.verify() == {}
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert list(store.verify()) == [bad]
+    assert "does not have the sha256" in store.verify()[bad]
+    with pytest.raises(DamagedError, match=r"toy.test-.*safetensors is damaged"):
+        store.read(
+            bad,
+            columns=store.entries(root / "other")[0].header.columns
+            if False
+            else ("labels", "logits", "features", "index"),
+        )
+    bad.write_bytes(whole[:-1])
+    assert "bytes where its header announces" in store.verify()[bad]
+    renamed = good.with_name(good.name.replace("test", "train"))
+    os.rename(good, renamed)
+    bad.write_bytes(whole)
+    assert list(store.verify()) == [renamed]
+    assert "its key belongs to the name small/toy.test" in store.verify()[renamed]
+
+
+def test_a_file_that_is_another_keys_is_refused(fill, data, root):
+    key = store.key_of("small", Small(), data, PREPROCESSING)
+    path = fill(Small(seed=1))
+    os.rename(path, root / key.file)
+    with pytest.raises(DamagedError, match="it holds another key"):
+        store.read(key)
+
+
+def test_a_damaged_header_is_computed_again(fill):
+    path = fill()
+    path.write_bytes(path.read_bytes()[:40])
+    assert len(store.read(fill())) == N
+
+
+# workers, kills, races
+
+
+def digests(path):
+    header = store._entry(path).header
+    return {name: column.sha256 for name, column in header.columns.items()}
+
+
+def test_workers_share_the_shards_and_the_last_one_assembles(fill):
+    whole = digests(path := fill())
+    path.unlink()
+    assert fill(worker=1, workers=3) is None
+    assert fill(worker=0, workers=3) is None
+    assert len(list(path.with_name(f"{path.name}.parts").iterdir())) == 3  # 50 rows are shards 0 to 3; 2 is missing
+    assert fill(worker=2, workers=3) == path
+    assert digests(path) == whole
+    assert not path.with_name(f"{path.name}.parts").exists()
+
+
+def test_a_damaged_shard_is_computed_again(fill, data):
+    whole = digests(path := fill())
+    path.unlink()
+    fill(worker=1, workers=2)
+    shard = next(path.with_name(f"{path.name}.parts").iterdir())
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert fill() == path
+    assert digests(path) == whole
+
+
+def test_shards_of_other_labels_or_sizes_are_not_mixed_in(fill, data):
+    whole = digests(path := fill())
+    path.unlink()
+    labels = data.labels
+    data.labels = labels[::-1].copy()
+    fill(worker=1, workers=2)
+    data.labels = labels
+    fill(worker=1, workers=2, rows=20)
+    fill(worker=1, workers=2, features="float32")
+    assert digests(fill()) == whole
+
+
+class Slow(Small):
+    def forward(self, x):
+        time.sleep(self.delay)
+        return super().forward(x)
+
+
+def fill_slowly(data, root, delay, options):
+    """What the other processes do; each image is slow enough to be killed in the middle."""
+    model = Slow()
+    model.delay = delay
+    key = store.key_of("small", model, data, PREPROCESSING)
+    store.fill(key, model, data.images, data.labels, preprocessing=PREPROCESSING, root=root, rows=4, batch=4, **options)
+
+
+@pytest.fixture
+def start(data, root):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["uqlib.models"])  # timm is imported once for all processes of this file
+    processes = []
+
+    def start(delay, **options):
+        process = context.Process(target=fill_slowly, args=(data, root, delay, options))
+        process.start()
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_with_the_same_bits(fill, root, start):
+    path = fill(rows=4, batch=4)
+    whole = digests(path)
+    path.unlink()
+    parts = path.with_name(f"{path.name}.parts")
+    process = start(delay=0.1)
+    wait_for(lambda: parts.exists() and len(list(parts.glob("[0-9]*"))) >= 3)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not path.exists()
+    finished = {shard.name: shard.stat().st_mtime_ns for shard in parts.glob("[0-9]*")}
+    assert 3 <= len(finished) < 13
+
+    class Counting(Small):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += len(x)
+            return super().forward(x)
+
+    model = Counting()
+    assert fill(model, rows=4, batch=4) == path
+    assert model.calls == N - 4 * len(finished)  # finished shards were not run again
+    assert digests(path) == whole
+    assert not parts.exists()
+
+
+def test_two_processes_at_the_same_work_do_no_harm(fill, root, start):
+    path = fill(rows=4, batch=4)
+    whole = digests(path)
+    path.unlink()
+    processes = [start(delay=0.02), start(delay=0.02)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert digests(path) == whole
+    assert store.verify() == {}
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_two_workers_in_two_processes(fill, root, start):
+    path = fill(rows=4, batch=4)
+    whole = digests(path)
+    path.unlink()
+    processes = [start(delay=0.02, worker=k, workers=2) for k in range(2)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert digests(path) == whole
+
+
+@pytest.mark.parametrize("when", ["write", "assemble"])
+def test_the_other_process_finishes_first(fill, monkeypatch, when):
+    # another process completes the entry and removes the shards just before ours writes its last or assembles
+    whole = digests(path := fill())
+    content = path.read_bytes()
+    path.unlink()
+    original = getattr(store._Job, when)
+
+    def overtaken(job, *args):
+        if when == "assemble" or args[0] == 2:
+            path.write_bytes(content)
+            job.finish()
+        return original(job, *args)
+
+    monkeypatch.setattr(store._Job, when, overtaken)
+    assert fill() == path
+    assert digests(path) == whole
+    assert not path.with_name(f"{path.name}.parts").exists()
+
+
+def test_assembly_that_loses_its_shards_to_another_process(fill, monkeypatch):
+    path = fill()
+    content = path.read_bytes()
+    path.unlink()
+
+    def joined(job, name, headers):
+        path.write_bytes(content)
+        job.finish()
+        return original(job, name, headers)
+
+    original = store._Job._joined
+    monkeypatch.setattr(store._Job, "_joined", joined)
+    assert fill() == path
+    assert path.read_bytes() == content
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    # 64 shards of 1 MB each: the peak of the assembly may hold one of them, not all
+    code = """
+import sys, tracemalloc
+from pathlib import Path
+import numpy as np
+from uqlib import store
+from uqlib.store import Key, _Job
+path = Path(sys.argv[1], "e.safetensors")
+job = _Job(path, Key("a", "b", "c", "d", "e", "f"), "x", 64 * 256, 256)
+for k in range(64):
+    job.write(k, lambda a, b: {"features": np.full((b - a, 1024), a, np.float32), "labels": np.arange(a, b)}, "cpu")
+tracemalloc.start()
+job.assemble("")
+print(tracemalloc.get_traced_memory()[1])
+"""
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 4e6
+    entry = store._entry(tmp_path / "e.safetensors")
+    features = read_column(entry.path, entry.header, "features")
+    assert features.shape == (64 * 256, 1024)
+    assert (features[:, 0] == np.arange(64 * 256) // 256 * 256).all()
+
+
+def test_reading_needs_no_timm(fill):
+    path = fill()
+    code = f"import sys; sys.modules['timm'] = None; from uqlib import store; store.read({str(path)!r}); store.verify()"
+    subprocess.run([sys.executable, "-c", code], check=True)

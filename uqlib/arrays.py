@@ -1,0 +1,146 @@
+"""What enters the library: NumPy arrays or torch tensors, checked once, where the user hands them over.
+
+Every public function takes either kind and computes on the device of its input, in torch. MPS has no
+float64, so arrays that live there are brought to the CPU: exact sums are worth more than the copy.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Array = np.ndarray | Tensor
+
+
+def as_tensor(array: Any) -> Tensor:
+    """The same numbers as a torch tensor, without a copy where that is possible (lists are copied)."""
+    if not isinstance(array, Tensor):
+        if isinstance(array, np.ndarray) and (not array.flags.writeable or min(array.strides, default=0) < 0):
+            array = array.copy()  # torch shares memory with NumPy, and must not share a read-only or reversed one
+        try:
+            array = torch.as_tensor(array)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"expected an array of numbers, got {type(array).__name__}: {error}") from None
+    array = array.detach()
+    return array.cpu() if array.device.type == "mps" else array
+
+
+def like(result: Tensor, given: Any) -> Array:
+    """The result in the kind that the user gave: NumPy in, NumPy out."""
+    return result if isinstance(given, Tensor) else result.cpu().numpy()
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise a ValueError that names the first row holding NaN or infinity."""
+    if not values.numel() or values.sum(dtype=torch.float64).isfinite():
+        return  # one pass and no mask in the usual case: a sum with a NaN or an infinity in it is never finite
+    bad = ~values.isfinite()
+    if not bad.any():
+        return
+    row = tuple(bad.nonzero()[0].tolist())
+    where = f"row {row[0]}" + (f", column {row[1]}" if len(row) > 1 else "")
+    raise ValueError(
+        f"{name} must be finite; {where} is {values[row].item()}. "
+        "Logits that overflowed in half precision do this: recompute them in float32."
+    )
+
+
+def check_confidence(confidence: Any, name: str = "confidence") -> Float[Tensor, " n"]:
+    """A finite real score per example, at least one, as a floating tensor."""
+    confidence = as_tensor(confidence)
+    if confidence.ndim != 1:
+        raise ValueError(f"{name} must have one axis (n,); its shape is {tuple(confidence.shape)}")
+    if not len(confidence):
+        raise ValueError(f"{name} is empty; at least one example is needed")
+    if not confidence.is_floating_point():
+        confidence = confidence.double()
+    check_finite(confidence, name)
+    return confidence
+
+
+def check_mask(mask: Any, name: str = "correct", rows: int | None = None) -> Bool[Tensor, " n"]:
+    """A yes or no per example; zeros and ones of any type are taken, anything else is refused."""
+    mask = as_tensor(mask)
+    if mask.ndim != 1:
+        raise ValueError(f"{name} must have one axis (n,); its shape is {tuple(mask.shape)}")
+    check_rows(mask, rows, name)
+    if mask.dtype != torch.bool:
+        odd = (mask != 0) & (mask != 1)
+        if odd.any():
+            row = int(odd.nonzero()[0])
+            raise ValueError(
+                f"{name} must be true or false; row {row} is {mask[row].item()}. "
+                "Pass `preds == labels`, not the predictions."
+            )
+        mask = mask != 0
+    return mask
+
+
+def check_labels(labels: Any, classes: int, rows: int | None = None, name: str = "labels") -> Int[Tensor, " n"]:
+    """Class indices in [0, classes), as int64."""
+    labels = as_tensor(labels)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{name} must hold one class index a row (n,); their shape is {tuple(labels.shape)}. "
+            "One-hot rows? Pass labels.argmax(-1)."
+        )
+    check_rows(labels, rows, name)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers; they are {labels.dtype}")
+    labels = labels.long()
+    outside = (labels < 0) | (labels >= classes)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"{name} must lie in [0, {classes}); row {row} is {labels[row].item()}. "
+            f"A {classes}-class head with the labels of another data set?"
+        )
+    return labels
+
+
+def check_rows(array: Tensor, rows: int | None, name: str) -> None:
+    if rows is not None and len(array) != rows:
+        raise ValueError(f"{name} has {len(array)} rows where {rows} are expected; both must list the same examples")
+
+
+def _check_table(table: Any, name: str) -> Float[Tensor, "n c"]:
+    table = as_tensor(table)
+    if table.ndim != 2 or table.shape[1] < 2:
+        raise ValueError(f"{name} must have shape (n, c) with c >= 2 classes; it is {tuple(table.shape)}")
+    if not len(table):
+        raise ValueError(f"{name} is empty; at least one example is needed")
+    if not table.is_floating_point():
+        table = table.double()
+    check_finite(table, name)
+    return table
+
+
+def check_logits(logits: Any, name: str = "logits") -> Float[Tensor, "n c"]:
+    """Finite rows before the softmax. Rows that are probabilities are refused: a second softmax flattens them."""
+    logits = _check_table(logits, name)
+    if looks_like_probs(logits[:1]) and looks_like_probs(logits):  # the first row settles nearly every case
+        raise ValueError(
+            f"{name} look like probabilities: every row lies in [0, 1] and sums to 1. "
+            "Pass the network's output before the softmax, or log(probs)."
+        )
+    return logits
+
+
+def check_probs(probs: Any, name: str = "probs") -> Float[Tensor, "n c"]:
+    """Finite, non-negative rows that sum to one (within what half precision allows)."""
+    probs = _check_table(probs, name)
+    if not looks_like_probs(probs):
+        total = probs.sum(-1, dtype=torch.float64)
+        bad = ((total - 1).abs() > 2e-3) | (probs < 0).any(-1)
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{name} must be non-negative rows that sum to 1; row {row} sums to {total[row].item():.6g} "
+            f"with least entry {probs[row].min().item():.6g}. Logits? Pass logits.softmax(-1)."
+        )
+    return probs
+
+
+def looks_like_probs(table: Float[Tensor, "n c"]) -> bool:
+    return bool((table >= 0).all()) and bool(((table.sum(-1, dtype=torch.float64) - 1).abs() <= 2e-3).all())

@@ -1,0 +1,312 @@
+"""Asymmetric Duos: a large network and a small sidekick, whose logits are added with two fitted weights.
+
+Zhou, Shelhamer & Pleiss 2025 (arXiv:2505.18636), and the same for any number of networks. The weights multiply the
+logits, as in the paper; the released code divides by temperatures and halves: weight = 1 / (2 tau).
+
+Known difference: the released code searches a grid of 25 x 25 and then takes small steps. Here the NLL, which is
+convex in the weights, is minimised to rounding, so it is never above theirs.
+"""
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from uqlib.arrays import Array, check_labels, check_logits, like
+from uqlib.likelihood import fit_nonnegative_weights, standard_errors
+from uqlib.metrics.classification import Table
+from uqlib.metrics.ranking import Column
+from uqlib.newton import Minimum, NoMinimum
+from uqlib.temperature import scale_logits
+
+
+class DuoFit(NamedTuple):
+    """Two weights, and how well they are known to be the best. Pairs are (large, small)."""
+
+    weights: tuple[float, float]  # multiply the logits, >= 0
+    standard_errors: tuple[float, float]  # of the weights; NaN at weight 0, infinite if only their sum is known
+    nll: float  # mean over the examples of the fit, nats
+    gradient: tuple[float, float]  # of the NLL in the weights; zero at the optimum, or positive at weight 0
+    gap: float  # how far the NLL lies above its minimum, to second order, nats
+    temperatures: tuple[float, float]  # of each network alone; divide the logits
+    alone: tuple[float, float]  # NLL of each network alone at its temperature
+    iterations: int  # passes over the logits for the weights
+
+
+class WeightsFit(NamedTuple):
+    """One weight a member, and how well they are known to be the best."""
+
+    weights: Float[Array, " m"]  # multiply the logits, >= 0
+    standard_errors: Float[Array, " m"]  # NaN at weight 0, infinite if the data leave a direction free
+    nll: float
+    gradient: Float[Array, " m"]
+    gap: float
+    iterations: int
+
+
+class Decision(NamedTuple):
+    """What a network or a duo says of each example."""
+
+    preds: Int[Array, " n"]
+    probs: Float[Array, "n c"]
+    confidence: Float[Array, " n"]  # higher = more certain
+
+
+def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
+    """The weights >= 0 of the two networks with the lowest NLL on these examples, fitted together.
+
+    Weight 0 for the sidekick gives back the large network with its temperature, so on these examples the NLL of the
+    duo is never above that. About five passes over the logits for each of three fits (joint, and each network alone);
+    beside the logits, memory does not grow with n.
+
+    Args:
+        large: logits (n, c).
+        small: logits (n, c) of the sidekick, the same rows and classes.
+        labels: (n,), classes in [0, c).
+
+    Raises:
+        ValueError: if the weights would be infinite because together the networks put every label first, or both zero
+            because neither knows the labels; if a network's logits are the same in every row or for every class; if
+            shapes differ, logits are not finite or are probabilities, or a label is outside [0, c).
+
+    Source:
+        Zhou et al. 2025 (arXiv:2505.18636), section 3.
+    """
+    members = _check_pair(large, small)
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
+    _refuse_constant(members[0], "large")
+    _refuse_constant(members[1], "small")
+    fit = _fit(members, labels)
+    if not fit.point.any():
+        raise ValueError(
+            "both weights are best at zero: the logits of the labels are on average no larger than those of the other "
+            "classes. Do logits and labels list the same examples, and the classes in the same order?"
+        )
+    alone = [_fit([member], labels) for member in members]
+    return DuoFit(
+        weights=_pair(fit.point),
+        standard_errors=_pair(standard_errors(fit, len(labels))),
+        nll=fit.value,
+        gradient=_pair(fit.gradient),
+        gap=fit.gap,
+        temperatures=_pair(1 / torch.cat([one.point for one in alone])),
+        alone=(alone[0].value, alone[1].value),
+        iterations=fit.iterations,
+    )
+
+
+def duo_logits(large: Table, small: Table, fit: DuoFit) -> Float[Array, "n c"]:
+    """weight_large * large + weight_small * small, float64.
+
+    Raises:
+        ValueError: if shapes differ, or logits are not finite or are probabilities.
+    """
+    return like(_mix(_check_pair(large, small), fit), large)
+
+
+def base(large: Table, small: Table, fit: DuoFit) -> Decision:
+    """The large network alone, with its own temperature. The sidekick is not used."""
+    scaled, _ = _scaled(large, small, fit)
+    return _decide(scaled.softmax(-1), large)
+
+
+def ours(large: Table, small: Table, fit: DuoFit) -> Decision:
+    """The duo: its own prediction, and the probability of that class as confidence."""
+    return _decide(_mix(_check_pair(large, small), fit).softmax(-1), large)
+
+
+def unweighted(large: Table, small: Table, fit: DuoFit) -> Decision:
+    """The mean of the logits, after each network is given its own temperature."""
+    scaled = _scaled(large, small, fit)
+    return _decide(((scaled[0] + scaled[1]) / 2).softmax(-1), large)
+
+
+def uq_only(large: Table, small: Table, fit: DuoFit) -> Decision:
+    """The large network's prediction, with the duo's probability of that class as confidence."""
+    members = _check_pair(large, small)
+    return _decide(_mix(members, fit).softmax(-1), large, preds=members[0].argmax(-1))
+
+
+def softmax_average(large: Table, small: Table, fit: DuoFit) -> Decision:
+    """The mean of the probabilities, after each network is given its own temperature. Not in the paper."""
+    scaled = _scaled(large, small, fit)
+    return _decide((scaled[0].softmax(-1) + scaled[1].softmax(-1)) / 2, large)
+
+
+VARIANTS: dict[str, Callable[[Table, Table, DuoFit], Decision]] = {
+    "base": base,
+    "ours": ours,
+    "unweighted": unweighted,
+    "uq_only": uq_only,
+    "softmax_average": softmax_average,
+}
+
+
+def decide(name: str, large: Table, small: Table, fit: DuoFit) -> Decision:
+    """What the variant of that name in VARIANTS says: predictions, probabilities (float64) and confidence.
+
+    Args:
+        name: "base", "ours", "unweighted", "uq_only" or "softmax_average".
+        large: logits (n, c).
+        small: logits (n, c) of the sidekick, the same rows and classes.
+        fit: from fit_duo, on other examples.
+
+    Raises:
+        ValueError: if the name is unknown, shapes differ, or logits are not finite or are probabilities.
+
+    Source:
+        Zhou et al. 2025 (arXiv:2505.18636), sections 3 and 4.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown variant {name!r}; choose from {', '.join(VARIANTS)}")
+    return VARIANTS[name](large, small, fit)
+
+
+def fit_weights(member_logits: Table, labels: Column) -> WeightsFit:
+    """One weight >= 0 for each of m networks, with the lowest NLL of the weighted sum of their logits.
+
+    Args:
+        member_logits: (m, n, c), or a list of m tables (n, c).
+        labels: (n,), classes in [0, c).
+
+    Raises:
+        ValueError: if the weights would be infinite because together the networks put every label first; if shapes
+            differ, logits are not finite or are probabilities, or a label is outside [0, c).
+
+    Source:
+        The duo of Zhou et al. 2025 (arXiv:2505.18636), section 3, for m networks.
+    """
+    members = _check_members(member_logits)
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
+    fit = _fit(members, labels)
+    arrays = (
+        like(part, _first(member_logits)) for part in (fit.point, standard_errors(fit, len(labels)), fit.gradient)
+    )
+    weights, errors, gradient = arrays
+    return WeightsFit(weights, errors, fit.value, gradient, fit.gap, fit.iterations)
+
+
+def _mean_of_probs(members: list[Tensor]) -> Tensor:
+    return sum(member.softmax(-1, dtype=torch.float64) for member in members) / len(members)
+
+
+def _mean_of_logits(members: list[Tensor]) -> Tensor:
+    return (sum(member.double() for member in members) / len(members)).softmax(-1)
+
+
+AVERAGES: dict[str, Callable[[list[Tensor]], Tensor]] = {"probs": _mean_of_probs, "logits": _mean_of_logits}
+
+
+def ensemble_probs(member_logits: Table, *, average: str = "probs") -> Float[Array, "n c"]:
+    """Probabilities of an ensemble, float64: the mean of the members' probabilities, or the softmax of the mean logits.
+
+    Args:
+        member_logits: (m, n, c), or a list of m tables (n, c).
+        average: "probs" (deep ensembles, Lakshminarayanan et al. 2017, arXiv:1612.01474) or "logits" (as Zhou et al.
+            2025 average theirs).
+
+    Raises:
+        ValueError: if the average is unknown, shapes differ, or logits are not finite or are probabilities.
+    """
+    if average not in AVERAGES:
+        raise ValueError(f"unknown average {average!r}; choose from {', '.join(AVERAGES)}")
+    return like(AVERAGES[average](_check_members(member_logits)), _first(member_logits))
+
+
+def relative_weighting(fit: DuoFit) -> float:
+    """How far the duo leans on the large network, beyond what the scales of the two kinds of logits explain.
+
+    (tau*_large / tau_large) / (tau*_small / tau_small), joint over stand-alone. Above 1: more weight than equal weights
+    on calibrated logits would give the large network. Infinite if the sidekick's weight is 0.
+
+    Source:
+        Zhou et al. 2025 (arXiv:2505.18636), appendix, learned relative weighting.
+    """
+    large, small = (weight * temperature for weight, temperature in zip(fit.weights, fit.temperatures, strict=True))
+    if fit.weights[1] == 0:
+        return inf
+    return large / small
+
+
+def flops_balance(small_macs: float, large_macs: float) -> float:
+    """Cost of the sidekick as a share of the large network: 0 is the large network alone, 1 an ensemble of two like it.
+
+    Args:
+        small_macs, large_macs: multiply-adds, or FLOPs, of one image, counted alike for both.
+
+    Raises:
+        ValueError: if a cost is negative or the large one is 0.
+
+    Source:
+        Zhou et al. 2025 (arXiv:2505.18636), section 4.
+    """
+    if not (small_macs >= 0 and large_macs > 0):
+        raise ValueError(
+            f"costs must be positive; got {small_macs} for the small and {large_macs} for the large network"
+        )
+    return small_macs / large_macs
+
+
+def _fit(members: list[Float[Tensor, "n c"]], labels: Int[Tensor, " n"]) -> Minimum:
+    try:
+        return fit_nonnegative_weights(members, labels)
+    except NoMinimum:
+        raise ValueError(
+            f"the weights would be infinite: some weights put every one of the {len(labels)} labels first, so the NLL "
+            "falls for ever as they grow. Fit on examples that the networks were not trained on, or on more of them."
+        ) from None
+
+
+def _mix(members: list[Float[Tensor, "n c"]], fit: DuoFit) -> Float[Tensor, "n c"]:
+    return fit.weights[0] * members[0].double() + fit.weights[1] * members[1].double()
+
+
+def _scaled(large: Table, small: Table, fit: DuoFit) -> list[Float[Tensor, "n c"]]:
+    pairs = zip(_check_pair(large, small), fit.temperatures, strict=True)
+    return [scale_logits(member.double(), temperature) for member, temperature in pairs]
+
+
+def _decide(probs: Float[Tensor, "n c"], given: Table, preds: Int[Tensor, " n"] | None = None) -> Decision:
+    preds = probs.argmax(-1) if preds is None else preds
+    confidence = probs.gather(1, preds[:, None])[:, 0]
+    return Decision(like(preds, given), like(probs, given), like(confidence, given))
+
+
+def _check_pair(large: Table, small: Table) -> list[Float[Tensor, "n c"]]:
+    return _same_shape([check_logits(large, "large"), check_logits(small, "small")], ["large", "small"])
+
+
+def _check_members(member_logits: Table) -> list[Float[Tensor, "n c"]]:
+    names = [f"member {m}" for m in range(len(member_logits))]
+    if not names:
+        raise ValueError("member_logits is empty; at least one member is needed")
+    return _same_shape([check_logits(logits, name) for logits, name in zip(member_logits, names, strict=True)], names)
+
+
+def _same_shape(members: list[Float[Tensor, "_ _"]], names: Sequence[str]) -> list[Float[Tensor, "_ _"]]:
+    for member, name in zip(members, names, strict=True):
+        if member.shape != members[0].shape:
+            raise ValueError(
+                f"{names[0]} and {name} must have one shape (n, c), the same examples and classes in the same order; "
+                f"they have {tuple(members[0].shape)} and {tuple(member.shape)}. A background class? Drop its column."
+            )
+    return members
+
+
+def _refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
+    """A network that says the same of every example, or nothing of any, has no weight that means anything."""
+    if bool((logits == logits[:, :1]).all()):
+        raise ValueError(f"{name} is constant: every row has the same logit for all classes, so it has no say")
+    if len(logits) > 1 and bool((logits == logits[:1]).all()):
+        raise ValueError(f"{name} is constant: its logits are the same in every row. Was one image repeated?")
+
+
+def _pair(values: Float[Tensor, " m"]) -> tuple[float, float]:
+    return values[0].item(), values[1].item()
+
+
+def _first(member_logits: Table) -> Array:
+    return member_logits if isinstance(member_logits, Array) else member_logits[0]

@@ -1,0 +1,105 @@
+"""Metrics of predictions, confidences and probabilities, on NumPy or torch, CPU or GPU.
+
+    from uqlib import metrics
+    metrics.ece(confidence, correct)                     # calibration
+    metrics.aurc(confidence, correct)                    # selective prediction
+    metrics.auroc(score, positive)                       # detection
+    metrics.interval(metrics.aurc, confidence, correct)  # bootstrap interval
+
+Sums are float64, ties are shared, the order of the rows never matters. What a paper's own code computes otherwise is in
+`uqlib.metrics.published`, by name.
+"""
+
+from uqlib.metrics.bootstrap import (
+    Interval,
+    interval,
+    paired_difference,
+    pool,
+    resample,
+    resample_difference,
+)
+from uqlib.metrics.calibration import (
+    Bins,
+    ReliabilityCurve,
+    bin_by_mass,
+    bin_by_width,
+    classwise_ece,
+    debiased_ece,
+    ece,
+    reliability_curve,
+    rms_calibration_error,
+    smooth_ece,
+)
+from uqlib.metrics.classification import accuracy, brier, brier_each, correctness, macro_f1, nll, nll_each
+from uqlib.metrics.detection import (
+    OperatingPoint,
+    RocCurve,
+    aupr,
+    auroc,
+    correctness_aupr,
+    correctness_auroc,
+    fpr_at_tpr,
+    operating_point,
+    roc_curve,
+)
+from uqlib.metrics.published import PUBLISHED
+from uqlib.metrics.ranking import Ranking, merge, rank
+from uqlib.metrics.selective import (
+    augrc,
+    aurc,
+    coverage_at_risk,
+    coverages,
+    e_aurc,
+    risk_at_coverage,
+    selective_accuracy_at_coverage,
+    selective_accuracy_coverage,
+    selective_risks,
+)
+
+__all__ = [
+    "PUBLISHED",
+    "Bins",
+    "Interval",
+    "OperatingPoint",
+    "Ranking",
+    "ReliabilityCurve",
+    "RocCurve",
+    "accuracy",
+    "augrc",
+    "aupr",
+    "aurc",
+    "auroc",
+    "bin_by_mass",
+    "bin_by_width",
+    "brier",
+    "brier_each",
+    "classwise_ece",
+    "correctness",
+    "correctness_aupr",
+    "correctness_auroc",
+    "coverage_at_risk",
+    "coverages",
+    "debiased_ece",
+    "e_aurc",
+    "ece",
+    "fpr_at_tpr",
+    "interval",
+    "macro_f1",
+    "merge",
+    "nll",
+    "nll_each",
+    "operating_point",
+    "paired_difference",
+    "pool",
+    "rank",
+    "reliability_curve",
+    "resample",
+    "resample_difference",
+    "risk_at_coverage",
+    "rms_calibration_error",
+    "roc_curve",
+    "selective_accuracy_at_coverage",
+    "selective_accuracy_coverage",
+    "selective_risks",
+    "smooth_ece",
+]

@@ -1,0 +1,133 @@
+"""How good are the predictions and the probabilities: accuracy, macro F1, NLL, Brier score.
+
+All but macro F1 are means of one value an example (correctness, nll_each, brier_each), so they add up
+exactly over batches: the value of two batches together is their mean weighted by the number of rows.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uqlib.arrays import Array, as_tensor, check_labels, check_logits, check_probs, like
+from uqlib.metrics.ranking import Column
+
+Table = Array | Sequence  # a row an example, shape (n, c); what it may hold is checked by uqlib.arrays
+
+CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
+
+
+def accuracy(preds: Column, labels: Column) -> float:
+    """Fraction of predictions equal to their label, higher is better: the mean of correctness."""
+    return as_tensor(correctness(preds, labels)).mean(dtype=torch.float64).item()
+
+
+def macro_f1(preds: Column, labels: Column) -> float:
+    """F1 of each class, averaged with equal weight over classes, higher is better.
+
+    The mean runs over classes that occur among the labels or the predictions, as in scikit-learn's
+    f1_score(average="macro"); a class that occurs in neither is left out. F1 = 2 tp / (2 tp + fp + fn).
+    Not a mean over examples: two batches cannot be averaged, put their rows together.
+
+    Args:
+        preds: predicted classes, integers (n,).
+        labels: true classes, integers (n,).
+
+    Raises:
+        ValueError: if there are no rows, or not as many predictions as labels.
+        TypeError: if either is not of integer type.
+    """
+    preds, labels = _check_classes(preds, labels)
+    classes = 1 + int(torch.maximum(preds.max(), labels.max()))
+    hits = torch.bincount(labels[preds == labels], minlength=classes).double()
+    occurrences = torch.bincount(labels, minlength=classes) + torch.bincount(preds, minlength=classes)
+    present = occurrences > 0
+    return (2 * hits[present] / occurrences[present]).mean().item()
+
+
+def nll(logits: Table, labels: Column) -> float:
+    """Negative log-likelihood of the labels in nats, lower is better: the mean of nll_each."""
+    return as_tensor(nll_each(logits, labels)).mean().item()
+
+
+def brier(probs: Table, labels: Column) -> float:
+    """Squared distance between the probabilities and the one-hot label, in [0, 2], lower is better.
+
+    Summed over the classes (Brier 1950) and averaged over the examples: the mean of brier_each.
+    Some papers divide by the number of classes as well, see brier_zhou2025.
+    """
+    return as_tensor(brier_each(probs, labels)).mean().item()
+
+
+def correctness(preds: Column, labels: Column) -> Bool[Array, " n"]:
+    """Whether each prediction equals its label.
+
+    Args:
+        preds: predicted classes, integers (n,).
+        labels: true classes, integers (n,).
+
+    Raises:
+        ValueError: if there are no rows, or not as many predictions as labels.
+        TypeError: if either is not of integer type.
+    """
+    pair = _check_classes(preds, labels)
+    return like(pair[0] == pair[1], preds)
+
+
+def nll_each(logits: Table, labels: Column) -> Float[Array, " n"]:
+    """-log softmax(logits) at the label, in nats, lower is better.
+
+    Every example gets its own value, in float64, by a softmax that cannot overflow. Time grows with n c,
+    memory with n: the rows go through float64 in small chunks.
+
+    Args:
+        logits: (n, c), finite, before the softmax.
+        labels: classes in [0, c), (n,).
+
+    Raises:
+        ValueError: if the logits are not finite or are probabilities, or a label is outside [0, c).
+    """
+    checked = check_logits(logits)
+    labels = check_labels(labels, checked.shape[1], rows=len(checked))
+    parts = zip(checked.split(_rows(checked)), labels.split(_rows(checked)), strict=True)
+    log_probs = [part.log_softmax(-1, dtype=torch.float64).gather(1, y[:, None])[:, 0] for part, y in parts]
+    return like(-torch.cat(log_probs), logits)
+
+
+def brier_each(probs: Table, labels: Column) -> Float[Array, " n"]:
+    """Sum over classes of (probability - one-hot label)², in [0, 2], lower is better.
+
+    Every example gets its own value, in float64. Time grows with n c, memory with n.
+
+    Args:
+        probs: (n, c), rows that sum to 1.
+        labels: classes in [0, c), (n,).
+
+    Raises:
+        ValueError: if the rows are not probabilities, or a label is outside [0, c).
+    """
+    checked = check_probs(probs)
+    labels = check_labels(labels, checked.shape[1], rows=len(checked))
+    parts = zip(checked.split(_rows(checked)), labels.split(_rows(checked)), strict=True)
+    return like(torch.cat([_squared_distance(part, y) for part, y in parts]), probs)
+
+
+def _squared_distance(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    distance = probs.to(torch.float64, copy=True)
+    distance[torch.arange(len(labels), device=labels.device), labels] -= 1
+    return distance.square().sum(-1)
+
+
+def _rows(table: Float[Tensor, "n c"]) -> int:
+    return max(1, CHUNK // table.shape[1])
+
+
+def _check_classes(preds: Column, labels: Column) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    preds, labels = as_tensor(preds), as_tensor(labels)
+    if not preds.numel():
+        raise ValueError("preds is empty; at least one example is needed")
+    whole = [x for x in (preds, labels) if x.numel() and not x.is_floating_point() and x.dtype != torch.bool]
+    classes = 1 + max((int(x.max()) for x in whole), default=0)  # so that only a negative class is outside
+    preds = check_labels(preds, classes, name="preds")
+    return preds, check_labels(labels, classes, rows=len(preds))

@@ -1,0 +1,205 @@
+"""Telling two groups apart by one score: AUROC, AUPR, and the false positive rate at a recall.
+
+Every function takes `score` (higher = more likely positive) and `positive`, or one Ranking of them. Which group is
+positive is what the argument says and nothing else: for out-of-distribution detection pass an uncertainty and the mask
+of the out-of-distribution rows, or a confidence and the mask of the others, and say which. AUROC is the same either
+way; AUPR and FPR at 95 % recall are not.
+
+Tied scores stay together: no threshold cuts through them, and in AUROC each tied pair counts half.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uqlib.arrays import Array, like
+from uqlib.metrics.ranking import Column, Ranking, kind_of, ranked
+from uqlib.metrics.selective import NAMES, Counts, Values
+
+SIDES = ("correct", "wrong")
+
+
+class RocCurve(NamedTuple):
+    """One point a distinct score, from the strictest threshold to the loosest, after the origin."""
+
+    fpr: Float[Array, " k"]  # false positive rate: fraction of the negatives with score >= threshold
+    tpr: Float[Array, " k"]  # recall: fraction of the positives with score >= threshold
+    thresholds: Float[Array, " k"]  # the first is infinite: nothing is called positive
+
+
+class OperatingPoint(NamedTuple):
+    """What one threshold does; an example is called positive if its score >= threshold."""
+
+    fpr: float
+    tpr: float
+    threshold: float
+
+
+def auroc(score: Column | Ranking, positive: Column | None = None) -> float:
+    """Probability that a positive outscores a negative, higher is better; a tie counts half.
+
+    Pairs are counted in integers, so the result is exact up to one rounding, for n below 4e9. Beside the sort: time
+    and memory O(distinct scores).
+
+    Args:
+        score: (n,) any real score, higher = more likely positive; or a Ranking of score by positive.
+        positive: (n,) true or false; left out beside a Ranking.
+
+    Raises:
+        ValueError: if a score is not finite, the lengths differ, or one class is missing.
+
+    Source:
+        Hanley & McNeil 1982, Radiology 143(1), 29-36: the Mann-Whitney statistic.
+    """
+    ranking = _both(ranked(score, positive), "auroc")
+    return auroc_from_counts(ranking.count, ranking.positives).item()
+
+
+def aupr(score: Column | Ranking, positive: Column | None = None) -> float:
+    """Average precision of finding the positives, higher is better; by chance it is their share.
+
+    The sum over thresholds of precision times the step in recall, without interpolation: scikit-learn's
+    average_precision_score. The trapezoid below the precision-recall curve is another, more optimistic number.
+
+    Args:
+        score: (n,) any real score, higher = more likely positive; or a Ranking of score by positive.
+        positive: (n,) true or false, true for the class whose precision and recall are meant.
+
+    Raises:
+        ValueError: if a score is not finite, the lengths differ, or one class is missing.
+
+    Source:
+        Davis & Goadrich 2006 (ICML), section 4, on why not to interpolate.
+    """
+    ranking = _both(ranked(score, positive), "aupr")
+    return aupr_from_counts(ranking.count, ranking.positives).item()
+
+
+def correctness_auroc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+    """Probability that a correct prediction is more confident than a wrong one, higher is better; a tie counts half.
+
+    The same number as telling the wrong ones by an uncertainty that falls with the confidence. It compares inside one
+    model: a model that repairs its easy errors can lose AUROC and still be better, so show aurc or augrc beside it.
+
+    Args:
+        confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
+        correct: (n,) whether each prediction equals its label; left out beside a Ranking.
+
+    Raises:
+        ValueError: if a confidence is not finite, the lengths differ, or the predictions are all correct or all wrong.
+
+    Source:
+        Hendrycks & Gimpel 2017 (arXiv:1610.02136), section 2.
+    """
+    ranking = _both(ranked(confidence, correct, names=NAMES), "correctness_auroc", SIDES)
+    return auroc_from_counts(ranking.count, ranking.positives).item()
+
+
+def correctness_aupr(
+    confidence: Column | Ranking, correct: Column | None = None, *, positive: str = "correct"
+) -> float:
+    """Average precision of finding the correct predictions, or the wrong ones, by the confidence; higher is better.
+
+    Args:
+        confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
+        correct: (n,) whether each prediction equals its label; left out beside a Ranking.
+        positive: "correct" finds the correct ones by high confidence (AUPR-success), "wrong" the wrong ones by low
+            confidence (AUPR-error, the harder of the two where errors are rare).
+
+    Raises:
+        ValueError: as correctness_auroc, and for another `positive`.
+
+    Source:
+        Hendrycks & Gimpel 2017 (arXiv:1610.02136), section 2, "AUPR Succ" and "AUPR Err".
+    """
+    ranking = _both(ranked(confidence, correct, names=NAMES), "correctness_aupr", SIDES)
+    return correctness_aupr_from_counts(ranking.count, ranking.positives, positive=positive).item()
+
+
+def fpr_at_tpr(score: Column | Ranking, positive: Column | None = None, *, tpr: float = 0.95) -> float:
+    """The smallest false positive rate of a threshold that finds at least `tpr` of the positives, lower is better.
+
+    At least, not nearest: a threshold with a recall below `tpr` never counts. operating_point tells the recall that
+    was reached, and at which threshold. Arguments and errors are those of auroc.
+
+    Args:
+        tpr: the recall wanted, in (0, 1].
+
+    Source:
+        Liang, Li & Srikant 2018 (arXiv:1706.02690), section 4, FPR at 95 % TPR. There the in-distribution is positive.
+    """
+    ranking = _both(ranked(score, positive), "fpr_at_tpr")
+    return fpr_at_tpr_from_counts(ranking.count, ranking.positives, tpr=tpr).item()
+
+
+def operating_point(score: Column | Ranking, positive: Column | None = None, *, tpr: float = 0.95) -> OperatingPoint:
+    """The strictest threshold that finds at least `tpr` of the positives, and the rates it reaches.
+
+    Arguments and errors are those of fpr_at_tpr.
+    """
+    ranking = _both(ranked(score, positive), "operating_point")
+    found, alarms = _rates(ranking.count, ranking.positives)
+    cut = int((found < _fraction(tpr)).sum())
+    return OperatingPoint(alarms[cut].item(), found[cut].item(), ranking.scores[cut].item())
+
+
+def roc_curve(score: Column | Ranking, positive: Column | None = None) -> RocCurve:
+    """False positive rate and recall at every threshold, from (0, 0) to (1, 1).
+
+    Every distinct score is kept, those on a straight line too. Arguments and errors are those of auroc.
+    """
+    ranking = _both(ranked(score, positive), "roc_curve")
+    found, alarms = _rates(ranking.count, ranking.positives)
+    points = (alarms, 0.0), (found, 0.0), (ranking.scores, torch.inf)
+    return RocCurve(*(like(torch.cat([rest.new_tensor([first]), rest]), kind_of(score)) for rest, first in points))
+
+
+# The formulas themselves, along the last axis of the counts of a Ranking; one missing class makes them NaN.
+
+
+def auroc_from_counts(count: Counts, positives: Counts) -> Values:
+    """Pairs won, doubled so that the half of a tie is an integer."""
+    negatives = count - positives
+    below = negatives.sum(-1, keepdim=True) - negatives.cumsum(-1)
+    twice = (positives * (2 * below + negatives)).sum(-1)
+    return twice / (2 * positives.sum(-1) * negatives.sum(-1)).double()
+
+
+def aupr_from_counts(count: Counts, positives: Counts) -> Values:
+    precision = positives.cumsum(-1) / count.cumsum(-1).clamp(min=1).double()
+    total = positives.sum(-1)
+    return torch.where(total < count.sum(-1), (positives * precision).sum(-1) / total, torch.nan)
+
+
+def correctness_aupr_from_counts(count: Counts, positives: Counts, *, positive: str = "correct") -> Values:
+    if positive not in SIDES:
+        raise ValueError(f"unknown positive {positive!r}; choose from {', '.join(SIDES)}")
+    if positive == "correct":
+        return aupr_from_counts(count, positives)
+    return aupr_from_counts(count.flip(-1), (count - positives).flip(-1))
+
+
+def fpr_at_tpr_from_counts(count: Counts, positives: Counts, *, tpr: float = 0.95) -> Values:
+    found, alarms = _rates(count, positives)
+    return torch.where(found < _fraction(tpr), torch.inf, alarms).amin(-1)
+
+
+def _rates(count: Counts, positives: Counts) -> tuple[Float[Tensor, "*draws k"], Float[Tensor, "*draws k"]]:
+    """Recall and false positive rate with the threshold at each score."""
+    negatives = count - positives
+    return tuple(part.cumsum(-1) / part.sum(-1, keepdim=True).double() for part in (positives, negatives))
+
+
+def _fraction(tpr: float) -> float:
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr must lie in (0, 1]; it is {tpr}. Percent? Divide by 100.")
+    return tpr
+
+
+def _both(ranking: Ranking, metric: str, sides: tuple[str, str] = ("positive", "negative")) -> Ranking:
+    total, positives = int(ranking.count.sum()), int(ranking.positives.sum())
+    if positives in (0, total):
+        raise ValueError(f"{metric} needs both classes; all {total} examples are {sides[0] if positives else sides[1]}")
+    return ranking

@@ -1,0 +1,245 @@
+"""Selective prediction: the error that remains when only the most confident predictions are kept.
+
+Every function takes `confidence` (higher = more certain) and `correct`, or one Ranking of them:
+`aurc(confidence, correct)` and `aurc(rank(confidence, correct))` are the same number, and the second shares its
+sort with other metrics.
+
+Ties. A curve over k = 1, ..., n cuts through tied confidences, so it shows the expectation over a random order of
+each tie. A threshold cannot cut through a tie, so what is asked at a threshold (coverage_at_risk and its siblings)
+counts the achievable coverages alone: those that keep a tie whole or drop it whole.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from uqlib.arrays import Array, like
+from uqlib.metrics.ranking import Column, Ranking, kind_of, ranked
+
+NAMES = ("confidence", "correct")
+
+
+def coverages(confidence: Column | Ranking) -> Float[Array, " n"]:
+    """The fractions kept, 1/n, 2/n, ..., 1: the horizontal axis of selective_risks, in float64."""
+    given = kind_of(confidence)
+    n = int(confidence.count.sum()) if isinstance(confidence, Ranking) else len(confidence)
+    device = given.device if isinstance(given, Tensor) else "cpu"
+    return like(torch.arange(1, n + 1, dtype=torch.float64, device=device) / n, given)
+
+
+def selective_risks(confidence: Column | Ranking, correct: Column | None = None) -> Float[Array, " n"]:
+    """Error rate among the k most confident examples for k = 1, ..., n, lower is better.
+
+    Entry k-1 is the risk at coverage k/n. Inside a tie it is the expectation over a random order of the tie, so
+    the order of the rows never matters. Time O(n log n), memory O(n).
+
+    Args:
+        confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
+        correct: (n,) whether each prediction equals its label; left out beside a Ranking.
+
+    Returns:
+        (n,) fractions in [0, 1], float64.
+
+    Raises:
+        ValueError: if a confidence is not finite, the lengths differ, or there is no example.
+
+    Source:
+        Geifman & El-Yaniv 2017 (arXiv:1705.08500), section 2, selective risk.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    wrong = count - positives
+    kept = torch.arange(1, int(count.sum()) + 1, device=count.device)
+    before, errors_before, size, errors = (
+        column.repeat_interleave(count) for column in (count.cumsum(0) - count, wrong.cumsum(0) - wrong, count, wrong)
+    )
+    risks = (errors_before + errors * (kept - before) / size.double()) / kept
+    return like(risks, kind_of(confidence))
+
+
+def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+    """Area under the risk-coverage curve, lower is better: the mean of selective_risks over k = 1, ..., n.
+
+    A fraction, not multiplied by 1000. Ties share their expected risk, so the value is the mean over all random
+    orders of the ties. Beside the sort: time and memory O(distinct confidences).
+
+    Args:
+        confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
+        correct: (n,) whether each prediction equals its label; left out beside a Ranking.
+
+    Raises:
+        ValueError: if a confidence is not finite, the lengths differ, or there is no example.
+
+    Source:
+        Geifman, Uziel & El-Yaniv 2019 (arXiv:1805.08206), section 3. Other conventions of the area (trapezoids,
+        an added point at coverage 0) are in uqlib.metrics.published.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return aurc_from_counts(count, positives).item()
+
+
+def e_aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+    """Excess AURC, lower is better: aurc minus the aurc of the ideal order, all correct predictions first.
+
+    Zero for a perfect ranking. The ideal is computed on the same n examples, not by the formula for n to infinity.
+    Arguments and errors are those of aurc.
+
+    Source:
+        Geifman, Uziel & El-Yaniv 2019 (arXiv:1805.08206), section 3.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return e_aurc_from_counts(count, positives).item()
+
+
+def augrc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+    """Area under the generalised risk-coverage curve, lower is better: the mean of k/n * r_k over k = 1, ..., n.
+
+    k/n * r_k is the fraction of all examples that are accepted and wrong. Ties share their expectation. With
+    a = accuracy and A = correctness_auroc,
+
+        augrc = (1 - A) a (1 - a) + (1 - a)**2 / 2 + (1 - a) / (2 n).
+
+    The last term is the step between this mean and the trapezoid through the origin, which lacks it. The sum is
+    taken in integers, so the result is exact up to one rounding, for n below 3e9.
+
+    Arguments and errors are those of aurc.
+
+    Source:
+        Traub et al. 2024 (arXiv:2407.01032), section 3, which takes the trapezoid.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return augrc_from_counts(count, positives).item()
+
+
+def coverage_at_risk(confidence: Column | Ranking, correct: Column | None = None, *, risk: float) -> float:
+    """The largest achievable coverage whose selective risk is at most `risk`, higher is better; 0 if there is none.
+
+    The curve need not be monotone: the largest such coverage wins, also where a smaller one exceeds the risk.
+    Tied confidences are kept or dropped together. Arguments and errors are those of aurc.
+
+    Args:
+        risk: the error rate allowed among the kept, in [0, 1].
+
+    Source:
+        Geifman & El-Yaniv 2017 (arXiv:1705.08500), section 2.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return coverage_at_risk_from_counts(count, positives, risk=risk).item()
+
+
+def selective_accuracy_coverage(
+    confidence: Column | Ranking, correct: Column | None = None, *, accuracy: float
+) -> float:
+    """SAC@t, the largest achievable coverage with accuracy of at least t among the kept, higher is better; 0 if none.
+
+    Zhou et al. give t in percent (SAC@98 is `accuracy=0.98`) and sort ties as they come; here tied confidences are
+    kept or dropped together. Arguments and errors are those of aurc.
+
+    Args:
+        accuracy: the accuracy wanted among the kept, in [0, 1].
+
+    Source:
+        Zhou, Shelhamer & Pleiss 2025 (arXiv:2505.18636), selective accuracy constraint.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return sac_from_counts(count, positives, accuracy=accuracy).item()
+
+
+def risk_at_coverage(confidence: Column | Ranking, correct: Column | None = None, *, coverage: float) -> float:
+    """Selective risk at the smallest achievable coverage that is at least `coverage`, lower is better.
+
+    Tied confidences are kept or dropped together. Arguments and errors are those of aurc.
+
+    Args:
+        coverage: the fraction to keep, in (0, 1].
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return risk_at_coverage_from_counts(count, positives, coverage=coverage).item()
+
+
+def selective_accuracy_at_coverage(
+    confidence: Column | Ranking, correct: Column | None = None, *, coverage: float
+) -> float:
+    """Accuracy at the smallest achievable coverage that is at least `coverage`, higher is better.
+
+    Tied confidences are kept or dropped together. Arguments and errors are those of aurc.
+
+    Args:
+        coverage: the fraction to keep, in (0, 1].
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return accuracy_at_coverage_from_counts(count, positives, coverage=coverage).item()
+
+
+# The formulas themselves. Each works along the last axis of the counts of a Ranking, so that the bootstrap can hand
+# over many draws at once; a score that a draw does not hold has count 0 and adds nothing.
+
+Counts = Int64[Tensor, "*draws k"]
+Values = Float[Tensor, "*draws"]
+
+
+def aurc_from_counts(count: Counts, positives: Counts) -> Values:
+    """Mean of the selective risks, summed by example: an error at rank j weighs 1/j + ... + 1/n, divided by n."""
+    end = count.cumsum(-1)
+    n = end[..., -1:]
+    harmonic = torch.digamma(torch.cat([torch.ones_like(n), end + 1], -1).double())  # less Euler's constant
+    after = harmonic[..., -1:] - harmonic
+    weight, after_end = after[..., :-1], after[..., 1:]
+    if (count > 1).any():  # a tie takes the mean weight of its ranks
+        start = (end - count) / count.clamp(min=1).double()
+        weight = torch.where(count > 1, 1 + after_end - start * (weight - after_end), weight)
+    return ((count - positives) * weight).sum(-1) / n[..., 0]
+
+
+def e_aurc_from_counts(count: Counts, positives: Counts) -> Values:
+    right, total = positives.sum(-1), count.sum(-1)
+    ideal = torch.stack([right, total - right], -1), torch.stack([right, torch.zeros_like(right)], -1)
+    return aurc_from_counts(count, positives) - aurc_from_counts(*ideal)
+
+
+def augrc_from_counts(count: Counts, positives: Counts) -> Values:
+    """An error at rank j counts in the n - j + 1 accepted sets that hold it; doubled, so that ties stay integers."""
+    end = count.cumsum(-1)
+    n = end[..., -1:]
+    twice = ((count - positives) * (2 * (n - end) + count + 1)).sum(-1)
+    return twice / (2 * n[..., 0].double() ** 2)
+
+
+def coverage_at_risk_from_counts(count: Counts, positives: Counts, *, risk: float) -> Values:
+    _check_fraction(risk, "risk")
+    kept = count.cumsum(-1)
+    return _largest_coverage(kept, (kept - positives.cumsum(-1)) / kept.double() <= risk)
+
+
+def sac_from_counts(count: Counts, positives: Counts, *, accuracy: float) -> Values:
+    _check_fraction(accuracy, "accuracy")
+    kept = count.cumsum(-1)
+    return _largest_coverage(kept, positives.cumsum(-1) / kept.double() >= accuracy)
+
+
+def accuracy_at_coverage_from_counts(count: Counts, positives: Counts, *, coverage: float) -> Values:
+    kept, right = _keep(count, positives, coverage)
+    return right / kept.double()
+
+
+def risk_at_coverage_from_counts(count: Counts, positives: Counts, *, coverage: float) -> Values:
+    kept, right = _keep(count, positives, coverage)
+    return (kept - right) / kept.double()
+
+
+def _largest_coverage(kept: Counts, allowed: Bool[Tensor, "*draws k"]) -> Values:
+    """The last cut that is allowed, as a fraction; `kept` never falls, so the largest is the last."""
+    return torch.where(allowed, kept, 0).amax(-1) / kept[..., -1].double()
+
+
+def _keep(count: Counts, positives: Counts, coverage: float) -> tuple[Int64[Tensor, "*draws"], Int64[Tensor, "*draws"]]:
+    """How many are kept, and how many of them are correct, at the first cut that keeps the coverage."""
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage must lie in (0, 1]; it is {coverage}. Percent? Divide by 100.")
+    kept = count.cumsum(-1)
+    cut = (kept / kept[..., -1:].double() < coverage).sum(-1, keepdim=True)
+    return kept.gather(-1, cut)[..., 0], positives.cumsum(-1).gather(-1, cut)[..., 0]
+
+
+def _check_fraction(value: float, name: str) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; it is {value}. Percent? Divide by 100.")

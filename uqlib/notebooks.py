@@ -1,0 +1,202 @@
+"""Notebooks as functions: their parameters read, checked and set, their run through papermill made safe.
+
+Plain papermill only warns of a parameter that the notebook does not have, and then runs with the defaults.
+Here that is an error, as is a value of another type. A run is written under a temporary name and renamed when it has
+succeeded; one that failed is kept beside it as `NAME.failed.ipynb`.
+"""
+
+import ast
+import io
+import json
+import os
+import sys
+import tokenize
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uqlib.records import write_text
+from uqlib.scales import check_scale
+
+
+class Parameter(NamedTuple):
+    """One assignment of the cell tagged `parameters`: name, default, and the comment that says what it means."""
+
+    name: str
+    default: Any
+    meaning: str
+
+    @property
+    def kind(self) -> str:
+        return type(self.default).__name__
+
+
+def parameters(notebook: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook, in the order in which they stand.
+
+    Raises:
+        ValueError: if no cell, or more than one, has the tag `parameters` (papermill would then run the defaults),
+            or if a default is not a literal.
+    """
+    cells = [cell for cell in _load(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    if len(cells) != 1:
+        raise ValueError(f"{notebook} has {len(cells)} cells tagged 'parameters'; exactly one is needed")
+    source = "".join(cells[0]["source"])
+    comments = _comments(source)
+    found = {}
+    for node in ast.parse(source).body:
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+            raise ValueError(f"{notebook}: line {node.lineno} of the parameters is not a plain `name = value`")
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError:
+            raise ValueError(f"{notebook}: the default of {node.targets[0].id} is not a literal") from None
+        name = node.targets[0].id
+        found[name] = Parameter(name, default, comments.get(node.end_lineno, ""))
+    return found
+
+
+def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given parameters, each known to the notebook and of the type of its default (an int serves as a float)."""
+    known = parameters(notebook)
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"unknown parameter {name!r} of {notebook}; choose from {', '.join(known)}")
+        if not _fits(value, known[name].default):
+            raise ValueError(
+                f"parameter {name} of {notebook} takes {known[name].kind}, such as {known[name].default!r}; got {value!r}"
+            )
+    if "scale" in given:
+        check_scale(given["scale"])
+    return {name: _as_kind_of(known[name].default, value) for name, value in given.items()}
+
+
+def parse_parameter(notebook: str | Path, name: str, text: str) -> Any:
+    """A value typed in a shell, read as the type of the parameter's default: `-p sidekicks "['a', 'b']"`."""
+    known = parameters(notebook)
+    if name not in known or isinstance(known[name].default, str):
+        return text
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text  # check_parameters then says which type is expected
+
+
+def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], *, progress: bool = True) -> Path:
+    """Run a notebook by papermill with these parameters; the executed copy stands at `output` only if all went well.
+
+    Raises:
+        RuntimeError: if a cell fails; names the cell, the error, and where the half-run copy lies.
+    """
+    try:
+        import papermill
+    except ImportError:
+        raise ImportError("running notebooks needs papermill: pip install 'uqlib[book]'") from None
+    given = check_parameters(notebook, given)
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(temporary), dict(given), progress_bar=progress, kernel_name="python3", log_output=False
+        )
+    except papermill.PapermillExecutionError as error:
+        failed = output.with_name(f"{output.stem}.failed.ipynb")
+        os.replace(temporary, failed)
+        raise RuntimeError(
+            f"{notebook}: cell {error.cell_index} raised {error.ename}: {error.evalue}\nThe run up to there: {failed}"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True) if sys.exc_info()[0] else None
+    write_text(temporary, json.dumps(for_the_book(_load(temporary), notebook, given), indent=1) + "\n")
+    os.replace(temporary, output)
+    return output
+
+
+def for_the_book(executed: dict[str, Any], notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The executed copy as the book shows it: injected cell hidden, run times stripped, the way to repeat it at the end."""
+    executed["metadata"].pop("papermill", None)
+    for cell in executed["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("remove-cell")
+    executed["cells"].append({
+        "id": "repeat", "cell_type": "markdown", "metadata": {}, "source": f"## Run it again\n\n{repeat(notebook, given)}\n",
+    })  # fmt: skip
+    return executed
+
+
+def repeat(notebook: str | Path, given: Mapping[str, Any]) -> str:
+    """The command that repeats a run, as Markdown."""
+    options = "".join(f" -p {name} {_quoted(value)}" for name, value in given.items() if name != "record")
+    return f"```sh\nuqlib run {notebook}{options}\n```"
+
+
+def sources(notebook: str | Path, package: Path | None = None) -> list[Path]:
+    """The files of uqlib on which a notebook rests, found through its imports: what makes its run stale when changed."""
+    package = package or Path(__file__).parent
+    code = "\n".join(
+        "".join(line for line in cell["source"] if not line.lstrip().startswith(("%", "!")))
+        for cell in _load(notebook)["cells"]
+        if cell["cell_type"] == "code"
+    )
+    found: set[Path] = set()
+    waiting = list(_imports(code, package))
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imports(path.read_text(), package)
+    return sorted(found)
+
+
+def _imports(code: str, package: Path) -> Iterator[Path]:
+    """The files of the package that this code imports by `import uqlib.x` or `from uqlib.x import y`."""
+    for node in ast.walk(ast.parse(code)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == package.name:
+                stem = package.joinpath(*parts[1:])
+                yield from (path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file())
+
+
+def _load(notebook: str | Path) -> dict[str, Any]:
+    path = Path(notebook)
+    if not path.is_file():
+        raise FileNotFoundError(f"no notebook at {path}; those of this folder: {', '.join(_nearby(path)) or 'none'}")
+    return json.loads(path.read_text())
+
+
+def _nearby(path: Path) -> list[str]:
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    return [str(found) for found in sorted(folder.glob("**/*.ipynb")) if ".venv" not in found.parts][:20]
+
+
+def _comments(source: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, list):
+        return isinstance(value, list) and (not default or all(_fits(item, default[0]) for item in value))
+    return isinstance(value, type(default))
+
+
+def _as_kind_of(default: Any, value: Any) -> Any:
+    return float(value) if isinstance(default, float) else value
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return text if text and all(letter.isalnum() or letter in "._-/" for letter in text) else f'"{text}"'

@@ -1,0 +1,101 @@
+"""The pages of the book that are computed: ledger, parameters of every notebook, what ran. Records in, Markdown out."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from uqlib import notebooks
+from uqlib.ledger import Ledger, Row, Verdict, verdicts
+from uqlib.records import Result
+from uqlib.scales import SCALES
+
+MARKS = {
+    "confirmed": "✔ confirmed",
+    "direction only": "◐ direction only",
+    "not confirmed": "✘ not confirmed",
+    "not testable here": "– not testable here",
+    "open": "○ open",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; a bar inside of a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def ledger_summary(ledgers: Sequence[Ledger], results: Sequence[Result]) -> str:
+    """One line a paper: how many claims stand, at the largest scale that has evidence for each."""
+    rows = []
+    for ledger in ledgers:
+        found = [judged[-1].verdict for row in ledger.rows for judged in _by_claim(row, results)]
+        counts = [found.count(verdict) or "" for verdict in MARKS]
+        rows.append([f"[{ledger.title}](#ledger-{ledger.paper})", *counts])
+    return table(["paper", *MARKS.values()], rows)
+
+
+def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
+    """Every row of a paper's ledger: what it shows, its claims, and the verdict with its evidence."""
+    parts = [f"(ledger-{ledger.paper})=\n## {ledger.title}\n\n{{cite}}`{ledger.cite}`\n"]
+    for row in ledger.rows:
+        parts.append(f"### {row.id}\n\n{row.shows}\n")
+        if row.notebook:
+            parts.append(f"Re-derived in [`{row.notebook}`](results/{row.notebook}.ipynb).\n")
+        if row.not_testable:
+            parts.append(f"Not testable here: {row.not_testable}\n")
+        if row.claims:
+            evidence = [[v.claim.text, MARKS[v.verdict], v.scale, _evidence(v)] for v in verdicts(row, results)]
+            parts.append(table(["claim", "verdict", "scale", "evidence"], evidence))
+        else:
+            parts.append("No claim in checkable form yet; the row is open.\n")
+    return "\n".join(parts)
+
+
+def parameters_page(paths: Sequence[Path]) -> str:
+    """Every parameter of every notebook: default, type, meaning, and the command that sets it."""
+    parts = []
+    for path in paths:
+        known = notebooks.parameters(path)
+        rows = [[f"`{p.name}`", f"`{p.default!r}`", p.kind, p.meaning] for p in known.values()]
+        parts += [f"## `{path}`\n", table(["parameter", "default", "type", "meaning"], rows)]
+        parts.append(f"```sh\nuqlib run {path} --scale cpu\n```\n")
+    return "\n".join(parts)
+
+
+def runs_page(runs: Sequence[dict[str, Any]]) -> str:
+    """One line a record: what ran, where, how long, with what."""
+    rows = []
+    for run in runs:
+        made = run["provenance"]
+        versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("uqlib", "torch", "numpy"))
+        rows.append([
+            run["notebook"], run["scale"], len(run["results"]), f"{made['seconds']:.0f} s", f"{made['peak_memory_mb']} MB",
+            f"{made['device']}, {made['threads']} thread{'s' * (made['threads'] != 1)}", versions, made["date"][:10],
+        ])  # fmt: skip
+    return table(["notebook", "scale", "results", "time", "peak memory", "device", "versions", "date"], rows)
+
+
+def _by_claim(row: Row, results: Sequence[Result]) -> list[list[Verdict]]:
+    """The verdicts of a row grouped by claim, each group in the order of the scales."""
+    judged = sorted(verdicts(row, results), key=lambda v: list(SCALES).index(v.scale) if v.scale else -1)
+    return [[v for v in judged if v.claim is claim] for claim in row.claims]
+
+
+def _evidence(verdict: Verdict) -> str:
+    if not verdict.results:
+        return ""
+    lines = [f"{r.setting}: {_interval(r)}" for r in verdict.results[:6]]
+    if len(verdict.results) > 6:
+        lines.append(f"and {len(verdict.results) - 6} more")
+    condition = verdict.claim.holds.replace("|x|", "|x|")
+    lines.append(f"`{condition}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}")
+    return "<br>".join(lines)
+
+
+def _interval(result: Result) -> str:
+    text = f"{result.value:.3g}"
+    if result.low is not None:
+        text += f" [{result.low:.3g}, {result.high:.3g}]"
+    return f"{text} ({result.seeds} seed{'s' * (result.seeds != 1)}" + (
+        f", n = {result.examples})" if result.examples else ")"
+    )

@@ -1,0 +1,149 @@
+"""Figures in one style: from numbers already computed, onto axes that the caller owns. A plot computes no metric.
+
+Colours are Okabe and Ito's eight, told apart with any colour vision; each series also has its own marker.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from uqlib.arrays import Array, as_tensor
+
+COLOURS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "grey": "#6E6E6E",
+    "black": "#000000",
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE = {
+    "figure.figsize": (6.4, 3.6),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
+    "svg.hashsalt": "uqlib",  # else every run names its clip paths anew, and no two files are equal
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=[colour for name, colour in COLOURS.items() if name != "black"]),
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def use_style() -> None:
+    """Set the book's style for this process; in a notebook also vector figures."""
+    plt.rcParams.update(STYLE)
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
+    except ImportError:  # outside of a notebook
+        pass
+
+
+def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS["blue"]) -> Axes:
+    """Accuracy against mean confidence, a point a bin, its area the share of the examples; the diagonal is calibrated.
+
+    Args:
+        curve: what `metrics.reliability_curve` returns: confidence, accuracy, count, each (bins,); empty bins are left out.
+    """
+    confidence, accuracy, count = (_numpy(part) for part in (curve.confidence, curve.accuracy, curve.count))
+    kept = count > 0
+    ax.plot([0, 1], [0, 1], color=COLOURS["grey"], linewidth=1, linestyle="--", zorder=1)
+    ax.plot(confidence[kept], accuracy[kept], color=colour, zorder=2, label=label or None)
+    ax.scatter(
+        confidence[kept], accuracy[kept], 10 + 220 * count[kept] / count.sum(), color=colour, alpha=0.75, zorder=3
+    )
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    return ax
+
+
+def risk_coverage(ax: Axes, risks: Array, *, label: str = "", colour: str | None = None, first: float = 0.01) -> Axes:
+    """Error among the kept against the share that is kept, in percent.
+
+    Args:
+        risks: (n,) what `metrics.selective_risks` returns, risk at coverage k/n.
+        first: coverages below this share are not drawn: with a handful of examples the risk is noise.
+    """
+    risks = _numpy(risks)
+    coverage = np.arange(1, len(risks) + 1) / len(risks)
+    drawn = _thin(np.flatnonzero(coverage >= first))
+    ax.plot(100 * coverage[drawn], 100 * risks[drawn], label=label or None, color=colour)
+    ax.set(xlabel="coverage (% kept)", ylabel="selective risk (% wrong)", xlim=(0, 100))
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def accuracy_rejection(ax: Axes, risks: Array, *, label: str = "", colour: str | None = None) -> Axes:
+    """Accuracy among the kept against the share that is rejected, in percent; the mirror of `risk_coverage`."""
+    risks = _numpy(risks)
+    rejected = 1 - np.arange(1, len(risks) + 1) / len(risks)
+    drawn = _thin(np.flatnonzero(rejected <= 0.99))
+    ax.plot(100 * rejected[drawn], 100 * (1 - risks[drawn]), label=label or None, color=colour)
+    ax.set(xlabel="rejected (%)", ylabel="accuracy of the rest (%)", xlim=(0, 100))
+    return ax
+
+
+def metric_against_cost(
+    ax: Axes,
+    cost: Sequence[float],
+    intervals: Sequence[Any],
+    *,
+    label: str,
+    colour: str | None = None,
+    marker: str = "o",
+    percent: bool = True,
+) -> Axes:
+    """A metric with its interval against a cost, one point a network or pair.
+
+    Args:
+        cost: e.g. FLOPs balance: cost of the sidekick over cost of the large network.
+        intervals: things with value, low, high, one for each cost.
+        percent: show 100 times the values.
+    """
+    order = np.argsort(cost)
+    scale = 100 if percent else 1
+    value, low, high = (
+        scale * np.array([getattr(intervals[i], part) for i in order]) for part in ("value", "low", "high")
+    )
+    errors = np.abs([value - low, high - value])
+    ax.errorbar(
+        np.asarray(cost)[order], value, errors, label=label, color=colour, marker=marker, capsize=2.5, elinewidth=1
+    )
+    return ax
+
+
+def base_line(ax: Axes, value: float, *, label: str, percent: bool = True) -> Axes:
+    """A dashed level to compare with, such as the large network alone."""
+    ax.axhline((100 if percent else 1) * value, color=COLOURS["grey"], linestyle="--", linewidth=1.2, label=label)
+    return ax
+
+
+def _numpy(array: Array) -> np.ndarray:
+    return as_tensor(array).cpu().numpy()
+
+
+def _thin(index: np.ndarray, most: int = 800) -> np.ndarray:
+    """At most so many of the points, evenly spread: a curve of 10^6 points is a page that does not open."""
+    return index[np.unique(np.linspace(0, len(index) - 1, most).astype(int))]

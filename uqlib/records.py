@@ -1,0 +1,161 @@
+"""Records: the numbers that a run found, one tidy row each, with all that is needed to trust or repeat them.
+
+A record is one JSON file a run. `results` repeats bit for bit on the same machine with the same parameters;
+`provenance` (when, where, how long) does not.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uqlib.scales import check_scale
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number: what it measures, on what, its interval, and what that interval rests on."""
+
+    quantity: str  # e.g. "aurc_ours_minus_base"; claims in the ledger name it
+    setting: str  # e.g. "cifar10: cifar_resnet56 + cifar_resnet20"
+    value: float
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None  # of the interval, e.g. 0.95
+    seeds: int = 1  # repetitions: splits, trainings
+    examples: int | None = None  # of one repetition
+    scale: str = ""
+    notebook: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"{self.quantity} has one end of an interval: low {self.low}, high {self.high}; give both")
+
+
+@dataclass
+class Run:
+    """A run in progress: results are added, then saved with their provenance."""
+
+    notebook: str
+    scale: str
+    parameters: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)  # what was read -> its digest
+    results: list[Result] = field(default_factory=list)
+    _began: float = field(default_factory=time.perf_counter)
+
+    def add(self, quantity: str, value: Any, *, setting: str, seeds: int = 1, examples: int | None = None) -> Result:
+        """Add a number, or an interval (anything with value, low, high, level)."""
+        ends = {name: _plain(getattr(value, name, None)) for name in ("low", "high", "level")}
+        result = Result(
+            quantity, setting, float(getattr(value, "value", value)), **ends,
+            seeds=seeds, examples=examples, scale=self.scale, notebook=self.notebook,
+        )  # fmt: skip
+        self.results.append(result)
+        return result
+
+    def save(self, path: str | Path = "") -> Path:
+        """Write the record, whole or not at all; without a path under a name of its own in build/records."""
+        name = f"{self.notebook.replace('/', '.')}.{self.scale}.{digest(self.parameters)[:8]}.json"
+        path = Path(path or Path("build/records") / name)
+        body = {
+            "notebook": self.notebook,
+            "scale": self.scale,
+            "parameters": self.parameters,
+            "results": [asdict(result) for result in self.results],
+            "provenance": {
+                **environment(),
+                "inputs": self.inputs,
+                "seconds": round(time.perf_counter() - self._began, 2),
+                "peak_memory_mb": peak_memory_mb(),
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            },
+        }
+        write_text(path, json.dumps(body, indent=1) + "\n")
+        return path
+
+
+def start(notebook: str, *, scale: str, parameters: dict[str, Any]) -> Run:
+    """Begin a record. `parameters` are all that the reader may set, as they were set."""
+    return Run(notebook, check_scale(scale), {**parameters, "scale": scale})
+
+
+def read(*folders: str | Path) -> list[Result]:
+    """Every result in the records of these folders (searched through; a folder that is not there holds none)."""
+    return [Result(**row) for body in read_runs(*folders) for row in body["results"]]
+
+
+def read_runs(*folders: str | Path) -> list[dict[str, Any]]:
+    """The records themselves, with their provenance, in the order of their file names."""
+    runs = []
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.json")):
+        try:
+            body = json.loads(path.read_text())
+            runs.append({**body, "file": path.name, "results": body["results"], "provenance": body["provenance"]})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a record ({error}); remove it, or run its notebook again") from None
+    return runs
+
+
+def environment() -> dict[str, Any]:
+    """What the bits may depend on: versions, device, threads, instruction set, commit."""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {name: _version(name) for name in ("uqlib", "torch", "numpy", "timm", "scikit-learn")},
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout in the current folder, with `+` where files differ from it; None outside of one."""
+    git = ["git", "-C", os.getcwd()]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout else "")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value, the same whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def peak_memory_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename: no half-written file ever stands under the final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _plain(value: Any) -> float | None:
+    return None if value is None else float(value)
