@@ -9,15 +9,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Every kernel has one thread, and CORES kernels run at a time: same bits on each run, and no threads that fight.
 export OMP_NUM_THREADS ?= 1
-export MPLBACKEND := agg
 export PYTHONHASHSEED := 0
 
 .PHONY: book test bench lock clean
 .SILENT:
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 book: $(VENV)/.ready
-	$(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --config scale=$(SCALE) || \
-	  { echo "The book was not built; the first error above says why (whole logs: build/log/)."; exit 1; }
+	$(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --config scale=$(SCALE) 2>&1 | awk -f profiles/brief.awk || \
+	  { echo "The book was not built; the reason stands above, and the whole story in build/log and .snakemake/log."; exit 1; }
 	echo "The book is at _build/html/index.html"
 
 test: $(VENV)/.ready
@@ -33,8 +34,8 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; '$(PYTHON)' is older. Try: make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install --progress-bar on -q -c requirements.lock -e '.[book,test]' || \
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq -c requirements.lock -e '.[book,test]' || \
 	  { echo "The environment could not be made; pip's message is above."; exit 1; }
 	touch $@
 

@@ -49,6 +49,7 @@ rule run:
     output:
         notebook=RESULTS / "{notebook}.ipynb",
         record=RESULTS / "{notebook}.json",
+        figures=directory(RESULTS / "{notebook}.figures"),
     params:
         scale=SCALE,
         seed=SEED,
@@ -93,5 +94,5 @@ rule book:
     log:
         LOG / "book.txt",
     shell:
-        "{BIN}/jupyter-book build book --config _config.yml --path-output {HTML}/.. -n -W --keep-going --all > {log} 2>&1"
-        " || {{ grep -aE 'WARNING|ERROR|rror:' {log} || tail -n 5 {log}; exit 1; }}"
+        "{BIN}/jupyter-book build book --config _config.yml --path-output {HTML}/.. -n -W --keep-going --all -q > {log} 2>&1"
+        " || {{ grep -aE 'WARNING|ERROR|CRITICAL|rror:' {log} || tail -n 5 {log}; exit 1; }}"

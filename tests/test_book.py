@@ -20,7 +20,7 @@ KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared", "Got invalid the
 def book(repository) -> Path:
     """The HTML that `make book` makes; made now where it is missing or stale."""
     build = [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", "--quiet", "all"]
-    done = subprocess.run(build, cwd=repository, capture_output=True, text=True, env=os.environ | {"MPLBACKEND": "agg"})
+    done = subprocess.run(build, cwd=repository, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return repository / "_build/html"
 

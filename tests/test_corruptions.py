@@ -112,6 +112,20 @@ def test_edges_equal_opencvs_canny(sigma):
 
 
 @oracle
+def test_relief_equals_opencv():
+    cv2 = pytest.importorskip("cv2")
+    edges = np.random.default_rng(0).random((4, 48, 48)) < np.array([0.1, 0.01, 0.001, 0])[:, None, None]
+    kernel = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+    ours = corruptions._relief(edges)
+    for edge, relief in zip(edges[:3], ours[:3], strict=True):
+        far = cv2.distanceTransform(np.uint8(255 * ~edge), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        far = cv2.blur(np.minimum(far, 20), (3, 3)).astype(np.uint8)
+        expected = cv2.blur(cv2.filter2D(cv2.equalizeHist(far), cv2.CV_8U, kernel), (3, 3))
+        np.testing.assert_array_equal(relief, expected)
+    assert not ours[3].any()  # no drop, no light; the generators divide by 0 here
+
+
+@oracle
 @pytest.mark.parametrize("name", ["frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg"])
 def test_the_ice_has_the_colours_of_the_photographs(name):
     reference = pytest.importorskip("imagecorruptions")
@@ -128,6 +142,18 @@ def test_pixelate_equals_pillow_on_images_that_are_not_square(large):
         for image, ours in zip(images, corrupt(images, "pixelate", severity, constants="imagenet"), strict=True):
             coarse = Image.fromarray(image).resize((int(64 * share), int(96 * share)), Image.BOX)
             np.testing.assert_array_equal(ours, np.asarray(coarse.resize((64, 96), Image.BOX)))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01, 1.06, 1.25, 1.75, 2.25, 3.0, 4.5])
+@pytest.mark.parametrize("side", [32, 47, 96])
+def test_enlarge_equals_scipy_on_the_middle(large, side, factor):
+    x = large[:1, :side, :side].astype(np.float64)
+    crop = int(np.ceil(side / factor))
+    top = (side - crop) // 2
+    zoomed = ndimage.zoom(x[0, top : top + crop, top : top + crop], (factor, factor, 1), order=1)
+    trim = (len(zoomed) - side) // 2
+    expected = zoomed[trim : trim + side, trim : trim + side]
+    np.testing.assert_allclose(corruptions._enlarge(x, factor)[0], expected, atol=1e-3)  # shares are float32
 
 
 @pytest.mark.parametrize(("edge", "mode"), [(0, "mirror"), (1, "reflect")])
@@ -160,6 +186,43 @@ def test_frost_is_a_weighted_sum_of_image_and_ice(table, severity):
     mean = np.mean([mean for mean, _ in corruptions._FROST_COLOURS], 0)  # each sheet as likely as the others
     error = ice_share * 60 / 200**0.5  # colours of sheets and clouds vary by less than 60 from image to image
     np.testing.assert_allclose(black.mean((0, 1, 2)) + 0.5, ice_share * mean, atol=3 * error)
+
+
+def test_fog_is_haze_between_nothing_and_all_of_its_strength():
+    for grey in (60, 255):
+        thickness = 255 * CIFAR["fog"][4][0]
+        image = corrupt(np.full((1, 32, 32, 3), grey, np.uint8), "fog", 5)
+        assert image.max() == grey
+        assert image.min() == int(grey * grey / (grey + thickness))
+
+
+def test_motion_is_mostly_horizontal_and_snow_falls_mostly_down():
+    lines = np.random.default_rng(0).integers(0, 256, (100, 32, 1, 1), np.uint8) * np.ones((32, 3), np.uint8)
+    lying, standing = lines, lines.swapaxes(1, 2)
+    kept = [change(corrupt(x, "motion_blur", 5), 0).std() for x in (lying, standing)]
+    assert kept[0] > 1.25 * kept[1]  # lines along the motion stay
+    flakes = corrupt(np.zeros((100, 32, 32, 3), np.uint8), "snow", 3)[..., 0].astype(float)
+    assert np.diff(flakes, axis=2).std() > 1.25 * np.diff(flakes, axis=1).std()
+    np.testing.assert_array_equal(flakes, flakes[:, ::-1, ::-1])  # the layer is laid on twice, once turned round
+
+
+@pytest.mark.parametrize("sigma", [0, 2.44, 60.0])
+def test_displacements_equal_scipys_gaussian_filter(sigma):
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, 2, 30, 41))
+    expected = 7 * ndimage.gaussian_filter(noise, (0, 0, sigma, sigma), mode="reflect", truncate=3)
+    np.testing.assert_allclose(corruptions._shiver(noise, 7, sigma), expected.swapaxes(0, 1), atol=1e-12)
+
+
+def test_elastic_displacements_have_the_spread_of_smoothed_noise():
+    alpha, sigma, _ = IMAGENET["elastic_transform"][4]
+    ramp = np.repeat(np.arange(60, 188, dtype=np.uint8)[:, None, None], 128, 1) * np.ones(3, np.uint8)
+    ramp = np.stack([ramp, ramp.swapaxes(0, 1)])  # a grey level a pixel, downwards and to the right
+    plane = np.stack([np.ones(96 * 96), *np.indices((96, 96)).reshape(2, -1)], 1)
+    for image in corrupt(ramp, "elastic_transform", 5, constants="imagenet")[:, 16:112, 16:112, 0]:
+        level = image.ravel().astype(float)
+        residue = level - plane @ np.linalg.lstsq(plane, level)[0]  # what the affine map does not explain
+        # uniform noise has variance 1/3, of which a Gaussian keeps 1 / (4 pi sigma^2)
+        assert residue.std() == pytest.approx(alpha * (1 / 3 / (4 * np.pi * sigma**2)) ** 0.5, rel=0.15)
 
 
 @settings(deadline=None, max_examples=30)
@@ -270,7 +333,8 @@ def test_images_of_one_batch_get_different_noise():
     grey = np.full((8, 32, 32, 3), 128, np.uint8)
     for name in ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "snow", "frost", "fog", "spatter"):
         assert len({image.tobytes() for image in corrupt(grey, name, 5)}) == 8
-    assert (corrupt(grey, "gaussian_noise", 1) != corrupt(grey, "speckle_noise", 1)).any()
+    noise = [corrupt(grey, name, 1).ravel() for name in ("gaussian_noise", "speckle_noise")]
+    assert abs(np.corrcoef(*noise)[0, 1]) < 5 / grey.size**0.5  # nor do two corruptions share their numbers
 
 
 def test_auto_takes_the_constants_of_cifar_up_to_64_pixels(large):

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from uqlib import models
+from uqlib import models, networks
 from uqlib.models import (
     Preprocessing,
     create,
@@ -87,6 +87,25 @@ def test_wide_resnet_drops_only_while_it_trains():
     for module in model.modules():
         module.training = isinstance(module, nn.Dropout)
     assert not torch.equal(model(images), model(images))
+
+
+def test_shortcuts_of_option_a_take_every_second_pixel_and_pad_with_zeros():
+    block = networks.BasicBlock(2, 6, 2).eval()
+    block.conv2.weight.data.zero_()  # only the shortcut is left
+    x = torch.rand(1, 2, 4, 4)
+    expected = torch.zeros(1, 6, 2, 2)
+    expected[0, 2:4] = x[0, :, [0, 2]][:, :, [0, 2]]
+    assert torch.equal(block(x), expected)
+
+
+def test_wide_shortcuts_start_after_the_activation_only_where_the_width_changes():
+    x = torch.randn(1, 2, 4, 4)
+    for block, expected in ((networks.WideBlock(2, 2, 1), x), (networks.WideBlock(2, 4, 2), x.relu()[..., ::2, ::2])):
+        block.conv2.weight.data.zero_()
+        if block.shortcut is not None:
+            block.shortcut.weight.data = torch.eye(4, 2)[..., None, None]
+            expected = torch.cat([expected, torch.zeros_like(expected)], dim=1)
+        assert torch.allclose(block.eval()(x), expected, rtol=1e-5)  # the norm divides by sqrt(1 + 1e-5)
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "wrn_16_4"])
@@ -269,6 +288,18 @@ def test_tensorflow_options_reach_timms_own_network(weights_folder):
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(ours(image), timms(image))
+    edge = create("tf_mobilenet_edgetpu_100", weights=None)
+    assert isinstance(edge.blocks[0][0].bn1.act, nn.Identity)
+
+
+def test_micronet_on_three_hundred_test_images(weights_folder, prepared_folder):
+    if not (prepared_folder / "cifar100/test/meta.json").is_file():
+        pytest.skip("cifar100/test is not prepared")
+    images = np.load(prepared_folder / "cifar100/test/images.npy", mmap_mode="r")[:300]
+    labels = np.load(prepared_folder / "cifar100/test/labels.npy")[:300]
+    model = create("cifar100_micronet", weights=weights_folder / "cifar100_micronet_osi.safetensors")
+    logits = features_and_logits(model, preprocess(images, preprocessing(model))).logits
+    assert (logits.argmax(1).numpy() == labels).mean() == pytest.approx(0.8023, abs=4 * (0.8 * 0.2 / 300) ** 0.5)
 
 
 def test_resnet20_on_the_first_thousand_test_images(weights_folder, prepared_folder):
@@ -472,3 +503,19 @@ def test_weights_digest_is_the_same_on_every_machine():
     layer.bias.data.zero_()
     text = b"bias torch.float32 (1,)\n" + bytes(4) + b"weight torch.float32 (1, 2)\n" + b"\0\0\x80?\0\0\0@"
     assert weights_digest(layer) == hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_says_what_the_cpu_says(images):
+    model = create("cifar_resnet20", weights=None, seed=0)
+    resized = PLAIN._replace(size=24, crop_pct=0.9)
+    for each in (PLAIN, resized):
+        there, here = preprocess(images, each, device="cuda"), preprocess(images, each)
+        assert (there.cpu() - here).abs().max() <= 1.01 / (255 * min(PLAIN.std))  # one grey level where resized
+    digest, expected = weights_digest(model), features_and_logits(model, preprocess(images, PLAIN))
+    model.cuda()
+    said = features_and_logits(model, preprocess(images, PLAIN, device="cuda"))
+    assert weights_digest(model) == digest
+    # a GPU may multiply in TF32, with 10 bits
+    assert torch.allclose(said.logits.cpu(), expected.logits, rtol=0.05, atol=0.05 * expected.logits.abs().max().item())

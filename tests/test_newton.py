@@ -67,7 +67,7 @@ def softplus_pair(point):
 def test_a_closed_form_from_a_start_far_away():
     for start in ([0.0, 0.0], [3.0, 0.1], [2.0, 30.0]):
         found = minimize(softplus_pair, torch.tensor(start))
-        np.testing.assert_allclose(found.point, np.log(9) / 10, rtol=1e-12)
+        np.testing.assert_allclose(found.point, np.log(9) / 10, atol=1e-10)  # a gap of 1e-20 at curvature 9
         assert found.gap < 1e-20
 
 
@@ -88,11 +88,7 @@ def test_a_minimum_at_infinity_is_told():
     def falling(point):  # exp(-x) + (y - 1)²
         tail = (-point[0]).exp()
         gradient = torch.stack([-tail, 2 * (point[1] - 1)])
-        return (
-            (tail + (point[1] - 1) ** 2).item(),
-            gradient,
-            torch.diag(torch.stack([tail, torch.tensor(2.0).double()])),
-        )
+        return (tail + (point[1] - 1) ** 2).item(), gradient, torch.diag(torch.stack([tail, 2 * tail / tail]))
 
     with pytest.raises(NoMinimum, match=r"the value .* still falls at a point of size"):
         minimize(falling, torch.zeros(2))

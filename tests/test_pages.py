@@ -19,6 +19,7 @@ def test_summary_counts_each_claim_once():
     assert cells["✔ confirmed"] == "1"
     assert cells["○ open"] == "1"
     assert cells["✘ not confirmed"] == ""
+    assert cells["– not testable here"] == "1"  # a row without a claim
 
 
 def test_the_largest_scale_with_evidence_counts():
@@ -40,8 +41,7 @@ def test_ledger_page_gives_the_evidence():
 def test_runs_page(tmp_path):
     from uqlib import records
 
-    run = records.start("p2020/one", scale="smoke", parameters={})
-    run.save(tmp_path / "run.json")
+    records.start("p2020/one", scale="smoke", parameters={}, path=tmp_path / "run.json").save()
     page = pages.runs_page(records.read_runs(tmp_path))
     assert "| p2020/one | smoke | 0 |" in page
 

@@ -7,22 +7,22 @@ import pytest
 from uqlib import records
 
 
-def a_run(value=1.0):
-    run = records.start("paper/notebook", scale="smoke", parameters={"seed": 3})
+def a_run(value=1.0, path=""):
+    run = records.start("paper/notebook", scale="smoke", parameters={"seed": 3}, path=path)
     run.add("aurc", SimpleNamespace(value=value, low=0.5, high=1.5, level=0.95), setting="digits", seeds=2, examples=10)
     run.add("accuracy", 0.9, setting="digits")
     return run
 
 
 def test_what_is_saved_is_what_is_read(tmp_path):
-    run = a_run()
-    run.save(tmp_path / "a/run.json")
+    run = a_run(path=tmp_path / "a/run.json")
+    run.save()
     assert records.read(tmp_path) == run.results
     assert records.read(tmp_path / "a", tmp_path / "nowhere") == run.results
 
 
 def test_provenance_says_all_that_the_bits_depend_on(tmp_path):
-    body = json.loads(a_run().save(tmp_path / "run.json").read_text())
+    body = json.loads(a_run(path=tmp_path / "run.json").save().read_text())
     assert body["parameters"] == {"seed": 3, "scale": "smoke"}
     made = body["provenance"]
     assert made["versions"]["torch"]
@@ -67,6 +67,22 @@ def test_a_broken_record_is_named(tmp_path):
 def test_unknown_scale():
     with pytest.raises(ValueError, match="unknown scale 'huge'; choose from smoke, cpu, gpu, paper"):
         records.start("n", scale="huge", parameters={})
+
+
+def test_figures_lie_beside_the_record_with_the_same_bytes(tmp_path):
+    import matplotlib.pyplot as plt
+
+    from uqlib import plots
+
+    written = []
+    with plt.rc_context(plots.STYLE):
+        for name in ("first", "second"):
+            figure, ax = plt.subplots()
+            ax.plot([0, 1], [0, 1])
+            written.append(a_run(path=tmp_path / f"{name}.json").save_figure(figure, "line"))
+            plt.close(figure)
+    assert written[0] == tmp_path / "first.figures/line.svg"
+    assert written[0].read_bytes() == written[1].read_bytes()
 
 
 def test_half_an_interval_is_refused():

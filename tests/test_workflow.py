@@ -28,7 +28,7 @@ def start(copy, *options):
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *options, "--", RECORD]
     return subprocess.Popen(
         command, cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 

@@ -78,6 +78,92 @@ def show_ledger(args: argparse.Namespace) -> None:
                 print(f"{v.claim.id:24} {v.scale or '-':6} {v.verdict:18} {v.claim.text}")
 
 
+def store_list(args: argparse.Namespace) -> None:
+    """Print what the store holds."""
+    from uqlib import store
+
+    for entry in store.entries(args.root):
+        size = entry.path.stat().st_size / 1e6
+        print(f"{entry.key.network:20} {entry.key.dataset}.{entry.key.split:28} {entry.rows:8} rows {size:8.1f} MB")
+
+
+def store_verify(args: argparse.Namespace) -> int:
+    """Check every byte of every file of the store."""
+    from uqlib import store
+
+    faults = store.verify(args.root)
+    for fault in faults.values():
+        print(fault, file=sys.stderr)
+    print(f"{len(store.roots(args.root))} folders searched, {len(faults)} damaged files")
+    return 1 if faults else 0
+
+
+def store_fill(args: argparse.Namespace) -> None:
+    """Run a network over a data set and store what it says; resumes, and shares the work with other processes."""
+    from uqlib import models, store
+
+    network = models.create(args.network, weights=args.weights)
+    images = _images(args)
+    path = store.fill(
+        store.key_of(args.network, network, images), network, images.images, images.labels, index=images.index,
+        root=args.root, batch=args.batch, device=args.device or _device(), worker=args.worker, workers=args.workers,
+    )  # fmt: skip
+    print(path or "this worker's part is done; others are still at theirs")
+
+
+def store_explain(args: argparse.Namespace) -> None:
+    """Say whether the store holds what a network would say on a data set, and if not, what differs."""
+    from uqlib import models, store
+
+    key = store.key_of(args.network, models.create(args.network, weights=args.weights), _images(args))
+    print(store.explain(key, args.root))
+
+
+def data_list(args: argparse.Namespace) -> None:
+    """Print the data sets that are known by name, and their splits."""
+    from uqlib import data
+
+    for name in data.names():
+        print(f"{name:15} {', '.join(data.SPLITS[name])}")
+    print("folder:PATH     class folders of image files")
+
+
+def data_show(args: argparse.Namespace) -> None:
+    """Load a split, downloading it on first use, and print what it is."""
+    images = _images(args)
+    shape = getattr(images.images, "shape", f"{len(images)} files")
+    print(f"{images.name}.{images.split}: {shape}, {len(images.classes)} classes, digest {images.digest[:12]}")
+
+
+def data_verify(args: argparse.Namespace) -> int:
+    """Compare the files of a prepared data set with their checksums."""
+    from uqlib import data
+
+    faults = data.verify(args.dataset)
+    for path, fault in faults.items():
+        print(f"{path} {fault}", file=sys.stderr)
+    print(f"{args.dataset}: {len(faults)} damaged files")
+    return 1 if faults else 0
+
+
+def _images(args: argparse.Namespace):
+    from uqlib import data
+
+    images = data.load(args.dataset, args.split)
+    if args.corruption is None:
+        return images
+    from uqlib.corruptions import corrupt
+
+    changed = corrupt(images.images[:], args.corruption, args.severity, rows=images.index)
+    return images.with_images(changed, name=f"{images.name}_c", split=f"{args.corruption}-{args.severity}")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="uqlib", description=__doc__)
     parser.add_argument("--version", action="version", version=f"uqlib {__version__}")
@@ -97,13 +183,51 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "pages", pages)
     one.add_argument("--results", default="book/results", help="folder of the executed notebooks and their records")
+
+    store = _group(commands, "store", "what networks said: list, verify, fill, explain")
+    _root(_command(store, "list", store_list))
+    _root(_command(store, "verify", store_verify))
+    one = _asked(_command(store, "fill", store_fill))
+    one.add_argument("--batch", type=int, default=128)
+    one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
+    one.add_argument("--worker", type=int, default=0, help="number of this process among --workers, from 0")
+    one.add_argument("--workers", type=int, default=1, help="processes that share the work, in one folder")
+    _asked(_command(store, "explain", store_explain))
+
+    data = _group(commands, "data", "image sets: list, show, verify")
+    _command(data, "list", data_list)
+    _split(_command(data, "show", data_show))
+    _command(data, "verify", data_verify).add_argument("dataset")
     return parser
+
+
+def _group(commands, name: str, what: str):
+    return commands.add_parser(name, help=what, description=what).add_subparsers(required=True, metavar="COMMAND")
 
 
 def _command(commands, name: str, do) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=do.__doc__.splitlines()[0], description=do.__doc__)
     parser.set_defaults(do=do)
     return parser
+
+
+def _root(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--root", help="folder of the store; default: $UQLIB_STORE or the cache, and data/store")
+    return parser
+
+
+def _split(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("dataset")
+    parser.add_argument("split", nargs="?", default="test")
+    parser.add_argument("--corruption", help="one of the nineteen, such as fog")
+    parser.add_argument("--severity", type=int, default=3)
+    return parser
+
+
+def _asked(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("network", help="any name that timm knows, or one of uqlib.networks")
+    parser.add_argument("--weights", default="pretrained", help="pretrained, or a safetensors or torch file")
+    return _root(_split(parser))
 
 
 if __name__ == "__main__":

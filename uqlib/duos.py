@@ -73,7 +73,7 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
             shapes differ, logits are not finite or are probabilities, or a label is outside [0, c).
 
     Source:
-        Zhou et al. 2025 (arXiv:2505.18636), section 3.
+        Zhou et al. 2025 (arXiv:2505.18636).
     """
     members = _check_pair(large, small)
     labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
@@ -158,7 +158,7 @@ def decide(name: str, large: Table, small: Table, fit: DuoFit) -> Decision:
         ValueError: if the name is unknown, shapes differ, or logits are not finite or are probabilities.
 
     Source:
-        Zhou et al. 2025 (arXiv:2505.18636), sections 3 and 4.
+        Zhou et al. 2025 (arXiv:2505.18636).
     """
     if name not in VARIANTS:
         raise ValueError(f"unknown variant {name!r}; choose from {', '.join(VARIANTS)}")
@@ -177,15 +177,13 @@ def fit_weights(member_logits: Table, labels: Column) -> WeightsFit:
             differ, logits are not finite or are probabilities, or a label is outside [0, c).
 
     Source:
-        The duo of Zhou et al. 2025 (arXiv:2505.18636), section 3, for m networks.
+        The duo of Zhou et al. 2025 (arXiv:2505.18636), for m networks.
     """
     members = _check_members(member_logits)
     labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
     fit = _fit(members, labels)
-    arrays = (
-        like(part, _first(member_logits)) for part in (fit.point, standard_errors(fit, len(labels)), fit.gradient)
-    )
-    weights, errors, gradient = arrays
+    parts = (fit.point, standard_errors(fit, len(labels)), fit.gradient)
+    weights, errors, gradient = (like(part.to(labels.device), _first(member_logits)) for part in parts)
     return WeightsFit(weights, errors, fit.value, gradient, fit.gap, fit.iterations)
 
 
@@ -241,7 +239,7 @@ def flops_balance(small_macs: float, large_macs: float) -> float:
         ValueError: if a cost is negative or the large one is 0.
 
     Source:
-        Zhou et al. 2025 (arXiv:2505.18636), section 4.
+        Zhou et al. 2025 (arXiv:2505.18636).
     """
     if not (small_macs >= 0 and large_macs > 0):
         raise ValueError(

@@ -50,7 +50,7 @@ def _sums(
     probs /= normaliser
     weighted = probs * d
     means = weighted.sum(-1)
-    sums = torch.empty(1 + len(d), 1 + len(d), dtype=torch.float64, device=d.device)
+    sums = torch.zeros(1 + len(d), 1 + len(d), dtype=torch.float64, device=d.device)
     sums[0, 0] = (normaliser.log() + top).sum()
     sums[0, 1:] = means.sum(-1)
     sums[1:, 1:] = weighted.flatten(1) @ d.flatten(1).T - means @ means.T

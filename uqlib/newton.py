@@ -64,7 +64,7 @@ def minimize(
             lowers the value.
 
     Source:
-        Bertsekas 1982, Projected Newton methods (SIAM J. Control Optim. 20), section 2; for decrement and backtracking
+        Bertsekas 1982, Projected Newton methods (SIAM J. Control Optim. 20); for decrement and backtracking
         Boyd & Vandenberghe 2004, Convex Optimization, sections 9.2 and 9.5.
     """
     point = start.double()
@@ -133,7 +133,7 @@ def _backtrack(
 ) -> tuple[Tensor, float, Tensor, Tensor] | None:
     """The first of the steps 1, 1/2, 1/4, ... that lowers the value by a fair part of what its slope promises."""
     slack = 1e-14 * (1 + abs(value)) if step.gap < 1e-9 else 0.0  # near the minimum a mean differs by its rounding
-    for halvings in range(60):
+    for halvings in range(40):
         trial = (point + 0.5**halvings * step.direction).clamp(min=lower)
         found = objective(trial)
         promised = (gradient @ (point - trial)).item()

@@ -108,29 +108,32 @@ def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], 
         ) from None
     finally:
         temporary.unlink(missing_ok=True) if sys.exc_info()[0] else None
-    write_text(temporary, json.dumps(for_the_book(_load(temporary), notebook, given), indent=1) + "\n")
+    again = repeat(notebook, given, os.path.relpath(notebook, output.parent))
+    write_text(temporary, json.dumps(for_the_book(_load(temporary), again), indent=1) + "\n")
     os.replace(temporary, output)
     return output
 
 
-def for_the_book(executed: dict[str, Any], notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The executed copy as the book shows it: injected cell hidden, run times stripped, the way to repeat it at the end."""
+def for_the_book(executed: dict[str, Any], again: str) -> dict[str, Any]:
+    """The executed copy as the book shows it: injected cell hidden, run times stripped, at the end how to repeat it."""
     executed["metadata"].pop("papermill", None)
     for cell in executed["cells"]:
         for key in ("papermill", "execution"):
             cell["metadata"].pop(key, None)
         if "injected-parameters" in cell["metadata"].get("tags", []):
             cell["metadata"]["tags"].append("remove-cell")
-    executed["cells"].append({
-        "id": "repeat", "cell_type": "markdown", "metadata": {}, "source": f"## Run it again\n\n{repeat(notebook, given)}\n",
-    })  # fmt: skip
+    executed["cells"].append({"id": "repeat", "cell_type": "markdown", "metadata": {}, "source": again})
     return executed
 
 
-def repeat(notebook: str | Path, given: Mapping[str, Any]) -> str:
-    """The command that repeats a run, as Markdown."""
+def repeat(notebook: str | Path, given: Mapping[str, Any], link: str) -> str:
+    """How to repeat a run, in Markdown: the notebook, to download, and the command."""
     options = "".join(f" -p {name} {_quoted(value)}" for name, value in given.items() if name != "record")
-    return f"```sh\nuqlib run {notebook}{options}\n```"
+    return (
+        "## Run it again\n\n"
+        f"{{download}}`The notebook <{link}>`, or by one command from a checkout of the book:\n\n"
+        f"```sh\nuqlib run {notebook}{options}\n```\n"
+    )
 
 
 def sources(notebook: str | Path, package: Path | None = None) -> list[Path]:

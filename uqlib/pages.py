@@ -25,10 +25,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def ledger_summary(ledgers: Sequence[Ledger], results: Sequence[Result]) -> str:
-    """One line a paper: how many claims stand, at the largest scale that has evidence for each."""
+    """One line a paper: how many claims stand, at the largest scale that has evidence; a row without claims counts once."""
     rows = []
     for ledger in ledgers:
         found = [judged[-1].verdict for row in ledger.rows for judged in _by_claim(row, results)]
+        found += ["not testable here" if row.not_testable else "open" for row in ledger.rows if not row.claims]
         counts = [found.count(verdict) or "" for verdict in MARKS]
         rows.append([f"[{ledger.title}](#ledger-{ledger.paper})", *counts])
     return table(["paper", *MARKS.values()], rows)
@@ -87,8 +88,7 @@ def _evidence(verdict: Verdict) -> str:
     lines = [f"{r.setting}: {_interval(r)}" for r in verdict.results[:6]]
     if len(verdict.results) > 6:
         lines.append(f"and {len(verdict.results) - 6} more")
-    condition = verdict.claim.holds.replace("|x|", "|x|")
-    lines.append(f"`{condition}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}")
+    lines.append(f"`{verdict.claim.holds}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}")
     return "<br>".join(lines)
 
 

@@ -114,6 +114,7 @@ def metric_against_cost(
     colour: str | None = None,
     marker: str = "o",
     percent: bool = True,
+    shift: float = 0.0,
 ) -> Axes:
     """A metric with its interval against a cost, one point a network or pair.
 
@@ -121,6 +122,7 @@ def metric_against_cost(
         cost: e.g. FLOPs balance: cost of the sidekick over cost of the large network.
         intervals: things with value, low, high, one for each cost.
         percent: show 100 times the values.
+        shift: moves the series sideways, so that the bars of several do not hide each other.
     """
     order = np.argsort(cost)
     scale = 100 if percent else 1
@@ -129,7 +131,7 @@ def metric_against_cost(
     )
     errors = np.abs([value - low, high - value])
     ax.errorbar(
-        np.asarray(cost)[order], value, errors, label=label, color=colour, marker=marker, capsize=2.5, elinewidth=1
+        np.asarray(cost)[order] + shift, value, errors, label=label, color=colour, marker=marker, capsize=2.5, elinewidth=1
     )
     return ax
 

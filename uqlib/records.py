@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from uqlib.files import replacing
 from uqlib.scales import check_scale
 
 
@@ -50,6 +51,7 @@ class Run:
     notebook: str
     scale: str
     parameters: dict[str, Any]
+    path: Path
     inputs: dict[str, str] = field(default_factory=dict)  # what was read -> its digest
     results: list[Result] = field(default_factory=list)
     _began: float = field(default_factory=time.perf_counter)
@@ -64,10 +66,15 @@ class Run:
         self.results.append(result)
         return result
 
-    def save(self, path: str | Path = "") -> Path:
-        """Write the record, whole or not at all; without a path under a name of its own in build/records."""
-        name = f"{self.notebook.replace('/', '.')}.{self.scale}.{digest(self.parameters)[:8]}.json"
-        path = Path(path or Path("build/records") / name)
+    def save_figure(self, figure: Any, name: str) -> Path:
+        """Write a matplotlib figure beside the record, as SVG with the same bytes in every run."""
+        path = self.path.with_suffix(".figures") / f"{name}.svg"
+        with replacing(path) as stream:
+            figure.savefig(stream, format="svg", metadata={"Date": None})
+        return path
+
+    def save(self) -> Path:
+        """Write the record, whole or not at all."""
         body = {
             "notebook": self.notebook,
             "scale": self.scale,
@@ -81,13 +88,22 @@ class Run:
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         }
-        write_text(path, json.dumps(body, indent=1) + "\n")
-        return path
+        write_text(self.path, json.dumps(body, indent=1) + "\n")
+        return self.path
 
 
-def start(notebook: str, *, scale: str, parameters: dict[str, Any]) -> Run:
-    """Begin a record. `parameters` are all that the reader may set, as they were set."""
-    return Run(notebook, check_scale(scale), {**parameters, "scale": scale})
+def start(notebook: str, *, scale: str, parameters: dict[str, Any], path: str | Path = "") -> Run:
+    """Begin a record.
+
+    Args:
+        notebook: PAPER/NAME.
+        scale: one of `uqlib.scales.SCALES`.
+        parameters: all that the reader may set and the numbers depend on, as they were set.
+        path: where the record goes; empty: a name of its own, by the parameters, in build/records.
+    """
+    parameters = {**parameters, "scale": check_scale(scale)}
+    own = f"{notebook.replace('/', '.')}.{scale}.{digest(parameters)[:8]}.json"
+    return Run(notebook, scale, parameters, Path(path or Path("build/records") / own))
 
 
 def read(*folders: str | Path) -> list[Result]:
@@ -143,11 +159,8 @@ def peak_memory_mb() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: no half-written file ever stands under the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as stream:
+        stream.write(text.encode())
 
 
 def _version(name: str) -> str | None:

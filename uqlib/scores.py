@@ -43,7 +43,7 @@ def margin(logits: Table) -> Float[Array, " n"]:
         ValueError: if the logits are not finite or are probabilities.
 
     Source:
-        Scheffer, Decomain & Wrobel 2001, Active Hidden Markov Models, section 3.
+        Scheffer, Decomain & Wrobel 2001, Active Hidden Markov Models for Information Extraction.
     """
     return _by_rows(logits, lambda z: -z.softmax(-1).topk(2).values.diff()[:, 0])
 
@@ -55,7 +55,7 @@ def max_logit(logits: Table) -> Float[Array, " n"]:
         ValueError: if the logits are not finite or are probabilities.
 
     Source:
-        Hendrycks et al. 2022 (arXiv:1911.11132), section 3.
+        Hendrycks et al. 2022 (arXiv:1911.11132).
     """
     return _by_rows(logits, lambda z: z.amax(-1))
 
@@ -116,7 +116,7 @@ def mutual_information(member_logits: Table) -> Float[Array, " n"]:
         ValueError: if there are fewer than two members, or logits are not finite or are probabilities.
 
     Source:
-        Houlsby et al. 2011, BALD (arXiv:1112.5745), section 2; Depeweg et al. 2018 (arXiv:1710.07283), section 3.
+        Houlsby et al. 2011, BALD (arXiv:1112.5745); Depeweg et al. 2018 (arXiv:1710.07283).
     """
     members = [check_logits(logits, f"logits of member {m}") for m, logits in enumerate(member_logits)]
     if len(members) < 2 or len({member.shape for member in members}) > 1:

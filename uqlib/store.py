@@ -351,7 +351,7 @@ def ask(
         **options: as in `fill`.
     """
     key = key_of(network, model, image_set, preprocessing)
-    options["preprocessing"] = preprocessing
+    options = {"index": getattr(image_set, "index", None)} | options | {"preprocessing": preprocessing}
     path = fill(key, model, image_set.images, image_set.labels, **options)
     if path is None:
         raise RuntimeError(f"other workers have not finished {key.file}; ask again when they have")

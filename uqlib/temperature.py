@@ -116,7 +116,8 @@ def fit_class_temperatures(logits: Table, labels: Column) -> ClassTemperatureFit
             "some class temperatures would go to 0: their columns of the logits separate the class from all others on "
             f"these {len(labels)} examples. Fit on more examples, or fit one temperature."
         ) from None
-    return ClassTemperatureFit(like(1 / fit.point, logits), fit.value, fit.residual, fit.gap, fit.iterations)
+    temperature = like((1 / fit.point).to(table.device), logits)
+    return ClassTemperatureFit(temperature, fit.value, fit.residual, fit.gap, fit.iterations)
 
 
 class TemperatureScaled(nn.Module):

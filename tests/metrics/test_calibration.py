@@ -221,11 +221,12 @@ def test_smooth_ece_of_residuals_of_one_sign_is_the_gap():
     assert smooth_ece(np.array([1.0]), np.array([False])) == pytest.approx(1, abs=1e-7)
 
 
-def test_smooth_ece_does_not_feel_the_mesh(monkeypatch):
-    confidence, correct = sample(20_000, power=1.2)
-    fine = smooth_ece(confidence, correct)
-    monkeypatch.setattr(calibration, "MESH", 2**14)
-    assert smooth_ece(confidence, correct) == pytest.approx(fine, rel=1e-5)
+def test_smooth_ece_errs_by_the_square_of_the_mesh(monkeypatch):
+    confidence, correct = sample(20_000)
+    fine = smooth_ece(confidence, correct)  # about 0.01
+    for mesh in (2**9, 2**10, 2**11):
+        monkeypatch.setattr(calibration, "MESH", mesh)
+        assert smooth_ece(confidence, correct) == pytest.approx(fine, rel=(1 / mesh / fine) ** 2 / 25)
 
 
 def test_the_reliability_curve_holds_means_and_empty_bins():

@@ -95,6 +95,7 @@ def test_sac_takes_the_largest_coverage_of_a_curve_that_is_not_monotone():
     assert sac_zhou2025(confidence, correct, accuracy=0.7) == 0.8
     assert sac_zhou2025(confidence, correct, accuracy=0.98) == 0.2
     assert sac_zhou2025(confidence, ~correct, accuracy=0.98) == 0.0
+    assert sac_zhou2025(confidence[:2], correct[:2], accuracy=0.5) == 1.0  # a risk of 1/2 is allowed
     some, hits = distinct()
     for accuracy in (0.83, 0.91, 0.98):
         assert sac_zhou2025(some, hits, accuracy=accuracy) == selective_accuracy_coverage(some, hits, accuracy=accuracy)
@@ -156,8 +157,9 @@ def test_the_dropped_bin_hides_what_it_holds():
 
 
 def test_soft_f1_by_hand():
-    # votes for "error": 0.1, 0.8; the second is one: tp 0.8, fp 0.1, fn 0.2
-    assert soft_f1_hendrycks2019([0.9, 0.2], [True, False]) == pytest.approx(1.6 / (1.6 + 0.1 + 0.2), rel=1e-6)
+    # votes for "error": 0.1, 0.8, 0.3; the second is one: tp 0.8, fp 0.1 + 0.3, fn 0.2
+    found = soft_f1_hendrycks2019(np.array([0.9, 0.2, 0.7]), [True, False, True])
+    assert found == pytest.approx(1.6 / (1.6 + 0.4 + 0.2), rel=1e-14)
 
 
 @given(ROWS, st.sampled_from([0.4, 0.5, 0.75, 0.95]))

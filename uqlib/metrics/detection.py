@@ -41,7 +41,7 @@ def auroc(score: Column | Ranking, positive: Column | None = None) -> float:
     """Probability that a positive outscores a negative, higher is better; a tie counts half.
 
     Pairs are counted in integers, so the result is exact up to one rounding, for n below 4e9. Beside the sort: time
-    and memory O(distinct scores).
+    and memory O(distinct scores), about 32 bytes each.
 
     Args:
         score: (n,) any real score, higher = more likely positive; or a Ranking of score by positive.

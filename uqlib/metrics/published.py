@@ -104,7 +104,7 @@ def duo_confidence_zhou2025(probs: Table, large_preds: Column) -> Float[Array, "
         large_preds: (n,) classes predicted by the large network.
 
     Source:
-        As aurc_zhou2025; the definition is in its section 3.
+        As aurc_zhou2025.
     """
     table = check_probs(probs)
     classes = check_labels(large_preds, table.shape[1], rows=len(table), name="large_preds")
@@ -127,7 +127,7 @@ def rms_calibration_error_hendrycks2019(
         drop_last: leave out the most confident bin, as released.
 
     Source:
-        Hendrycks, Lee & Mazeika 2019 (arXiv:1901.09960), section 4.2; code github.com/hendrycks/pre-training.
+        Hendrycks, Lee & Mazeika 2019 (arXiv:1901.09960); code github.com/hendrycks/pre-training.
     """
     share, gap = _gaps_hendrycks2019(confidence, correct, beta, drop_last)
     return (share * gap.square()).sum().sqrt().item()

@@ -34,9 +34,8 @@ class Ranking(NamedTuple):
 def rank(score: Column, positive: Column, *, names: tuple[str, str] = ("score", "positive")) -> Ranking:
     """Count examples and positives at every distinct score, in descending order of the score.
 
-    One sort of the scores, one of the rarer class, and a search: O(n log n) time, and at most 33 bytes an
-    example of float32 scores beside the input. Half precision is ranked as float32, which holds it exactly.
-    Zero and minus zero tie.
+    One sort of the scores, one of the rarer class, and a search: O(n log n) time, and at most 40 bytes an example
+    beside the input. Half precision is ranked as float32, which holds it exactly. Zero and minus zero tie.
 
     Args:
         score: (n,) any finite real score.

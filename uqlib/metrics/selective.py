@@ -31,7 +31,7 @@ def selective_risks(confidence: Column | Ranking, correct: Column | None = None)
     """Error rate among the k most confident examples for k = 1, ..., n, lower is better.
 
     Entry k-1 is the risk at coverage k/n. Inside a tie it is the expectation over a random order of the tie, so
-    the order of the rows never matters. Time O(n log n), memory O(n).
+    the order of the rows never matters. Time O(n log n), memory about 130 bytes an example.
 
     Args:
         confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
@@ -49,6 +49,8 @@ def selective_risks(confidence: Column | Ranking, correct: Column | None = None)
     _, count, positives = ranked(confidence, correct, names=NAMES)
     wrong = count - positives
     kept = torch.arange(1, int(count.sum()) + 1, device=count.device)
+    if len(kept) == len(count):  # no ties
+        return like(wrong.cumsum(0) / kept.double(), kind_of(confidence))
     before, errors_before, size, errors = (
         column.repeat_interleave(count) for column in (count.cumsum(0) - count, wrong.cumsum(0) - wrong, count, wrong)
     )
@@ -60,7 +62,7 @@ def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
     """Area under the risk-coverage curve, lower is better: the mean of selective_risks over k = 1, ..., n.
 
     A fraction, not multiplied by 1000. Ties share their expected risk, so the value is the mean over all random
-    orders of the ties. Beside the sort: time and memory O(distinct confidences).
+    orders of the ties. Beside the sort: time and memory O(distinct confidences), about 50 bytes each.
 
     Args:
         confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
@@ -179,15 +181,16 @@ Values = Float[Tensor, "*draws"]
 
 def aurc_from_counts(count: Counts, positives: Counts) -> Values:
     """Mean of the selective risks, summed by example: an error at rank j weighs 1/j + ... + 1/n, divided by n."""
-    end = count.cumsum(-1)
+    end, wrong = count.cumsum(-1), count - positives
     n = end[..., -1:]
-    harmonic = torch.digamma(torch.cat([torch.ones_like(n), end + 1], -1).double())  # less Euler's constant
-    after = harmonic[..., -1:] - harmonic
-    weight, after_end = after[..., :-1], after[..., 1:]
-    if (count > 1).any():  # a tie takes the mean weight of its ranks
-        start = (end - count) / count.clamp(min=1).double()
-        weight = torch.where(count > 1, 1 + after_end - start * (weight - after_end), weight)
-    return ((count - positives) * weight).sum(-1) / n[..., 0]
+    held = wrong.reshape(-1, wrong.shape[-1]).any(0).nonzero()[:, 0]  # the other scores add nothing
+    end, size, wrong = (column.index_select(-1, held).double() for column in (end, count, wrong))
+    start = end - size
+    # harmonic numbers less Euler's constant, at both ends of each tie
+    before, until, last = torch.digamma(start + 1), torch.digamma(end + 1), torch.digamma(n.double() + 1)
+    tied = 1 + last - until - start / size.clamp(min=1) * (until - before)  # the mean weight of its ranks
+    weight = torch.where(size > 1, tied, last - before)
+    return (wrong * weight).sum(-1) / n[..., 0]
 
 
 def e_aurc_from_counts(count: Counts, positives: Counts) -> Values:
@@ -200,7 +203,8 @@ def augrc_from_counts(count: Counts, positives: Counts) -> Values:
     """An error at rank j counts in the n - j + 1 accepted sets that hold it; doubled, so that ties stay integers."""
     end = count.cumsum(-1)
     n = end[..., -1:]
-    twice = ((count - positives) * (2 * (n - end) + count + 1)).sum(-1)
+    doubled_ranks = (n - end).mul_(2).add_(count).add_(1)
+    twice = doubled_ranks.mul_(count - positives).sum(-1)
     return twice / (2 * n[..., 0].double() ** 2)
 
 

@@ -1,0 +1,81 @@
+"""Make the embedded store: what the CIFAR ResNets say on CIFAR-10, clean, corrupted, and on images of other classes.
+
+    python data/build_store.py                                             # all of it, some ten minutes on one core
+    python data/build_store.py --networks cifar_resnet110 --sets clean     # extend it
+
+Images come from $UQLIB_DATA or the cache, weights from $UQLIB_WEIGHTS or their published place. What the store holds is not
+run again, and a killed run goes on where it was. Any timm network on any data set: `uqlib store fill`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from uqlib import data, models, store
+from uqlib.corruptions import CORRUPTIONS, corrupt
+from uqlib.noise import NOISE_SETS, noise_images
+
+NETWORKS = ["cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"]
+EACH = 30  # images of each class that are corrupted, the first ones in the official order
+OTHERS = 2000  # images of each of two sets whose classes CIFAR-10 does not have
+NOISE = 250  # images of each kind of noise
+SEVERITIES = (1, 2, 3, 4, 5)
+Piece = tuple[data.ImageSet, dict[str, Any]]  # images, and columns of the store besides labels and index
+
+
+def clean() -> Iterator[Piece]:
+    """CIFAR-10 test, whole, in the official order."""
+    yield data.load("cifar10", "test"), {}
+
+
+def corrupted() -> Iterator[Piece]:
+    """A fixed subset under every corruption, the five severities one after the other."""
+    whole = data.load("cifar10", "test")
+    rows = np.sort(np.concatenate([np.flatnonzero(whole.labels == c)[:EACH] for c in range(len(whole.classes))]))
+    subset = whole.select(np.tile(rows, len(SEVERITIES)))
+    severity = np.repeat(np.array(SEVERITIES, np.uint8), len(rows))
+    for name in CORRUPTIONS:
+        images = np.concatenate([corrupt(whole.images[rows], name, s, rows=rows) for s in SEVERITIES])
+        yield subset.with_images(images, name="cifar10_c", split=name), {"severity": severity}
+
+
+def others() -> Iterator[Piece]:
+    """Images of CIFAR-100 and Tiny-ImageNet whose class CIFAR-10 does not have; labels are those of their own set."""
+    for name, split in (("cifar100", "test"), ("tiny_imagenet", "val")):
+        rest = data.without_classes(data.load(name, split), data.CIFAR10_OVERLAP[name])
+        rest = rest.select(np.arange(OTHERS))
+        if rest.images.shape[1:3] != (32, 32):
+            raise ValueError(f"{name} must have 32 x 32 pixels here; it has {rest.images.shape[1:3]}. Resize it first.")
+        yield rest.with_images(rest.images, name=f"{name}_ood", split=split), {}
+
+
+def noise() -> Iterator[Piece]:
+    """Images of noise; the label says which kind."""
+    images = np.concatenate([noise_images(kind, NOISE, 32) for kind in NOISE_SETS])
+    labels = np.repeat(np.arange(len(NOISE_SETS)), NOISE)
+    digest, index = data.pixels_digest(images), np.tile(np.arange(NOISE), len(NOISE_SETS))
+    yield data.ImageSet(images, labels, tuple(NOISE_SETS), "noise", "test", digest, index), {}
+
+
+SETS = {"clean": clean, "corrupted": corrupted, "others": others, "noise": noise}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--root", default="data/store")
+    args = parser.parse_args()
+    networks = {name: models.create(name) for name in args.networks}
+    for kind in args.sets:
+        for images, columns in SETS[kind]():
+            for name, network in networks.items():
+                key = store.key_of(name, network, images)
+                given = {"index": images.index, "columns": columns, "root": args.root}
+                store.fill(key, network, images.images, images.labels, **given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
+
+from uqlib import protocol
+from uqlib.duos import Decision
+from uqlib.protocol import MEASURES, Trial
+
+
+def decision(seed, n=400, sharp=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = sharp * torch.randn(n, 4, generator=generator, dtype=torch.float64)
+    probs = logits.softmax(-1)
+    return Decision(probs.argmax(-1), probs, probs.amax(-1))
+
+
+def trial(seed, n=400):
+    good, poor = decision(seed, n), decision(seed + 100, n)
+    labels = torch.multinomial(good.probs, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
+    return Trial(labels, {"good": good, "poor": poor})
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return [trial(seed) for seed in range(3)]
+
+
+def test_means_over_trials_match_scikit_learn(trials):
+    def mean(f):
+        return sum(f(t.labels.numpy(), t.decisions["good"]) for t in trials) / len(trials)
+
+    expected = {
+        "accuracy": mean(lambda y, d: accuracy_score(y, d.preds)),
+        "nll": mean(lambda y, d: log_loss(y, d.probs, labels=range(4))),
+        "brier": mean(lambda y, d: brier_score_loss(y, d.probs, labels=range(4), scale_by_half=False)),
+        "auroc": mean(lambda y, d: roc_auc_score(d.preds.numpy() == y, d.confidence)),
+    }
+    for name, value in expected.items():
+        assert protocol.mean_over_trials(name, trials, "good") == pytest.approx(value, rel=1e-10), name
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_method_does_not_differ_from_itself(trials, name):
+    found = protocol.difference(name, trials, "good", "good", draws=20)
+    assert found[:3] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_sign_says_which_is_better(trials, name):
+    """The labels are drawn from the good method's probabilities; the poor one's are unrelated to them."""
+    found = protocol.difference(
+        name, trials, "good", "poor", draws=100, generator=torch.Generator().manual_seed(0)
+    )
+    better = found.value > 0 if MEASURES[name].higher_is_better else found.value < 0
+    if name == "sac98":  # neither is ever right in 98 of 100 cases
+        assert found.value == pytest.approx(0, abs=0.05)
+    else:
+        assert better
+        assert found.low <= found.value <= found.high
+
+
+def test_the_difference_is_the_difference_of_the_levels(trials):
+    levels = [protocol.level_of("aurc", trials, method, draws=10).value for method in ("good", "poor")]
+    assert protocol.difference("aurc", trials, "good", "poor", draws=10).value == pytest.approx(levels[0] - levels[1])
+
+
+def test_the_interval_covers_the_truth():
+    """Over fresh data sets, the 90 % interval of the accuracy of one split covers the true accuracy in about 90 %."""
+    truth, hits = 0.7, 0
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        correct = torch.rand(300, generator=generator) < truth
+        one_class = torch.zeros(300, dtype=torch.long)
+        probs = torch.full((300, 2), 0.5, dtype=torch.float64)
+        trials = [Trial(one_class, {"m": Decision((~correct).long(), probs, probs[:, 0])})]
+        found = protocol.level_of("accuracy", trials, "m", draws=200, level=0.9, generator=generator)
+        hits += found.low <= truth <= found.high
+    assert abs(hits / 200 - 0.9) < 4 * (0.9 * 0.1 / 200) ** 0.5  # four standard errors
+
+
+def test_same_seed_same_bits(trials):
+    first, second = (
+        protocol.difference("aurc", trials, "good", "poor", draws=50, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_unknown_measure_lists_the_known(trials):
+    with pytest.raises(ValueError, match="unknown measure 'acc'; choose from accuracy, macro_f1"):
+        protocol.mean_over_trials("acc", trials, "good")
