@@ -72,7 +72,7 @@ rule pages:
         published=sorted(Path("data/records").rglob("*.json")),
         ledgers=sorted(Path("data/ledger").glob("*.toml")),
         notebooks=list(SOURCES.values()),
-        code=["uqlib/pages.py", "uqlib/ledger.py", "uqlib/notebooks.py", "uqlib/records.py"],
+        code=["uqlib/pages.py", "uqlib/ledger.py", "uqlib/notebooks.py", "uqlib/records.py", "uqlib/cli.py"],
     output:
         PAGES,
     log:

@@ -1,9 +1,12 @@
 """Where tests find real data and weights, and no question to the hub."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so it cannot wait for a fixture
 
@@ -27,9 +30,15 @@ def weights_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared_folder() -> Path:
-    """The folder of prepared data sets: $UQLIB_DATA, else ../shared/prepared beside the repository."""
-    folder = Path(os.environ.get("UQLIB_DATA") or SHARED / "prepared")
+def prepared_folder(tmp_path_factory) -> Path:
+    """The folder of prepared data sets: $UQLIB_DATA, else the test splits unpacked from ../shared/data."""
+    folder = Path(os.environ.get("UQLIB_DATA") or tmp_path_factory.getbasetemp().parent / "prepared")
+    script = SHARED / "data" / "prepare.py"
+    if "UQLIB_DATA" not in os.environ and script.is_file():
+        with FileLock(f"{folder}.lock"):  # the other workers of pytest wait, and find it done
+            for names in (["cifar10", "cifar100", "--splits", "test"], ["tiny_imagenet", "--splits", "val"]):
+                unpack = [sys.executable, str(script), "unpack", *names, "--out", str(folder)]
+                subprocess.run(unpack, check=True, capture_output=True)
     if not (folder / "cifar10" / "test" / "meta.json").is_file():
         pytest.skip("no prepared data: set UQLIB_DATA to a folder that holds cifar10/test/images.npy")
     return folder

@@ -48,9 +48,7 @@ def test_a_method_does_not_differ_from_itself(trials, name):
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_sign_says_which_is_better(trials, name):
     """The labels are drawn from the good method's probabilities; the poor one's are unrelated to them."""
-    found = protocol.difference(
-        name, trials, "good", "poor", draws=100, generator=torch.Generator().manual_seed(0)
-    )
+    found = protocol.difference(name, trials, "good", "poor", draws=100, generator=torch.Generator().manual_seed(0))
     better = found.value > 0 if MEASURES[name].higher_is_better else found.value < 0
     if name == "sac98":  # neither is ever right in 98 of 100 cases
         assert found.value == pytest.approx(0, abs=0.05)

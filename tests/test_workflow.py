@@ -45,7 +45,7 @@ def test_killed_then_finished_then_nothing_to_do_then_stale_for_a_reason(copy):
     while not list((copy / "book/results").glob("zhou2025/.*.ipynb")) and time.monotonic() < deadline:
         time.sleep(0.05)  # papermill has written its temporary copy: the notebook is running
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (copy / RECORD).exists()
     assert not (copy / NOTEBOOK).exists()
 

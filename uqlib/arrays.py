@@ -1,7 +1,7 @@
 """What enters the library: NumPy arrays or torch tensors, checked once, where the user hands them over.
 
 Every public function takes either kind and computes on the device of its input, in torch. MPS has no
-float64, so arrays that live there are brought to the CPU: exact sums are worth more than the copy.
+float64, so arrays that live there are brought to the CPU: exact sums are worth a copy.
 """
 
 from typing import Any
@@ -17,12 +17,14 @@ Array = np.ndarray | Tensor
 def as_tensor(array: Any) -> Tensor:
     """The same numbers as a torch tensor, without a copy where that is possible (lists are copied)."""
     if not isinstance(array, Tensor):
-        if isinstance(array, np.ndarray) and (not array.flags.writeable or min(array.strides, default=0) < 0):
-            array = array.copy()  # torch shares memory with NumPy, and must not share a read-only or reversed one
+        kind = type(array).__name__
         try:
-            array = torch.as_tensor(array)
+            array = np.asarray(array)  # a list becomes float64, as in NumPy; torch would round it to float32
+            if not array.flags.writeable or min(array.strides, default=0) < 0:
+                array = array.copy()  # torch shares memory with NumPy, and must not share a read-only or reversed one
+            array = torch.from_numpy(array)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"expected an array of numbers, got {type(array).__name__}: {error}") from None
+            raise TypeError(f"expected an array of numbers, got {kind}: {error}") from None
     array = array.detach()
     return array.cpu() if array.device.type == "mps" else array
 
@@ -34,8 +36,8 @@ def like(result: Tensor, given: Any) -> Array:
 
 def check_finite(values: Tensor, name: str) -> None:
     """Raise a ValueError that names the first row holding NaN or infinity."""
-    if not values.numel() or values.sum(dtype=torch.float64).isfinite():
-        return  # one pass and no mask in the usual case: a sum with a NaN or an infinity in it is never finite
+    if not values.numel() or values.sum().isfinite():
+        return  # one pass, no copy, no mask: a sum with a NaN or an infinity in it is never finite
     bad = ~values.isfinite()
     if not bad.any():
         return

@@ -9,13 +9,12 @@ import ast
 import io
 import json
 import os
-import sys
 import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uqlib.records import write_text
+from uqlib.files import replacing
 from uqlib.scales import check_scale
 
 
@@ -100,6 +99,9 @@ def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], 
         papermill.execute_notebook(
             str(notebook), str(temporary), dict(given), progress_bar=progress, kernel_name="python3", log_output=False
         )
+        again = repeat(notebook, given, os.path.relpath(notebook, output.parent))
+        with replacing(output) as stream:
+            stream.write(json.dumps(for_the_book(_load(temporary), again), indent=1).encode() + b"\n")
     except papermill.PapermillExecutionError as error:
         failed = output.with_name(f"{output.stem}.failed.ipynb")
         os.replace(temporary, failed)
@@ -107,10 +109,7 @@ def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], 
             f"{notebook}: cell {error.cell_index} raised {error.ename}: {error.evalue}\nThe run up to there: {failed}"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True) if sys.exc_info()[0] else None
-    again = repeat(notebook, given, os.path.relpath(notebook, output.parent))
-    write_text(temporary, json.dumps(for_the_book(_load(temporary), again), indent=1) + "\n")
-    os.replace(temporary, output)
+        temporary.unlink(missing_ok=True)
     return output
 
 

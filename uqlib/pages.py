@@ -88,7 +88,9 @@ def _evidence(verdict: Verdict) -> str:
     lines = [f"{r.setting}: {_interval(r)}" for r in verdict.results[:6]]
     if len(verdict.results) > 6:
         lines.append(f"and {len(verdict.results) - 6} more")
-    lines.append(f"`{verdict.claim.holds}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}")
+    lines.append(
+        f"`{verdict.claim.holds}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}"
+    )
     return "<br>".join(lines)
 
 

@@ -131,7 +131,14 @@ def metric_against_cost(
     )
     errors = np.abs([value - low, high - value])
     ax.errorbar(
-        np.asarray(cost)[order] + shift, value, errors, label=label, color=colour, marker=marker, capsize=2.5, elinewidth=1
+        np.asarray(cost)[order] + shift,
+        value,
+        errors,
+        label=label,
+        color=colour,
+        marker=marker,
+        capsize=2.5,
+        elinewidth=1,
     )
     return ax
 

@@ -6,21 +6,14 @@ A record is one JSON file a run. `results` repeats bit for bit on the same machi
 
 import hashlib
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from uqlib.files import replacing
+from uqlib.provenance import environment, peak_memory_mb
 from uqlib.scales import check_scale
 
 
@@ -123,51 +116,14 @@ def read_runs(*folders: str | Path) -> list[dict[str, Any]]:
     return runs
 
 
-def environment() -> dict[str, Any]:
-    """What the bits may depend on: versions, device, threads, instruction set, commit."""
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {name: _version(name) for name in ("uqlib", "torch", "numpy", "timm", "scikit-learn")},
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "commit": commit(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the checkout in the current folder, with `+` where files differ from it; None outside of one."""
-    git = ["git", "-C", os.getcwd()]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout else "")
-
-
 def digest(value: Any) -> str:
     """SHA-256 of a plain value, the same whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def peak_memory_mb() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024**2 if sys.platform == "darwin" else 1024))
-
-
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as stream:
         stream.write(text.encode())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _plain(value: Any) -> float | None:

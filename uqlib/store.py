@@ -589,7 +589,7 @@ class _Job:
 
 
 def _provenance(headers: list[Header], command: str | None) -> dict[str, Any]:
-    from uqlib.records import environment
+    from uqlib.provenance import environment
 
     return environment() | {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

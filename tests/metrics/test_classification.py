@@ -87,7 +87,7 @@ def test_the_kind_of_array_comes_back(logits, labels):
         (lambda: accuracy([], []), ValueError, "preds is empty"),
         (lambda: accuracy([0, 1], [0]), ValueError, "labels has 1 rows where 2 are expected"),
         (lambda: accuracy([0, -1], [0, 1]), ValueError, r"preds must lie in \[0, 2\); row 1 is -1"),
-        (lambda: accuracy([0.0, 1.0], [0, 1]), TypeError, "preds must be integers; they are torch.float32"),
+        (lambda: accuracy([0.0, 1.0], [0, 1]), TypeError, "preds must be integers; they are torch.float64"),
         (lambda: accuracy(np.eye(3), [0, 1, 2]), ValueError, r"One-hot rows\? Pass preds|One-hot rows"),
         (lambda: macro_f1([], []), ValueError, "preds is empty"),
         (lambda: nll([[0.3, 0.7]], [0]), ValueError, "logits look like probabilities"),
