@@ -1,9 +1,10 @@
 # make book    execute the notebooks, build the book          make test    run the tests
 # make bench   speed beside other libraries                   make lock    pin the newest versions
-# Options: make book SCALE=gpu   make book CORES=8   make book PROFILE=profiles/slurm   PYTHON=python3.12
+# Options: make book SCALE=gpu   make book CORES=8 GPUS=2   make book PROFILE=profiles/slurm   PYTHON=python3.12
 
 PYTHON ?= python3
 CORES ?= 2
+GPUS ?= 1
 SCALE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 book: $(VENV)/.ready
-	$(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES)) --config scale=$(SCALE) 2>&1 | awk -f profiles/brief.awk || \
+	$(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --resources gpu=$(GPUS)) --config scale=$(SCALE) 2>&1 | awk -f profiles/brief.awk || \
 	  { echo "The book was not built; the reason stands above, and the whole story in build/log and .snakemake/log."; exit 1; }
 	echo "The book is at _build/html/index.html"
 

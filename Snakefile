@@ -56,7 +56,6 @@ rule run:
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=120,
         gpu=int(SCALE in ("gpu", "paper")),
     log:
         LOG / "{notebook}.txt",
