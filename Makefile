@@ -15,10 +15,9 @@ export PYTHONHASHSEED := 0
 .PHONY: book test bench lock clean
 .SILENT:
 SHELL := bash
-.SHELLFLAGS := -o pipefail -c
 
 book: $(VENV)/.ready
-	$(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --resources gpu=$(GPUS)) --config scale=$(SCALE) 2>&1 | awk -f profiles/brief.awk || \
+	set -o pipefail; $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --resources gpu=$(GPUS)) --config scale=$(SCALE) 2>&1 | awk -f profiles/brief.awk || \
 	  { echo "The book was not built; the reason stands above, and the whole story in build/log and .snakemake/log."; exit 1; }
 	echo "The book is at _build/html/index.html"
 

@@ -78,3 +78,57 @@ def test_same_seed_same_bits(tmp_path):
 def test_ledger_prints_every_claim(capsys):
     assert cli.main(["ledger"]) == 0
     assert "zhou2025-F5-ours" in capsys.readouterr().out
+
+
+def test_the_store_is_filled_explained_listed_and_verified(tmp_path, weights_folder, capsys):
+    root = ["--root", str(tmp_path)]
+    asked = ["cifar_resnet20", "digits", "--weights", str(weights_folder / "cifar10_resnet20.safetensors"), *root]
+
+    def said(*command):
+        code = cli.main(list(command))
+        return code, capsys.readouterr().out
+
+    assert "no entry at all" in said("store", "explain", *asked)[1]
+    assert said("store", "fill", *asked)[0] == 0
+    assert "present: " in said("store", "explain", *asked)[1]
+    assert "digits.test" in said("store", "list", *root)[1]
+    assert said("store", "verify", *root) == (0, "1 folders searched, 0 damaged files\n")
+    (path,) = tmp_path.glob("*/*.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert said("store", "verify", *root) == (1, "1 folders searched, 1 damaged files\n")
+    code, out = said("store", "fill", *asked, "--corruption", "fog", "--severity", "2")
+    assert code == 0
+    assert "digits_c.fog-2" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["data", "show", "cifar11"], "unknown data set 'cifar11'; choose from digits, cifar10"),
+        (["data", "show", "digits", "val"], "unknown split 'val' of digits; choose from train, test"),
+        (["data", "show", "digits", "--corruption", "fogg"], "unknown corruption 'fogg'; choose from gaussian_noise"),
+        (["data", "show", "digits", "--corruption", "fog", "--severity", "9"], "severity must be 1, 2, 3, 4 or 5"),
+        (["store", "fill", "cifar_resnt20", "digits"], "unknown network 'cifar_resnt20'; close names: cifar_resnet20"),
+        (["run", "nope.ipynb"], "no notebook at nope.ipynb"),
+    ],
+)
+def test_what_is_unknown_is_named_beside_what_is_known(command, message, capsys):
+    assert cli.main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_data_sets_are_listed_and_shown(capsys):
+    assert cli.main(["data", "list"]) == 0
+    assert "tiny_imagenet   train, val" in capsys.readouterr().out
+    assert cli.main(["data", "show", "digits"]) == 0
+    assert "digits.test: (600, 8, 8, 3), 10 classes" in capsys.readouterr().out
+
+
+def test_a_missing_package_comes_with_the_way_to_get_it(monkeypatch, capsys):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'timm'", name="timm")
+
+    monkeypatch.setattr(cli, "data_list", missing)
+    assert cli.main(["data", "list"]) == 1
+    assert "this needs timm, which is not installed: pip install 'uqlib[images]'" in capsys.readouterr().err

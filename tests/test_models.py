@@ -480,7 +480,7 @@ def test_macs_of_a_transformer_by_hand():
 
 
 def test_macs_take_a_size():
-    assert macs(create("cifar_resnet20", weights=None), 64) == 4 * (40_551_040 - 640) + 640
+    assert macs(create("cifar_resnet20", weights=None), size=64) == 4 * (40_551_040 - 640) + 640
 
 
 def test_weights_digest_sees_every_bit_and_no_order():

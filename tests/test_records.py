@@ -21,6 +21,14 @@ def test_what_is_saved_is_what_is_read(tmp_path):
     assert records.read(tmp_path / "a", tmp_path / "nowhere") == run.results
 
 
+def test_what_was_run_here_replaces_what_was_published(tmp_path):
+    a_run(1.0, path=tmp_path / "published/run.json").save()
+    a_run(2.0, path=tmp_path / "here/run.json").save()
+    values = {result.quantity: result.value for result in records.read(tmp_path / "published", tmp_path / "here")}
+    assert values == {"aurc": 2.0, "accuracy": 0.9}
+    assert len(records.read(tmp_path / "published", tmp_path / "here")) == 2
+
+
 def test_provenance_says_all_that_the_bits_depend_on(tmp_path):
     body = json.loads(a_run(path=tmp_path / "run.json").save().read_text())
     assert body["parameters"] == {"seed": 3, "scale": "smoke"}

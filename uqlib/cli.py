@@ -8,16 +8,26 @@ from pathlib import Path
 from uqlib import __version__
 from uqlib.scales import SCALES
 
+EXTRAS = {"timm": "images", "torchvision": "images", "PIL": "images", "sklearn": "images", "scipy": "images",
+          "matplotlib": "plots"}  # fmt: skip
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a mistake of the user is one line on standard error and exit code 2, a failed run exit code 1."""
     args = _parser().parse_args(argv)
     try:
         return args.do(args) or 0
+    except BrokenPipeError:  # the reader of a long list has seen enough
+        sys.stderr.close()
+        return 0
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0], "book")
+        print(f"uqlib: this needs {error.name}, which is not installed: pip install 'uqlib[{extra}]'", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
         print(f"uqlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
-    except (RuntimeError, ImportError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         print(f"uqlib: {error}", file=sys.stderr)
         return 1
 

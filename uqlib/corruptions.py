@@ -41,7 +41,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from uqlib.arrays import Array
+from uqlib.arrays import Array, check_choice
 
 IMAGENET: dict[str, tuple] = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # standard deviation, for colours in [0, 1]
@@ -160,8 +160,7 @@ def corrupt(
         Hendrycks & Dietterich 2019 (arXiv:1903.12261), section 3; see the top of this file for what differs.
     """
     images = _check_images(images)
-    if name not in CORRUPTIONS:
-        raise ValueError(f"unknown corruption {name!r}; choose from {', '.join(CORRUPTIONS)}")
+    distort = CORRUPTIONS[check_choice(name, CORRUPTIONS, "corruption")]
     if severity not in (1, 2, 3, 4, 5):
         raise ValueError(f"severity must be 1, 2, 3, 4 or 5; it is {severity!r}. Severity 0 is the clean image.")
     constant = _table(constants, images)[name][severity - 1]
@@ -169,7 +168,7 @@ def corrupt(
     step = max(1, _CHUNK // images[0].size)
     out = np.empty_like(images)
     for i in range(0, len(images), step):
-        x = CORRUPTIONS[name](images[i : i + step].astype(np.float32), constant, rngs[i : i + step])
+        x = distort(images[i : i + step].astype(np.float32), constant, rngs[i : i + step])
         out[i : i + step] = np.clip(x + 1e-3, 0, 255)  # cut off as there; 1e-3 keeps rounding from making 100 a 99
     return out
 
@@ -190,10 +189,8 @@ def _check_images(images: Any) -> np.ndarray:
 
 
 def _table(constants: str, images: np.ndarray) -> dict[str, tuple]:
-    if constants == "auto":
+    if check_choice(constants, ("auto", *CONSTANTS), "constants") == "auto":
         constants = "cifar" if max(images.shape[1:3]) <= 64 else "imagenet"
-    if constants not in CONSTANTS:
-        raise ValueError(f"unknown constants {constants!r}; choose from auto, {', '.join(CONSTANTS)}")
     return CONSTANTS[constants]
 
 

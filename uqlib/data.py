@@ -103,6 +103,10 @@ class ImageSet:
     def select(self, rows: Any) -> "ImageSet":
         """Only these rows, in this order: indices or a mask. Pixels of a memory map are read; `Files` stay on disk."""
         rows = as_tensor(rows).cpu().numpy()
+        if rows.ndim != 1 or (rows.dtype == bool and len(rows) != len(self)):
+            raise ValueError(f"rows must be indices (k,) or a mask ({len(self)},); they are {rows.dtype} {rows.shape}")
+        if rows.dtype.kind == "f" and len(rows):
+            raise TypeError(f"rows must be integers or a mask; they are {rows.dtype}")
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         digest = hashlib.sha256(self.digest.encode() + rows.astype("<i8").tobytes()).hexdigest()
         arrays = {"labels": self.labels[rows], "index": self.index[rows]}
@@ -273,11 +277,14 @@ def _write_npy(path: Path, dtype: Any, shape: tuple[int, ...], pieces: Iterable[
 
 
 def _prepared(place: Path) -> ImageSet:
-    meta = json.loads((place / "meta.json").read_text())
-    images = np.load(place / "images.npy", mmap_mode="r")
-    labels = np.load(place / "labels.npy")
-    extras = {path.stem: np.load(path) for path in sorted(place.glob("*.npy")) if path.stem not in ("images", "labels")}
-    count = (int(meta["count"]), *meta["image_shape"])
+    try:
+        meta = json.loads((place / "meta.json").read_text())
+        images = np.load(place / "images.npy", mmap_mode="r")
+        arrays = {path.stem: np.load(path) for path in sorted(place.glob("*.npy")) if path.stem != "images"}
+        labels, extras = arrays.pop("labels"), arrays
+        count = (int(meta["count"]), *meta["image_shape"])
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise ValueError(f"{place} is damaged or incomplete ({error!r}); remove it and prepare it again") from None
     if images.shape != count:
         raise ValueError(f"{place}/images.npy has shape {images.shape}, meta.json says {count}; unpack it again")
     _check_split(place, images.shape, images.dtype, labels, meta["classes"], extras)

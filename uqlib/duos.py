@@ -7,7 +7,7 @@ Known difference: the released code searches a grid of 25 x 25 and then takes sm
 convex in the weights, is minimised to rounding, so it is never above theirs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
@@ -15,10 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uqlib.arrays import Array, check_labels, check_logits, like
+from uqlib.arrays import Array, Column, Table, check_choice, check_labels, check_members, check_same_shape, like
 from uqlib.likelihood import fit_nonnegative_weights, standard_errors
-from uqlib.metrics.classification import Table
-from uqlib.metrics.ranking import Column
 from uqlib.newton import Minimum, NoMinimum
 from uqlib.temperature import scale_logits
 
@@ -120,8 +118,7 @@ def ours(large: Table, small: Table, fit: DuoFit) -> Decision:
 
 def unweighted(large: Table, small: Table, fit: DuoFit) -> Decision:
     """The mean of the logits, after each network is given its own temperature."""
-    scaled = _scaled(large, small, fit)
-    return _decide(((scaled[0] + scaled[1]) / 2).softmax(-1), large)
+    return _decide(_mean_of_logits(_scaled(large, small, fit)), large)
 
 
 def uq_only(large: Table, small: Table, fit: DuoFit) -> Decision:
@@ -132,8 +129,7 @@ def uq_only(large: Table, small: Table, fit: DuoFit) -> Decision:
 
 def softmax_average(large: Table, small: Table, fit: DuoFit) -> Decision:
     """The mean of the probabilities, after each network is given its own temperature. Not in the paper."""
-    scaled = _scaled(large, small, fit)
-    return _decide((scaled[0].softmax(-1) + scaled[1].softmax(-1)) / 2, large)
+    return _decide(_mean_of_probs(_scaled(large, small, fit)), large)
 
 
 VARIANTS: dict[str, Callable[[Table, Table, DuoFit], Decision]] = {
@@ -160,9 +156,7 @@ def decide(name: str, large: Table, small: Table, fit: DuoFit) -> Decision:
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
     """
-    if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; choose from {', '.join(VARIANTS)}")
-    return VARIANTS[name](large, small, fit)
+    return VARIANTS[check_choice(name, VARIANTS, "variant")](large, small, fit)
 
 
 def fit_weights(member_logits: Table, labels: Column) -> WeightsFit:
@@ -179,11 +173,11 @@ def fit_weights(member_logits: Table, labels: Column) -> WeightsFit:
     Source:
         The duo of Zhou et al. 2025 (arXiv:2505.18636), for m networks.
     """
-    members = _check_members(member_logits)
+    members = check_members(member_logits)
     labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
     fit = _fit(members, labels)
     parts = (fit.point, standard_errors(fit, len(labels)), fit.gradient)
-    weights, errors, gradient = (like(part.to(labels.device), _first(member_logits)) for part in parts)
+    weights, errors, gradient = (like(part.to(labels.device), member_logits) for part in parts)
     return WeightsFit(weights, errors, fit.value, gradient, fit.gap, fit.iterations)
 
 
@@ -209,9 +203,8 @@ def ensemble_probs(member_logits: Table, *, average: str = "probs") -> Float[Arr
     Raises:
         ValueError: if the average is unknown, shapes differ, or logits are not finite or are probabilities.
     """
-    if average not in AVERAGES:
-        raise ValueError(f"unknown average {average!r}; choose from {', '.join(AVERAGES)}")
-    return like(AVERAGES[average](_check_members(member_logits)), _first(member_logits))
+    mean = AVERAGES[check_choice(average, AVERAGES, "average")]
+    return like(mean(check_members(member_logits)), member_logits)
 
 
 def relative_weighting(fit: DuoFit) -> float:
@@ -274,24 +267,7 @@ def _decide(probs: Float[Tensor, "n c"], given: Table, preds: Int[Tensor, " n"] 
 
 
 def _check_pair(large: Table, small: Table) -> list[Float[Tensor, "n c"]]:
-    return _same_shape([check_logits(large, "large"), check_logits(small, "small")], ["large", "small"])
-
-
-def _check_members(member_logits: Table) -> list[Float[Tensor, "n c"]]:
-    names = [f"member {m}" for m in range(len(member_logits))]
-    if not names:
-        raise ValueError("member_logits is empty; at least one member is needed")
-    return _same_shape([check_logits(logits, name) for logits, name in zip(member_logits, names, strict=True)], names)
-
-
-def _same_shape(members: list[Float[Tensor, "_ _"]], names: Sequence[str]) -> list[Float[Tensor, "_ _"]]:
-    for member, name in zip(members, names, strict=True):
-        if member.shape != members[0].shape:
-            raise ValueError(
-                f"{names[0]} and {name} must have one shape (n, c), the same examples and classes in the same order; "
-                f"they have {tuple(members[0].shape)} and {tuple(member.shape)}. A background class? Drop its column."
-            )
-    return members
+    return check_same_shape({"large": large, "small": small})
 
 
 def _refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
@@ -304,7 +280,3 @@ def _refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
 
 def _pair(values: Float[Tensor, " m"]) -> tuple[float, float]:
     return values[0].item(), values[1].item()
-
-
-def _first(member_logits: Table) -> Array:
-    return member_logits if isinstance(member_logits, Array) else member_logits[0]

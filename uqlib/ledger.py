@@ -15,7 +15,7 @@ from uqlib.records import Result
 from uqlib.scales import SCALES
 
 VERDICTS = ("confirmed", "direction only", "not confirmed", "not testable here", "open")
-CONDITION = re.compile(r"\s*(\|x\|\s*<|<=?|>=?)\s*([-+.\deE]+)\s*")
+CONDITION = re.compile(r"\s*(\|x\|\s*<|<=?|>=?)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Claim:
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        if not CONDITION.fullmatch(self.holds):
+        if not CONDITION.fullmatch(str(self.holds)):
             raise ValueError(
                 f"claim {self.id}: cannot read the condition {self.holds!r}; write '< 0', '>= 1' or '|x| < 2'"
             )
@@ -110,11 +110,12 @@ class Verdict(NamedTuple):
 def load(path: str | Path) -> Ledger:
     """Read a ledger file; an unknown field, a claim without a condition, or an id used twice is an error."""
     with open(path, "rb") as file:
-        body = tomllib.load(file)
+        content = file.read()
     try:
+        body = tomllib.loads(content.decode())
         rows = tuple(_row(row) for row in body.pop("row", []))
         ledger = Ledger(**body, rows=rows)
-    except TypeError as error:
+    except (TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
     ids = [row.id for row in rows] + [claim.id for row in rows for claim in row.claims]
     twice = {id for id in ids if ids.count(id) > 1}

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from uqlib.arrays import by_rows
 from uqlib.newton import Minimum, NoMinimum, minimize
 
 CHUNK = 2**16  # logits of one network in a chunk: 0.5 MiB in float64, of which a pass holds about 2 + 2m
@@ -31,15 +32,15 @@ def nll_derivatives(
     weights = weights.to(labels.device)
     # row 0: value and gradient; below: second moments. One tensor, so that a GPU is asked once
     total = torch.zeros(1 + m, 1 + m, dtype=torch.float64, device=labels.device)
-    rows = max(1, (CHUNK if labels.device.type == "cpu" else 2**22) // members[0].shape[1])
-    for part in zip(labels.split(rows), *(member.split(rows) for member in members), strict=True):
-        total += _sums(part[1:], part[0], weights)
+    rows = (CHUNK if labels.device.type == "cpu" else 2**22) // members[0].shape[1]
+    for label, *parts in by_rows(rows, labels, *members):
+        total += _sums(parts, label, weights)
     total = total.cpu() / count
     return total[0, 0].item(), total[0, 1:], total[1:, 1:]
 
 
 def _sums(
-    members: tuple[Float[Tensor, "n c"], ...], labels: Int[Tensor, " n"], weights: Float[Tensor, " m"]
+    members: list[Float[Tensor, "n c"]], labels: Int[Tensor, " n"], weights: Float[Tensor, " m"]
 ) -> Float[Tensor, "k k"]:
     d = torch.stack([member.double() for member in members])
     d -= d.gather(2, labels.expand(len(d), -1)[:, :, None])

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import math
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,13 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from uqlib.arrays import as_tensor
+from uqlib.arrays import as_tensor, check_choice
 from uqlib.networks import without_wrapper
 
 # names of published files that differ from the network's: NETWORK.safetensors is looked for first
@@ -135,9 +137,14 @@ def _from_file(name: str, path: Path, kwargs: dict) -> nn.Module:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of weights {path}")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return without_wrapper(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return without_wrapper(torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} is no whole file of weights ({str(error)[:200] or 'it ends too early'}); copy it again"
+        ) from None
 
 
 def _with_classes(model: nn.Module, classes: int | None, source: Any) -> nn.Module:
@@ -198,10 +205,9 @@ CROPS = ("center", "squash")
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
-    if preprocessing.interpolation not in MODES:
-        raise ValueError(f"unknown interpolation {preprocessing.interpolation!r}; choose from {', '.join(MODES)}")
-    if preprocessing.crop_mode not in CROPS:
-        raise ValueError(f"unknown crop_mode {preprocessing.crop_mode!r}; choose from {', '.join(CROPS)}")
+    """The same, if `preprocess` knows its interpolation and crop; else a ValueError that lists those it knows."""
+    check_choice(preprocessing.interpolation, MODES, "interpolation")
+    check_choice(preprocessing.crop_mode, CROPS, "crop_mode")
     return preprocessing
 
 
@@ -316,16 +322,16 @@ def _classifier(model: nn.Module) -> nn.Module:
     return found
 
 
-def macs(model: nn.Module, input_size: int | None = None) -> int:
+def macs(model: nn.Module, *, size: int | None = None) -> int:
     """Multiply-adds of one forward pass on one image: convolutions, matrix products and attention, without biases.
 
     Counted by torch.utils.flop_counter, which counts two operations a multiply-add; this is half of its number.
 
     Args:
         model: any network on square images of 3 channels.
-        input_size: side of the image; by default that of preprocessing(model).
+        size: side of the image; by default that of preprocessing(model).
     """
-    size = input_size or preprocessing(model).size
+    size = size or preprocessing(model).size
     image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
     # attention as plain products, since not every fused kernel is known to the counter
     counter = FlopCounterMode(display=False)

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy import ndimage
 
+from uqlib.arrays import check_choice
+
 Image = Float[np.ndarray, "side side 3"]  # colours in [0, 1]
 
 
@@ -28,13 +30,12 @@ def noise_images(kind: str, n: int, size: int, *, seed: int = 0) -> UInt8[np.nda
     Raises:
         ValueError: for an unknown kind, or a number out of range.
     """
-    if kind not in NOISE_SETS:
-        raise ValueError(f"unknown noise {kind!r}; choose from {', '.join(NOISE_SETS)}")
+    draw = NOISE_SETS[check_choice(kind, NOISE_SETS, "noise")]
     if n < 1 or size < 1 or seed < 0:
         raise ValueError(f"n and size must be at least 1 and seed at least 0; they are {n}, {size} and {seed}")
     stream, out = list(NOISE_SETS).index(kind), np.empty((n, size, size, 3), np.uint8)
     for i in range(n):
-        out[i] = np.rint(255 * np.clip(NOISE_SETS[kind](np.random.default_rng((seed, stream, i)), size), 0, 1))
+        out[i] = np.rint(255 * np.clip(draw(np.random.default_rng((seed, stream, i)), size), 0, 1))
     return out
 
 

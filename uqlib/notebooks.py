@@ -87,10 +87,8 @@ def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], 
     Raises:
         RuntimeError: if a cell fails; names the cell, the error, and where the half-run copy lies.
     """
-    try:
-        import papermill
-    except ImportError:
-        raise ImportError("running notebooks needs papermill: pip install 'uqlib[book]'") from None
+    import papermill  # not needed to read parameters
+
     given = check_parameters(notebook, given)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +175,8 @@ def _load(notebook: str | Path) -> dict[str, Any]:
 
 def _nearby(path: Path) -> list[str]:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    return [str(found) for found in sorted(folder.glob("**/*.ipynb")) if ".venv" not in found.parts][:20]
+    found = [each for pattern in ("*.ipynb", "*/*.ipynb", "*/*/*.ipynb") for each in sorted(folder.glob(pattern))]
+    return [str(each) for each in found if not each.relative_to(folder).parts[0].startswith((".", "_", "build"))][:8]
 
 
 def _comments(source: str) -> dict[int, str]:

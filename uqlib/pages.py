@@ -43,12 +43,12 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
         if row.notebook:
             parts.append(f"Re-derived in [`{row.notebook}`](results/{row.notebook}.ipynb).\n")
         if row.not_testable:
-            parts.append(f"Not testable here: {row.not_testable}\n")
+            parts.append(f"{MARKS['not testable here']}: {row.not_testable}.\n")
         if row.claims:
             evidence = [[v.claim.text, MARKS[v.verdict], v.scale, _evidence(v)] for v in verdicts(row, results)]
             parts.append(table(["claim", "verdict", "scale", "evidence"], evidence))
-        else:
-            parts.append("No claim in checkable form yet; the row is open.\n")
+        elif not row.not_testable:
+            parts.append(f"{MARKS['open']}: no claim in checkable form yet.\n")
     return "\n".join(parts)
 
 

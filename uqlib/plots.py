@@ -79,17 +79,20 @@ def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS[
     return ax
 
 
-def risk_coverage(ax: Axes, risks: Array, *, label: str = "", colour: str | None = None, first: float = 0.01) -> Axes:
+def risk_coverage(
+    ax: Axes, risks: Array, *, label: str = "", colour: str | None = None, first: float = 0.01, line: str = "-"
+) -> Axes:
     """Error among the kept against the share that is kept, in percent.
 
     Args:
         risks: (n,) what `metrics.selective_risks` returns, risk at coverage k/n.
         first: coverages below this share are not drawn: with a handful of examples the risk is noise.
+        line: matplotlib's line style, for series that lie on each other.
     """
     risks = _numpy(risks)
     coverage = np.arange(1, len(risks) + 1) / len(risks)
     drawn = _thin(np.flatnonzero(coverage >= first))
-    ax.plot(100 * coverage[drawn], 100 * risks[drawn], label=label or None, color=colour)
+    ax.plot(100 * coverage[drawn], 100 * risks[drawn], line, label=label or None, color=colour)
     ax.set(xlabel="coverage (% kept)", ylabel="selective risk (% wrong)", xlim=(0, 100))
     ax.set_ylim(bottom=0)
     return ax

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from uqlib.arrays import check_choice
 from uqlib.duos import Decision
 from uqlib.metrics import bootstrap, calibration, classification, detection, selective
 from uqlib.metrics.bootstrap import Interval
@@ -60,9 +61,7 @@ MEASURES: dict[str, Measure] = {
 
 def measure(name: str) -> Measure:
     """The measure of that name in MEASURES."""
-    if name not in MEASURES:
-        raise ValueError(f"unknown measure {name!r}; choose from {', '.join(MEASURES)}")
-    return MEASURES[name]
+    return MEASURES[check_choice(name, MEASURES, "measure")]
 
 
 def mean_over_trials(name: str, trials: Sequence[Trial], method: str) -> float:

@@ -100,14 +100,19 @@ def start(notebook: str, *, scale: str, parameters: dict[str, Any], path: str | 
 
 
 def read(*folders: str | Path) -> list[Result]:
-    """Every result in the records of these folders (searched through; a folder that is not there holds none)."""
-    return [Result(**row) for body in read_runs(*folders) for row in body["results"]]
+    """Every result in the records of these folders (searched through; a folder that is not there holds none).
+
+    A result of the same notebook, scale, quantity and setting is taken once, from the last folder that has it: what was
+    run here replaces what was published.
+    """
+    found = (Result(**row) for body in read_runs(*folders) for row in body["results"])
+    return list({(each.notebook, each.scale, each.quantity, each.setting): each for each in found}.values())
 
 
 def read_runs(*folders: str | Path) -> list[dict[str, Any]]:
-    """The records themselves, with their provenance, in the order of their file names."""
+    """The records themselves, with their provenance, folder by folder in the order of their file names."""
     runs = []
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.json")):
+    for path in (path for folder in folders for path in sorted(Path(folder).rglob("*.json"))):
         try:
             body = json.loads(path.read_text())
             runs.append({**body, "file": path.name, "results": body["results"], "provenance": body["provenance"]})

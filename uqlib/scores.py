@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.arrays import Array, check_logits, like
-from uqlib.metrics.classification import CHUNK, Table
+from uqlib.arrays import Array, Table, by_rows, check_choice, check_logits, check_members, like
+from uqlib.metrics.classification import CHUNK
 
 
 def max_probability(logits: Table) -> Float[Array, " n"]:
@@ -95,9 +95,7 @@ def confidence(name: str, logits: Table) -> Float[Array, " n"]:
     Raises:
         ValueError: if the name is unknown, the logits are not finite, or they are probabilities.
     """
-    if name not in CONFIDENCES:
-        raise ValueError(f"unknown confidence {name!r}; choose from {', '.join(CONFIDENCES)}")
-    return CONFIDENCES[name](logits)
+    return CONFIDENCES[check_choice(name, CONFIDENCES, "confidence")](logits)
 
 
 def mutual_information(member_logits: Table) -> Float[Array, " n"]:
@@ -113,18 +111,16 @@ def mutual_information(member_logits: Table) -> Float[Array, " n"]:
         An uncertainty, float64.
 
     Raises:
-        ValueError: if there are fewer than two members, or logits are not finite or are probabilities.
+        ValueError: if there are fewer than two members, shapes differ, or logits are not finite or are probabilities.
 
     Source:
         Houlsby et al. 2011, BALD (arXiv:1112.5745); Depeweg et al. 2018 (arXiv:1710.07283).
     """
-    members = [check_logits(logits, f"logits of member {m}") for m, logits in enumerate(member_logits)]
-    if len(members) < 2 or len({member.shape for member in members}) > 1:
-        raise ValueError(f"at least two tables of one shape (n, c) are needed; got {[tuple(x.shape) for x in members]}")
-    rows = max(1, CHUNK // (len(members) * members[0].shape[1]))
-    parts = zip(*(member.split(rows) for member in members), strict=True)
-    given = member_logits if isinstance(member_logits, Array) else member_logits[0]
-    return like(torch.cat([_divergence(torch.stack(part).double()) for part in parts]), given)
+    members = check_members(member_logits)
+    if len(members) < 2:
+        raise ValueError("one member cannot disagree; at least two are needed. A table (n, c)? Pass a list of them.")
+    parts = by_rows(CHUNK // (len(members) * members[0].shape[1]), *members)
+    return like(torch.cat([_divergence(torch.stack(part).double()) for part in parts]), member_logits)
 
 
 def _divergence(logits: Float[Tensor, "m n c"]) -> Float[Tensor, " n"]:
@@ -141,5 +137,4 @@ def _plogp(log_probs: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
 def _by_rows(logits: Table, score: Callable[[Tensor], Tensor]) -> Float[Array, " n"]:
     """The score of every row, in float64, a chunk of rows at a time."""
     table = check_logits(logits)
-    parts = table.split(max(1, CHUNK // table.shape[1]))
-    return like(torch.cat([score(part.double()) for part in parts]), logits)
+    return like(torch.cat([score(part.double()) for (part,) in by_rows(CHUNK // table.shape[1], table)]), logits)

@@ -31,6 +31,11 @@ from uqlib.arrays import as_tensor, check_finite, check_rows
 from uqlib.files import DamagedError, Header, Parts, cache_folder, read_column, read_header, write_table
 
 
+def _check_name(name: str, value: str) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"\w[\w.-]*", value, re.ASCII):
+        raise ValueError(f"{name} must consist of letters, digits, '_', '-' and '.'; it is {value!r}")
+
+
 @dataclass(frozen=True)
 class Key:
     """What determines the numbers: two equal keys never mean different logits.
@@ -53,8 +58,7 @@ class Key:
 
     def __post_init__(self) -> None:
         for name in ("dataset", "split", "network"):
-            if not re.fullmatch(r"\w[\w.-]*", value := getattr(self, name), re.ASCII):
-                raise ValueError(f"{name} must consist of letters, digits, '_', '-' and '.'; it is {value!r}")
+            _check_name(name, getattr(self, name))
 
     @cached_property
     def digest(self) -> str:
@@ -190,6 +194,10 @@ def load(
         ValueError: if several bear these names; the message lists them.
     """
     names = {"network": network, "dataset": dataset, "split": split}
+    for name, value in names.items():
+        _check_name(name, value)
+    if unknown := set(narrower) - {"weights", "preprocessing", "data"}:
+        raise TypeError(f"unknown option {unknown.pop()!r}; choose from weights, preprocessing, data")
     found = {
         entry.key: entry
         for folder in reversed(roots(root))
@@ -213,6 +221,8 @@ def load_many(networks: Sequence[str], dataset: str, split: str = "test", **opti
     Raises:
         ValueError: if rows, labels or images differ; the message names the two networks and the first such row.
     """
+    if isinstance(networks, str) or not networks:
+        raise ValueError(f"networks must be at least one name in a list; got {networks!r}")
     columns = dict.fromkeys([*options.pop("columns", COLUMNS), "labels", "index"])
     said = {network: load(network, dataset, split, columns=columns, **options) for network in networks}
     for name, other in list(said.items())[1:]:
@@ -290,6 +300,8 @@ def _entries(paths: Iterable[Path]) -> list[Entry]:
 
 
 def _said(entry: Entry, columns: Iterable[str], verify: bool, upcast: bool) -> Said:
+    if isinstance(columns, str):
+        raise TypeError(f"columns must be names in a tuple: pass columns=({columns!r},)")
     tensors = {}
     for name in columns:
         if name not in entry.header.columns:
@@ -316,6 +328,8 @@ def _inventory(names: Mapping[str, str], root: str | os.PathLike | None) -> str:
     for field in ("split", "dataset", "network"):
         rest = {name: value for name, value in names.items() if name != field}
         known = sorted({getattr(key, field) for key in keys if all(getattr(key, n) == v for n, v in rest.items())})
+        if names[field] in known:  # so what was asked besides the names does not fit
+            return "There are entries with these names, but with other weights, preprocessing or data; see store.entries()."
         if known:
             return f"{field} {names[field]} is not there {_words(rest)}; choose from {', '.join(known)}."
     return f"Searched {_places(root)}, which hold {len(keys)} entries."

@@ -7,14 +7,13 @@ minimum to rounding in a few passes; every fit carries the gradient and the gap 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uqlib.arrays import Array, as_tensor, check_labels, check_logits, like
+from uqlib.arrays import Array, Column, Table, as_tensor, by_rows, check_labels, check_logits, like
 from uqlib.likelihood import CHUNK, fit_nonnegative_weights
-from uqlib.metrics.classification import Table
-from uqlib.metrics.ranking import Column
 from uqlib.newton import NoMinimum, minimize
 
 
@@ -38,15 +37,23 @@ class ClassTemperatureFit(NamedTuple):
     iterations: int
 
 
-def scale_logits(logits: Array, temperature: float | Array) -> Array:
+def scale_logits(logits: Table, temperature: float | Column) -> Array:
     """The logits divided by the temperature: above 1 softens, below 1 sharpens. One for all, or (c,), one a class.
 
     Raises:
         ValueError: if a temperature is not above 0.
+        TypeError: if it is a whole fit.
     """
+    if isinstance(temperature, TemperatureFit | ClassTemperatureFit):
+        raise TypeError("temperature must be a number, or one a class; got a fit: pass fit.temperature")
     if not (torch.as_tensor(temperature) > 0).all():
         raise ValueError(f"temperature must be above 0; got {temperature}. It divides the logits; was it a weight?")
-    return logits / temperature
+    if not isinstance(logits, Tensor):
+        logits = np.asarray(logits)
+    if isinstance(temperature, float | int):
+        return logits / temperature
+    divisor = torch.as_tensor(temperature)  # the logits decide the kind: NumPy divided by torch, or the reverse, is odd
+    return logits / (divisor.to(logits.device) if isinstance(logits, Tensor) else divisor.cpu().numpy())
 
 
 def fit_temperature(logits: Table, labels: Column) -> TemperatureFit:
@@ -133,6 +140,8 @@ class TemperatureScaled(nn.Module):
     def __init__(self, model: nn.Module | Callable[[Tensor], Tensor], temperature: float | Array):
         super().__init__()
         self.model = model
+        if isinstance(temperature, TemperatureFit | ClassTemperatureFit):
+            temperature = temperature.temperature
         value = as_tensor(temperature).to(torch.get_default_dtype())
         self.register_buffer("temperature", value.clone())
 
@@ -152,8 +161,7 @@ def _class_derivatives(
     factors = factors.to(logits.device)
     value = torch.zeros((), dtype=torch.float64, device=logits.device)
     gradient, hessian = torch.zeros_like(factors), torch.zeros(2 * factors.shape, dtype=torch.float64).to(value.device)
-    rows = max(1, 4 * CHUNK // logits.shape[1])
-    for part, label in zip(logits.split(rows), labels.split(rows), strict=True):
+    for part, label in by_rows(4 * CHUNK // logits.shape[1], logits, labels):
         z = part.double()
         log_probs = (factors * z).log_softmax(-1)
         own = label[:, None]

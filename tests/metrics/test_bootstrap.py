@@ -158,7 +158,7 @@ def test_bad_input_is_named():
         interval(aurc, [0.1, 0.2], [1, 0], level=95)
     with pytest.raises(ValueError, match=r"level must lie in \(0, 1\); it is 95"):
         paired_difference(aurc, ([0.1], [1]), ([0.1], [1]), level=95)
-    with pytest.raises(ValueError, match="draws must be at least 1; it is 0"):
+    with pytest.raises(ValueError, match="draws must be a whole number of at least 1; it is 0"):
         interval(aurc, [0.1, 0.2], [1, 0], draws=0)
     with pytest.raises(ValueError, match="confidence must be finite; row 0 is nan"):
         interval(aurc, [float("nan"), 0.2], [1, 0])

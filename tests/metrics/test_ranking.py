@@ -54,7 +54,7 @@ def test_neighbours_in_float64_are_not_tied():
 def test_zero_and_minus_zero_tie_and_leave_no_minus_zero():
     ranking = rank(np.array([0.0, -0.0, -0.0]), np.array([True, False, True]))
     assert as_lists(ranking) == [[0.0], [3], [2]]
-    for left in (ranking, reverse(ranking), rank(np.array([-0.0]), [True])):
+    for left in (ranking, rank(np.array([-0.0]), [True])):
         assert math.copysign(1, left.scores.item()) == 1
 
 
@@ -78,12 +78,6 @@ def test_merge_takes_a_wider_float_type_beside_a_narrow_one(narrow, wide):
     merged = merge(rank(*columns(narrow, torch.float32)), rank(*columns(wide)))
     kept = [(np.float32(score).item(), positive) for score, positive in narrow]
     assert as_lists(merged) == as_lists(rank(*columns(kept + wide)))
-
-
-@given(ROWS)
-def test_reverse_ranks_the_negated_score_by_the_other_class(rows):
-    score, positive = columns(rows)
-    assert as_lists(reverse(rank(score, positive))) == as_lists(rank(-score, ~positive))
 
 
 def test_a_ranking_holds_int64_tensors_for_numpy_input_too():

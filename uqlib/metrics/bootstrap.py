@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import as_tensor, check_rows, like
+from uqlib.arrays import Column, as_tensor, check_fraction, check_rows, like
 from uqlib.metrics import classification, detection, selective
-from uqlib.metrics.ranking import Column, Ranking, rank
+from uqlib.metrics.ranking import Ranking, rank
 
 # the formula on counts, and whether neighbouring scores of one outcome may act as one score: not where the place of
 # a threshold inside such a run matters
@@ -88,7 +88,7 @@ def interval(
     Source:
         Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """
-    _check_level(level)
+    check_fraction(level, "level", within="(0, 1)")
     value = float(statistic(*arrays))  # first, so that bad arrays meet the statistic's own errors
     return _percentiles(value, resample(statistic, *arrays, draws=draws, generator=generator, stratify=stratify), level)
 
@@ -117,10 +117,12 @@ def paired_difference(
     Raises:
         ValueError: as interval.
     """
-    _check_level(level)
+    check_fraction(level, "level", within="(0, 1)")
+    if not (isinstance(first, tuple | list) and isinstance(second, tuple | list)):
+        raise TypeError("pass the arrays of each method together: (confidence_b, correct_b), (confidence_a, correct_a)")
     value = float(statistic(*first)) - float(statistic(*second))
     options = {"draws": draws, "generator": generator, "stratify": stratify}
-    return _percentiles(value, _resample(torch.sub, statistic, (first, second), **options), level)
+    return _percentiles(value, resample_difference(statistic, first, second, **options), level)
 
 
 def resample(
@@ -144,8 +146,7 @@ def resample_difference(
     stratify: Column | None = None,
 ) -> Float[Tensor, " draws"]:
     """statistic(*first) - statistic(*second) on each draw: the raw material of paired_difference."""
-    options = {"draws": draws, "generator": generator, "stratify": stratify}
-    return _resample(torch.sub, statistic, (first, second), **options)
+    return _resample(torch.sub, statistic, (first, second), draws=draws, generator=generator, stratify=stratify)
 
 
 def pool(values: Sequence[float], draws: Sequence[Float[Tensor, " _"]], *, level: float = 0.95) -> Interval:
@@ -159,9 +160,14 @@ def pool(values: Sequence[float], draws: Sequence[Float[Tensor, " _"]], *, level
         values: the statistic on all examples of each repetition.
         draws: of each repetition, from resample or resample_difference.
         level: share of the draws inside, in (0, 1).
+
+    Raises:
+        ValueError: if there is no repetition, or not one set of draws for each value.
     """
-    _check_level(level)
-    return _percentiles(sum(values) / len(values), torch.cat(list(draws)), level)
+    check_fraction(level, "level", within="(0, 1)")
+    if not len(values) or len(values) != len(draws):
+        raise ValueError(f"pool needs one set of draws for each value; it has {len(values)} values, {len(draws)} sets")
+    return _percentiles(sum(values) / len(values), torch.cat([as_tensor(each).double() for each in draws]), level)
 
 
 def _resample(
@@ -174,9 +180,13 @@ def _resample(
     stratify: Column | None,
 ) -> Float[Tensor, " draws"]:
     """One number a draw: what combine makes of the statistic of each method on the same rows."""
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1; it is {draws}")
+    if not isinstance(draws, int) or draws < 1:
+        raise ValueError(f"draws must be a whole number of at least 1; it is {draws!r}")
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be torch's, such as torch.Generator().manual_seed(0); it is {generator!r}")
     n = len(methods[0][0])
+    if not n:
+        raise ValueError("the arrays are empty; at least one example is needed")
     for array in (array for arrays in methods for array in arrays):
         check_rows(as_tensor(array), n, "an array")
     evaluate = [_evaluator(statistic, arrays) for arrays in methods]
@@ -198,6 +208,8 @@ def _draw(n: int, draws: int, generator: torch.Generator | None, stratify: Colum
     if stratify is not None:
         group = as_tensor(stratify)
         check_rows(group, n, "stratify")
+        if group.ndim != 1 or (group != group).any():
+            raise ValueError(f"stratify must hold one group a row, none of them nan; its shape is {tuple(group.shape)}")
         groups = [(group == value).nonzero()[:, 0].to(pick.keywords["device"]) for value in group.unique()]
     for done in range(0, draws, chunk):
         size = min(chunk, draws - done)
@@ -263,8 +275,3 @@ def _percentiles(value: float, values: Float[Tensor, " draws"], level: float) ->
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = values.quantile(tails).tolist()
     return Interval(value, low, high, level, len(values))
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1); it is {level}. Percent? Divide by 100.")

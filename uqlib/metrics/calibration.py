@@ -7,18 +7,27 @@ end at sample quantiles, and equal confidences always share a bin, so that the o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uqlib.arrays import Array, as_tensor, check_confidence, check_labels, check_mask, check_probs, like
-from uqlib.metrics.classification import Table
-from uqlib.metrics.ranking import Column
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    by_rows,
+    check_choice,
+    check_confidence,
+    check_labels,
+    check_mask,
+    check_probs,
+    like,
+)
 
-T = TypeVar("T")
 CHUNK = 2**16  # float64 copies of this many confidences stay in the cache
 MESH = 2**15  # points of the grid on which the smooth error is evaluated
 
@@ -80,7 +89,7 @@ def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15) -> Bins
     """
     score, hit = _check(confidence, correct, bins)
     upper = torch.arange(1, bins + 1, dtype=torch.float64, device=score.device) / bins
-    parts = [_totals(*part, upper) for part in zip(score.split(_chunk(score)), hit.split(_chunk(score)), strict=True)]
+    parts = [_totals(*part, upper) for part in by_rows(_chunk(score), score, hit)]
     # stacked, then summed: torch sums in pairs, which keeps the error of 10^8 rows near that of one chunk
     counts, sums = (torch.stack(part).sum(0).view(bins, 2) for part in zip(*parts, strict=True))
     return _bins(counts.sum(1), sums.sum(1), counts[:, 1], upper, confidence)
@@ -158,7 +167,7 @@ def ece(
     Source:
         Guo et al. 2017 (arXiv:1706.04599), section 2; equal mass: Nguyen & O'Connor 2015 (arXiv:1508.05154).
     """
-    measure = _choose(NORMS, norm, "norm")
+    measure = NORMS[check_choice(norm, NORMS, "norm")]
     return measure(*_gaps(_as_bins(confidence, correct, bins, by))).item()
 
 
@@ -283,7 +292,7 @@ def _totals(
     confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], upper: Float[Tensor, " b"]
 ) -> tuple[Int[Tensor, " b2"], Float[Tensor, " b2"]]:
     """Count and sum of confidence, for the wrong and the right of each bin in turn."""
-    values = confidence.double()
+    values = confidence.double().contiguous()  # torch warns of a strided column
     if confidence.dtype == torch.float64:
         cell = torch.bucketize(values, upper)
     else:
@@ -311,7 +320,7 @@ def _cosine_series(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"])
     A residual is shared between the two points around it in proportion to nearness, which moves no mass.
     """
     grid = torch.zeros(MESH + 1, dtype=torch.float64, device=confidence.device)
-    for score, hit in zip(confidence.split(_chunk(confidence)), correct.split(_chunk(confidence)), strict=True):
+    for score, hit in by_rows(_chunk(confidence), confidence, correct):
         place = score.double() * MESH
         left = place.floor().clamp_(max=MESH - 1)
         residual = hit.double() - score
@@ -333,7 +342,7 @@ def _gaps(totals: Bins) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
 
 
 def _as_bins(confidence: Column | Bins, correct: Column | None, bins: int, by: str) -> Bins:
-    binning = _choose(BINNINGS, by, "by")
+    binning = BINNINGS[check_choice(by, BINNINGS, "by")]
     if isinstance(confidence, Bins):
         if correct is not None:
             raise ValueError("Bins already hold which predictions were correct; pass them alone")
@@ -343,22 +352,16 @@ def _as_bins(confidence: Column | Bins, correct: Column | None, bins: int, by: s
     return binning(confidence, correct, bins=bins)
 
 
-def _choose(table: dict[str, T], name: str, what: str) -> T:
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(table)}")
-    return table[name]
-
-
 def _check(confidence: Column, correct: Column, bins: int = 1) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    if int(bins) != bins or bins < 1:
+    if not isinstance(bins, int | np.integer) or bins < 1:
         raise ValueError(f"bins must be a positive whole number; got {bins!r}")
     score = check_confidence(confidence)
     low, high = torch.aminmax(score)
     if low < 0 or high > 1:
         row = int(((score < 0) | (score > 1)).nonzero()[0])
         raise ValueError(
-            f"confidence must lie in [0, 1]; row {row} is {score[row].item():.6g}. "
-            "Logits? Pass the largest probability, logits.softmax(-1).max(-1)."
+            f"confidence must lie in [0, 1]; row {row} is {score[row].item():.9g}. "
+            "Rounding? Clip it to 1. Logits? Pass the largest probability, logits.softmax(-1).max(-1)."
         )
     return score, check_mask(correct, rows=len(score))
 

@@ -4,16 +4,11 @@ All but macro F1 are means of one value an example (correctness, nll_each, brier
 exactly over batches: the value of two batches together is their mean weighted by the number of rows.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uqlib.arrays import Array, as_tensor, check_labels, check_logits, check_probs, like
-from uqlib.metrics.ranking import Column
-
-Table = Array | Sequence  # a row an example, shape (n, c); what it may hold is checked by uqlib.arrays
+from uqlib.arrays import Array, Column, Table, as_tensor, by_rows, check_labels, check_logits, check_probs, like
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -90,7 +85,7 @@ def nll_each(logits: Table, labels: Column) -> Float[Array, " n"]:
     """
     checked = check_logits(logits)
     labels = check_labels(labels, checked.shape[1], rows=len(checked))
-    parts = zip(checked.split(_rows(checked)), labels.split(_rows(checked)), strict=True)
+    parts = by_rows(CHUNK // checked.shape[1], checked, labels)
     log_probs = [part.log_softmax(-1, dtype=torch.float64).gather(1, y[:, None])[:, 0] for part, y in parts]
     return like(-torch.cat(log_probs), logits)
 
@@ -109,18 +104,14 @@ def brier_each(probs: Table, labels: Column) -> Float[Array, " n"]:
     """
     checked = check_probs(probs)
     labels = check_labels(labels, checked.shape[1], rows=len(checked))
-    parts = zip(checked.split(_rows(checked)), labels.split(_rows(checked)), strict=True)
-    return like(torch.cat([_squared_distance(part, y) for part, y in parts]), probs)
+    parts = by_rows(CHUNK // checked.shape[1], checked, labels)
+    return like(torch.cat([_squared_distance(*part) for part in parts]), probs)
 
 
 def _squared_distance(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     distance = probs.to(torch.float64, copy=True)
     distance[torch.arange(len(labels), device=labels.device), labels] -= 1
     return distance.square().sum(-1)
-
-
-def _rows(table: Float[Tensor, "n c"]) -> int:
-    return max(1, CHUNK // table.shape[1])
 
 
 def _check_classes(preds: Column, labels: Column) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:

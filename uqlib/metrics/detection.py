@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.arrays import Array, like
-from uqlib.metrics.ranking import Column, Ranking, kind_of, ranked
-from uqlib.metrics.selective import NAMES, Counts, Values
+from uqlib.arrays import Array, Column, check_choice, check_fraction, like
+from uqlib.metrics.ranking import NAMES, Counts, Ranking, Values, kind_of, ranked
 
 SIDES = ("correct", "wrong")
 
@@ -141,7 +140,7 @@ def operating_point(score: Column | Ranking, positive: Column | None = None, *, 
     """
     ranking = _both(ranked(score, positive), "operating_point")
     found, alarms = _rates(ranking.count, ranking.positives)
-    cut = int((found < _fraction(tpr)).sum())
+    cut = int((found < check_fraction(tpr, "tpr", within="(0, 1]")).sum())
     return OperatingPoint(alarms[cut].item(), found[cut].item(), ranking.scores[cut].item())
 
 
@@ -174,28 +173,20 @@ def aupr_from_counts(count: Counts, positives: Counts) -> Values:
 
 
 def correctness_aupr_from_counts(count: Counts, positives: Counts, *, positive: str = "correct") -> Values:
-    if positive not in SIDES:
-        raise ValueError(f"unknown positive {positive!r}; choose from {', '.join(SIDES)}")
-    if positive == "correct":
+    if check_choice(positive, SIDES, "positive") == "correct":
         return aupr_from_counts(count, positives)
     return aupr_from_counts(count.flip(-1), (count - positives).flip(-1))
 
 
 def fpr_at_tpr_from_counts(count: Counts, positives: Counts, *, tpr: float = 0.95) -> Values:
     found, alarms = _rates(count, positives)
-    return torch.where(found < _fraction(tpr), torch.inf, alarms).amin(-1)
+    return torch.where(found < check_fraction(tpr, "tpr", within="(0, 1]"), torch.inf, alarms).amin(-1)
 
 
 def _rates(count: Counts, positives: Counts) -> tuple[Float[Tensor, "*draws k"], Float[Tensor, "*draws k"]]:
     """Recall and false positive rate with the threshold at each score."""
     negatives = count - positives
     return tuple(part.cumsum(-1) / part.sum(-1, keepdim=True).double() for part in (positives, negatives))
-
-
-def _fraction(tpr: float) -> float:
-    if not 0 < tpr <= 1:
-        raise ValueError(f"tpr must lie in (0, 1]; it is {tpr}. Percent? Divide by 100.")
-    return tpr
 
 
 def _both(ranking: Ranking, metric: str, sides: tuple[str, str] = ("positive", "negative")) -> Ranking:

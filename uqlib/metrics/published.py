@@ -6,12 +6,22 @@ uncertainty. PUBLISHED holds them by name.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Array, as_tensor, check_confidence, check_labels, check_mask, check_probs, like
-from uqlib.metrics.classification import Table, brier, macro_f1
-from uqlib.metrics.ranking import Column
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    check_confidence,
+    check_fraction,
+    check_labels,
+    check_mask,
+    check_probs,
+    like,
+)
+from uqlib.metrics.classification import brier, macro_f1
 
 
 def aurc_zhou2025(confidence: Column, correct: Column) -> float:
@@ -52,8 +62,7 @@ def sac_zhou2025(confidence: Column, correct: Column, *, accuracy: float) -> flo
     Source:
         As aurc_zhou2025.
     """
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy must be a fraction in [0, 1]; got {accuracy}. SAC@98 is accuracy=0.98.")
+    check_fraction(accuracy, "accuracy")
     risks = _risks_in_row_order(*_check(confidence, correct))
     kept = (risks <= 1 - accuracy).nonzero()
     return (int(kept.max()) + 1) / len(risks) if len(kept) else 0.0
@@ -181,7 +190,7 @@ def fpr_at_recall_hendrycks2019(score: Column, positive: Column, *, recall: floa
     if positive.all() or not positive.any():
         raise ValueError(f"both groups are needed; positive is {positive[0].item()} in every row")
     order = score.argsort(descending=True)
-    ends = torch.cat([score[order].diff() != 0, score.new_ones(1, dtype=torch.bool)]).nonzero()[:, 0]
+    ends = _ends(score[order])
     hits = positive[order].cumsum(0)[ends]
     last = int((hits == hits[-1]).nonzero()[0])  # looser thresholds find no more positives
     hits, ends = hits[: last + 1].flip(0), ends[: last + 1].flip(0)
@@ -216,7 +225,7 @@ def aurc_fd_shifts(confidence: Column, correct: Column) -> float:
     """
     score, hit = _check(confidence, correct)
     order = score.argsort(descending=True)
-    ends = torch.cat([score[order].diff() != 0, hit.new_ones(1)]).nonzero()[:, 0]
+    ends = _ends(score[order])
     coverage = (ends + 1).double() / len(score)
     risks = (~hit[order]).cumsum(0)[ends] / (ends + 1).double()
     coverage, risks = torch.cat([coverage.new_zeros(1), coverage]), torch.cat([risks[:1], risks])
@@ -244,6 +253,11 @@ def _risks_in_row_order(confidence: Float[Tensor, " n"], correct: Bool[Tensor, "
     """Error rate among the k most confident, k = 1, ..., n; ties in the order of the rows."""
     wrong = (~correct[confidence.argsort(descending=True, stable=True)]).cumsum(0)
     return wrong.double() / torch.arange(1, len(wrong) + 1, device=wrong.device)
+
+
+def _ends(values: Float[Tensor, " n"]) -> Int64[Tensor, " k"]:
+    """The last row of each run of equal values."""
+    return torch.cat([values.diff() != 0, values.new_ones(1, dtype=torch.bool)]).nonzero()[:, 0]
 
 
 def _gaps_hendrycks2019(

@@ -8,16 +8,19 @@ ranked apart:
     aurc(ranking), auroc(ranking)
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Array, check_confidence, check_mask
+from uqlib.arrays import Column, check_confidence, check_mask
 
-Column = Array | Sequence  # one entry an example, shape (n,); what it may hold is checked by uqlib.arrays
+NAMES = ("confidence", "correct")  # what errors call the two columns, where the positives are correct predictions
+
+# `count` and `positives` of a Ranking, or of many draws from one; a formula on them works along the last axis
+Counts = Int64[Tensor, "*draws k"]
+Values = Float[Tensor, "*draws"]
 
 
 class Ranking(NamedTuple):
@@ -66,9 +69,12 @@ def merge(*rankings: Ranking) -> Ranking:
 
     Raises:
         ValueError: if there is nothing to merge.
+        TypeError: if something is no Ranking.
     """
     if not rankings:
         raise ValueError("merge needs at least one Ranking")
+    if odd := [type(each).__name__ for each in rankings if not isinstance(each, Ranking)]:
+        raise TypeError(f"merge takes rankings one by one, merge(*rankings), each from rank(); got {odd[0]}")
     scores, count, positives = (torch.cat(column) for column in zip(*rankings, strict=True))
     scores, order = scores.sort(descending=True)
     scores, place = scores.unique_consecutive(return_inverse=True)
@@ -83,12 +89,6 @@ def ranked(
     if isinstance(score, Ranking) != (positive is None):
         raise TypeError(f"pass {names[0]} and {names[1]}, or one Ranking alone")
     return score if isinstance(score, Ranking) else rank(score, positive, names=names)
-
-
-def reverse(ranking: Ranking) -> Ranking:
-    """The same examples from the other side: minus the score, and the other class positive."""
-    scores, count, positives = (column.flip(0) for column in ranking)
-    return Ranking(0 - scores, count, count - positives)
 
 
 def kind_of(given: Column | Ranking) -> Column:

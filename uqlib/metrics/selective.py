@@ -13,10 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Array, like
-from uqlib.metrics.ranking import Column, Ranking, kind_of, ranked
-
-NAMES = ("confidence", "correct")
+from uqlib.arrays import Array, Column, check_fraction, like
+from uqlib.metrics.ranking import NAMES, Counts, Ranking, Values, kind_of, ranked
 
 
 def coverages(confidence: Column | Ranking) -> Float[Array, " n"]:
@@ -175,10 +173,6 @@ def selective_accuracy_at_coverage(
 # The formulas themselves. Each works along the last axis of the counts of a Ranking, so that the bootstrap can hand
 # over many draws at once; a score that a draw does not hold has count 0 and adds nothing.
 
-Counts = Int64[Tensor, "*draws k"]
-Values = Float[Tensor, "*draws"]
-
-
 def aurc_from_counts(count: Counts, positives: Counts) -> Values:
     """Mean of the selective risks, summed by example: an error at rank j weighs 1/j + ... + 1/n, divided by n."""
     end, wrong = count.cumsum(-1), count - positives
@@ -209,13 +203,13 @@ def augrc_from_counts(count: Counts, positives: Counts) -> Values:
 
 
 def coverage_at_risk_from_counts(count: Counts, positives: Counts, *, risk: float) -> Values:
-    _check_fraction(risk, "risk")
+    check_fraction(risk, "risk")
     kept = count.cumsum(-1)
     return _largest_coverage(kept, (kept - positives.cumsum(-1)) / kept.double() <= risk)
 
 
 def sac_from_counts(count: Counts, positives: Counts, *, accuracy: float) -> Values:
-    _check_fraction(accuracy, "accuracy")
+    check_fraction(accuracy, "accuracy")
     kept = count.cumsum(-1)
     return _largest_coverage(kept, positives.cumsum(-1) / kept.double() >= accuracy)
 
@@ -237,13 +231,7 @@ def _largest_coverage(kept: Counts, allowed: Bool[Tensor, "*draws k"]) -> Values
 
 def _keep(count: Counts, positives: Counts, coverage: float) -> tuple[Int64[Tensor, "*draws"], Int64[Tensor, "*draws"]]:
     """How many are kept, and how many of them are correct, at the first cut that keeps the coverage."""
-    if not 0 < coverage <= 1:
-        raise ValueError(f"coverage must lie in (0, 1]; it is {coverage}. Percent? Divide by 100.")
+    check_fraction(coverage, "coverage", within="(0, 1]")
     kept = count.cumsum(-1)
     cut = (kept / kept[..., -1:].double() < coverage).sum(-1, keepdim=True)
     return kept.gather(-1, cut)[..., 0], positives.cumsum(-1).gather(-1, cut)[..., 0]
-
-
-def _check_fraction(value: float, name: str) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1]; it is {value}. Percent? Divide by 100.")
