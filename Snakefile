@@ -16,11 +16,7 @@ BIN = Path(sys.executable).parent
 RESULTS = Path(config.get("results", "book/results"))
 HTML = Path(config.get("html", "_build"))
 LOG = Path("build/log")
-SOURCES = {
-    str(path.relative_to("notebooks").with_suffix("")): str(path)
-    for path in sorted(Path("notebooks").glob("*/*.ipynb"))
-    if ".ipynb_checkpoints" not in path.parts
-}
+SOURCES = {str(path.relative_to("notebooks").with_suffix("")): str(path) for path in notebooks.paths()}
 STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
 PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "parameters.md", "runs.md")]
 

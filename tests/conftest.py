@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from filelock import FileLock
 
@@ -18,6 +19,14 @@ SHARED = REPOSITORY.parent / "shared"
 def repository() -> Path:
     """The folder of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture
+def unchecked():
+    """Calls as a user makes them: annotations are not checked, so a wrong type must meet an error of ours."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -110,12 +110,21 @@ def test_the_store_is_filled_explained_listed_and_verified(tmp_path, weights_fol
         (["data", "show", "digits", "--corruption", "fogg"], "unknown corruption 'fogg'; choose from gaussian_noise"),
         (["data", "show", "digits", "--corruption", "fog", "--severity", "9"], "severity must be 1, 2, 3, 4 or 5"),
         (["store", "fill", "cifar_resnt20", "digits"], "unknown network 'cifar_resnt20'; close names: cifar_resnet20"),
+        (["store", "verify", "--root", "nowhere"], "there is no folder nowhere"),
         (["run", "nope.ipynb"], "no notebook at nope.ipynb"),
     ],
 )
 def test_what_is_unknown_is_named_beside_what_is_known(command, message, capsys):
     assert cli.main(command) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["ledger", "pages"])
+def test_outside_of_a_checkout_nothing_is_written(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([command]) == 2
+    assert "call this in a checkout of the book" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_sets_are_listed_and_shown(capsys):
@@ -127,6 +136,7 @@ def test_data_sets_are_listed_and_shown(capsys):
 
 def test_a_missing_package_comes_with_the_way_to_get_it(monkeypatch, capsys):
     def missing(*_):
+        """Need what is not there."""
         raise ModuleNotFoundError("No module named 'timm'", name="timm")
 
     monkeypatch.setattr(cli, "data_list", missing)

@@ -72,7 +72,7 @@ def test_what_was_written_is_loaded(prepared, pixels, monkeypatch):
     assert (found.classes, found.name, found.split, len(found)) == (("cat", "dog"), "cifar10", "test", 6)
     assert found.index.tolist() == list(range(6))
     assert found.digest == hashlib.sha256((prepared / "cifar10/test/images.npy").read_bytes()).hexdigest()
-    assert np.array_equal(human_counts("cifar10"), np.eye(6, 2))
+    assert np.array_equal(human_counts(), np.eye(6, 2))
     assert verify("cifar10") == {}
     assert json.loads((prepared / "cifar10/test/meta.json").read_text())["class_counts"] == [3, 3]
 
@@ -145,7 +145,7 @@ def test_misspelt_names_are_refused():
         load("tiny_imagenet")
     with pytest.raises(ValueError, match="unknown split 'val' of digits; choose from train, test"):
         load("digits", "val")
-    assert data.names() == ("digits", "cifar10", "cifar100", "tiny_imagenet", "caltech101", "pacs", "imagenet")
+    assert tuple(data.SPLITS) == ("digits", "cifar10", "cifar100", "tiny_imagenet", "caltech101", "pacs", "imagenet")
 
 
 def test_without_network_the_way_is_named(monkeypatch):
@@ -290,17 +290,15 @@ def test_digits_never_change():
 
 def test_human_labels_say_what_is_missing(prepared):
     with pytest.raises(ValueError, match="unknown kind 'bad' of noisy labels; choose from aggregate, worst, random1"):
-        noisy_labels("cifar10", "bad")
-    with pytest.raises(ValueError, match="human labels of cifar10 only, not of 'cifar100'"):
-        human_counts("cifar100")
+        noisy_labels("bad")
     (prepared / "cifar10/test/human_counts.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"save it as .*human_counts.npy, .* from cifar10h-counts.npy"):
-        human_counts("cifar10", root=prepared)
+        human_counts(root=prepared)
 
 
 def test_real_human_labels_have_the_published_rates(prepared_folder):
     test = load("cifar10", "test", root=prepared_folder)
-    counts = human_counts("cifar10", root=prepared_folder)
+    counts = human_counts(root=prepared_folder)
     assert counts.shape == (10000, 10)
     assert 47 <= counts.sum(1).min() <= counts.sum(1).max() <= 63  # Peterson et al. 2019
     assert (counts.argmax(1) == test.labels).mean() == pytest.approx(0.9921, abs=1e-4)
@@ -310,7 +308,7 @@ def test_real_human_labels_have_the_published_rates(prepared_folder):
     # percent, Wei et al. 2022, table 1; it prints 9.03 for the aggregate, whose published file has 4,505 in 50,000
     published = {"aggregate": 9.01, "worst": 40.21, "random1": 17.23, "random2": 18.12, "random3": 17.64}
     for kind, percent in published.items():
-        rate = (noisy_labels("cifar10", kind, root=prepared_folder) != labels).mean()
+        rate = (noisy_labels(kind, root=prepared_folder) != labels).mean()
         assert 100 * rate == pytest.approx(percent, abs=0.005)
 
 
@@ -451,3 +449,24 @@ def test_overlap_agrees_with_the_words_of_tiny_imagenet(prepared_folder):
     rest = " ".join(text for wnid, text in words.items() if wnid not in own)
     for hint in ("tabby", "retriever", "frog,", "penguin", "limousine", "moving van", "lifeboat", "deer", "airliner"):
         assert hint not in rest
+
+
+@pytest.mark.parametrize(("file", "keep"), [("meta.json", 50), ("images.npy", 0), ("labels.npy", 140)])
+def test_a_file_cut_short_is_named_with_its_place(prepared, file, keep):
+    path = prepared / "cifar10/test" / file
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="cifar10/test is damaged or incomplete"):
+        load("cifar10", root=prepared)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (np.ones(3, bool), ValueError, r"a mask \(600,\); they are bool \(3,\)"),
+        ([[0, 1]], ValueError, r"they are int64 \(1, 2\)"),
+        ([0.5, 1.7], TypeError, "rows must be integers or a mask; they are float64"),
+    ],
+)
+def test_rows_that_select_cannot_mean(rows, error, message):
+    with pytest.raises(error, match=message):
+        load("digits").select(rows)

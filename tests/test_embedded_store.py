@@ -22,15 +22,15 @@ def root(repository):
 
 
 def test_every_byte_is_as_it_was_written(root):
-    assert store.verify(root) == {}
+    assert store.verify(root=root) == {}
 
 
 def test_all_networks_on_all_sets_and_no_more_than_forty_megabytes(root):
     sets = {("cifar10", "test"), ("cifar100_ood", "test"), ("tiny_imagenet_ood", "val"), ("noise", "test")}
     sets |= {("cifar10_c", name) for name in CORRUPTIONS}
-    found = {(entry.key.network, entry.key.dataset, entry.key.split) for entry in store.entries(root)}
+    found = {(entry.key.network, entry.key.dataset, entry.key.split) for entry in store.entries(root=root)}
     assert found == {(network, *each) for network in ERRORS for each in sets}
-    assert sum(entry.path.stat().st_size for entry in store.entries(root)) <= 40e6
+    assert sum(entry.path.stat().st_size for entry in store.entries(root=root)) <= 40e6
 
 
 @pytest.mark.parametrize("network", ERRORS)

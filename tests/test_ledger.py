@@ -49,8 +49,8 @@ def test_conditions(holds, inside, outside):
     assert not claim.meets(outside)
 
 
-@pytest.mark.parametrize("holds", ["0", "about 3", "< ", "== 1"])
-def test_a_condition_that_cannot_be_read_is_refused(holds):
+@pytest.mark.parametrize("holds", ["0", "about 3", "< ", "== 1", "< -", "< 1e", 0])
+def test_a_condition_that_cannot_be_read_is_refused(unchecked, holds):
     with pytest.raises(ValueError, match="cannot read the condition"):
         Claim("c", "", "q", holds)
 
@@ -102,3 +102,11 @@ def test_a_ledger_with_a_mistake_is_refused(tmp_path, text, message):
 def test_unknown_row_lists_the_known(repository):
     with pytest.raises(KeyError, match="has no row 'F99'; choose from zhou2025-F1"):
         ledger.load(repository / "data/ledger/zhou2025.toml")["F99"]
+
+
+@pytest.mark.parametrize("text", ["[[row]\nid=", "[row]\nid = 'a'"])
+def test_a_file_that_is_no_ledger_is_named(tmp_path, text):
+    path = tmp_path / "cut.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"cut\.toml: "):
+        ledger.load(path)

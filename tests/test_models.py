@@ -519,3 +519,11 @@ def test_a_gpu_says_what_the_cpu_says(images):
     assert weights_digest(model) == digest
     # a GPU may multiply in TF32, with 10 bits
     assert torch.allclose(said.logits.cpu(), expected.logits, rtol=0.05, atol=0.05 * expected.logits.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_a_damaged_file_of_weights_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is no whole file of weights"):
+        create("cifar_resnet20", weights=tmp_path / name)

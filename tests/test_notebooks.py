@@ -69,10 +69,31 @@ def test_without_the_tag_papermill_would_run_the_defaults(notebook):
         notebooks.parameters(notebook(tags=()))
 
 
-@pytest.mark.parametrize(("source", "message"), [("a = b = 1\nc += 1", "line 2"), ("a = open", "not a literal")])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("a = b = 1\nc += 1", "line 2"), ("a = 1\nx =", "line 2"), ("%magic", "line 1"), ("a = open", "not a literal")],
+)
 def test_parameters_are_plain_assignments(notebook, source, message):
     with pytest.raises(ValueError, match=message):
         notebooks.parameters(notebook(parameters=source))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "[]", '{"nbformat": 3, "worksheets": []}', '{"nbformat": 4, "cells": [{}]}']
+)
+def test_what_is_no_notebook_is_named(tmp_path, text):
+    path = tmp_path / "odd.ipynb"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"odd\.ipynb is not a notebook of format 4"):
+        notebooks.parameters(path)
+
+
+def test_a_notebook_without_kernelspec_runs(notebook, tmp_path):
+    path = notebook("print(rate)")
+    body = json.loads(path.read_text())
+    body["metadata"] = {}
+    path.write_text(json.dumps(body))
+    assert notebooks.execute(path, tmp_path / "copy.ipynb", {}, progress=False).is_file()
 
 
 def test_a_missing_notebook_lists_its_neighbours(notebook):
@@ -112,7 +133,7 @@ def test_sources_follow_the_imports(notebook):
 
 
 def test_every_notebook_of_the_project_is_stored_clean(repository):
-    paths = sorted((repository / "notebooks").glob("*/*.ipynb"))
+    paths = notebooks.paths(repository / "notebooks")
     assert paths
     for path in paths:
         body = json.loads(path.read_text())

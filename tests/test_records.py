@@ -2,9 +2,11 @@ import json
 import os
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from uqlib import records
+from uqlib.files import digest, write_text
 
 
 def a_run(value=1.0, path=""):
@@ -48,28 +50,46 @@ def test_the_name_follows_the_parameters(tmp_path, monkeypatch):
 
 
 def test_digest_does_not_depend_on_the_order_of_keys():
-    assert (
-        records.digest({"a": 1, "b": [2]}) == records.digest({"b": [2], "a": 1}) != records.digest({"a": 1, "b": [3]})
-    )
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
-    records.write_text(path, "old")
+    write_text(path, "old")
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        records.write_text(path, "new")
+        write_text(path, "new")
     assert path.read_text() == "old"
 
 
-def test_a_broken_record_is_named(tmp_path):
-    (tmp_path / "bad.json").write_text('{"results": [')
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"results": [',
+        b'{"results": null, "provenance": {}}',
+        b'{"results": [{"banana": 1}], "provenance": {}}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_broken_record_is_named(tmp_path, content):
+    (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"bad\.json is not a record"):
         records.read(tmp_path)
+
+
+def test_a_result_that_is_no_number_is_refused():
+    run = records.start("n", scale="smoke", parameters={})
+    with pytest.raises(ValueError, match="aurc of digits must be finite; it has nan"):
+        run.add("aurc", float("nan"), setting="digits")
+
+
+def test_a_parameter_that_cannot_be_written_is_named():
+    with pytest.raises(TypeError, match="parameter rate must be a plain number, text or list; it is float32"):
+        records.start("n", scale="smoke", parameters={"rate": np.float32(0.1)})
 
 
 def test_unknown_scale():

@@ -86,7 +86,10 @@ def test_mutual_information_at_its_ends():
         (lambda: max_logit(np.array([[0.4, np.inf]])), "row 0, column 1 is inf"),
         (lambda: energy(np.array([[1.0, 2.0]]), temperature=0.0), "temperature must be a finite number above 0; got 0"),
         (lambda: mutual_information(np.ones((1, 3, 2)) * 4), "one member cannot disagree; at least two"),
-        (lambda: mutual_information([np.ones((3, 2)) * 4, np.ones((3, 4))]), r"got \[\(3, 2\), \(3, 4\)\]"),
+        (
+            lambda: mutual_information([np.ones((3, 2)) * 4, np.ones((3, 4))]),
+            r"must have one shape .* \(3, 2\) and \(3, 4\)",
+        ),
     ],
 )
 def test_errors_say_what_came_and_where(call, message):

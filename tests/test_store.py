@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from uqlib import models, store
+from uqlib import files, models, store
 from uqlib.files import DamagedError, read_column
 from uqlib.models import Preprocessing
 from uqlib.store import Key
@@ -43,7 +43,7 @@ class Small(nn.Module):
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("UQLIB_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(store, "__file__", str(tmp_path / "uqlib" / "store.py"))  # no store of this checkout
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "uqlib" / "store.py"))  # no store of this checkout
     return tmp_path / "store"
 
 
@@ -59,7 +59,7 @@ def fill(data, root):
     def fill(model=None, network="small", **options):
         model = model or Small()
         options = {"preprocessing": PREPROCESSING, "rows": 16, "batch": 8} | options
-        key = store.key_of(network, model, data, PREPROCESSING)
+        key = store.key_of(network, model, data, preprocessing=PREPROCESSING)
         return store.fill(key, model, data.images, data.labels, **options)
 
     return fill
@@ -176,7 +176,7 @@ def test_lazy_images_are_asked_for_in_slices(fill, data):
 
 
 def test_key_and_model_must_agree(data, root):
-    key = store.key_of("small", Small(), data, PREPROCESSING)
+    key = store.key_of("small", Small(), data, preprocessing=PREPROCESSING)
     with pytest.raises(ValueError, match="key and model disagree: weights of the key is"):
         store.fill(key, Small(seed=1), data.images, data.labels, preprocessing=PREPROCESSING)
     with pytest.raises(ValueError, match="key and model disagree: preprocessing of the key is size=4"):
@@ -264,7 +264,7 @@ def test_many_networks_must_see_the_same_rows(fill, data):
 
 
 def test_explain_names_the_field_that_differs(fill, data, root):
-    key = store.key_of("small", Small(), data, PREPROCESSING)
+    key = store.key_of("small", Small(), data, preprocessing=PREPROCESSING)
     assert store.explain(key) == f"no entry at all below {root}"
     path = fill()
     fill(Small(seed=1), network="far")
@@ -290,7 +290,7 @@ def test_roots_in_their_order(root, tmp_path, fill, monkeypatch):
     monkeypatch.chdir(checkout / "notebooks")
     embedded = checkout / "data" / "store"
     assert store.roots() == [root, embedded]
-    assert store.roots("here") == [Path("here")]
+    assert store.roots(root="here") == [Path("here")]
     path = fill(root=embedded)
     assert path.is_relative_to(embedded)
     assert fill() == path  # found in the embedded store, so nothing is run
@@ -300,7 +300,7 @@ def test_roots_in_their_order(root, tmp_path, fill, monkeypatch):
     assert len(store.entries()) == 2
     monkeypatch.chdir(tmp_path)
     assert store.roots() == [root]
-    monkeypatch.setattr(store, "__file__", str(checkout / "uqlib" / "store.py"))
+    monkeypatch.setattr(files, "__file__", str(checkout / "uqlib" / "store.py"))
     assert store.roots() == [root, embedded]
     monkeypatch.delenv("UQLIB_STORE")
     monkeypatch.setenv("UQLIB_CACHE", "/x")
@@ -318,12 +318,7 @@ def test_damage_is_named_on_reading_and_by_verify(fill, root):
     assert list(store.verify()) == [bad]
     assert "does not have the sha256" in store.verify()[bad]
     with pytest.raises(DamagedError, match=r"toy.test-.*safetensors is damaged"):
-        store.read(
-            bad,
-            columns=store.entries(root / "other")[0].header.columns
-            if False
-            else ("labels", "logits", "features", "index"),
-        )
+        store.read(bad, columns=("labels", "logits", "features", "index"))
     bad.write_bytes(whole[:-1])
     assert "bytes where its header announces" in store.verify()[bad]
     renamed = good.with_name(good.name.replace("test", "train"))
@@ -334,7 +329,7 @@ def test_damage_is_named_on_reading_and_by_verify(fill, root):
 
 
 def test_a_file_that_is_another_keys_is_refused(fill, data, root):
-    key = store.key_of("small", Small(), data, PREPROCESSING)
+    key = store.key_of("small", Small(), data, preprocessing=PREPROCESSING)
     path = fill(Small(seed=1))
     os.rename(path, root / key.file)
     with pytest.raises(DamagedError, match="it holds another key"):
@@ -399,7 +394,7 @@ def fill_slowly(data, root, delay, options):
     """What the other processes do; each image is slow enough to be killed in the middle."""
     model = Slow()
     model.delay = delay
-    key = store.key_of("small", model, data, PREPROCESSING)
+    key = store.key_of("small", model, data, preprocessing=PREPROCESSING)
     store.fill(key, model, data.images, data.labels, preprocessing=PREPROCESSING, root=root, rows=4, batch=4, **options)
 
 
@@ -544,3 +539,25 @@ def test_reading_needs_no_timm(fill):
     path = fill()
     code = f"import sys; sys.modules['timm'] = None; from uqlib import store; store.read({str(path)!r}); store.verify()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        ({"network": "/etc"}, ValueError, "network must consist of letters, digits, .*; it is '/etc'"),
+        ({"split": ""}, ValueError, "split must consist of"),
+        ({"weight": "ab"}, TypeError, "unknown option 'weight'; choose from weights, preprocessing, data"),
+        ({"weights": "none"}, FileNotFoundError, "entries with these names, but with other weights"),
+        ({"columns": "logits"}, TypeError, r"pass columns=\('logits',\)"),
+    ],
+)
+def test_load_names_what_was_asked_wrongly(fill, ask, error, message):
+    fill()
+    with pytest.raises(error, match=message):
+        store.load(**{"network": "small", "dataset": "toy"} | ask)
+
+
+@pytest.mark.parametrize("networks", ["small", []])
+def test_load_many_wants_a_list_of_names(root, networks):
+    with pytest.raises(ValueError, match="networks must be at least one name in a list; got"):
+        store.load_many(networks, "toy")

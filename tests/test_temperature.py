@@ -7,7 +7,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
 
 from uqlib.metrics.classification import nll
-from uqlib.temperature import TemperatureScaled, fit_class_temperatures, fit_temperature, scale_logits
+from uqlib.temperature import TemperatureFit, TemperatureScaled, fit_class_temperatures, fit_temperature, scale_logits
 
 
 def draw(n, c, temperature, seed=0):
@@ -141,3 +141,19 @@ SPLIT = torch.where(torch.eye(4)[LABELS] > 0, LOGITS.abs(), -LOGITS.abs())
 def test_errors_say_what_came_and_where(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("temperature", [2.0, [1.0, 2.0, 3.0, 4.0], np.arange(1.0, 5.0), torch.arange(1.0, 5.0)])
+def test_the_logits_decide_the_kind(temperature):
+    expected = LOGITS.double() / torch.as_tensor(temperature, dtype=torch.float64)
+    for logits in (LOGITS.double(), LOGITS.double().numpy(), LOGITS.double().tolist()):
+        scaled = scale_logits(logits, temperature)
+        assert isinstance(scaled, torch.Tensor if isinstance(logits, torch.Tensor) else np.ndarray)
+        assert torch.as_tensor(scaled).equal(expected)
+
+
+def test_a_fit_is_not_taken_for_five_temperatures(unchecked):
+    fit = TemperatureFit(2.0, 1.0, 1e-17, 1e-30, 6)
+    with pytest.raises(TypeError, match=r"pass fit\.temperature"):
+        scale_logits(np.ones((3, 5)), fit)
+    assert TemperatureScaled(lambda logits: logits, fit)(torch.ones(1, 5)).tolist() == [[0.5] * 5]

@@ -192,7 +192,7 @@ def _check_table(table: Any, name: str) -> Float[Tensor, "n c"]:
     return _finite_floats(table, name)
 
 
-def _finite_floats(values: Tensor, name: str) -> Float[Tensor, "n *rest"]:
+def _finite_floats(values: Tensor, name: str) -> Float[Tensor, "..."]:
     if not len(values):
         raise ValueError(f"{name} is empty; at least one example is needed")
     values = values if values.is_floating_point() else values.double()

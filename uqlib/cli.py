@@ -40,11 +40,9 @@ def run(args: argparse.Namespace) -> None:
     given = {name: notebooks.parse_parameter(args.notebook, name, text) for name, text in args.parameter}
     if args.scale:
         given["scale"] = args.scale
-    given = notebooks.check_parameters(args.notebook, given)
     name = Path(args.notebook).with_suffix("")
-    output = Path(
-        args.output or Path("build/runs") / name.parent.name / f"{name.name}.{given.get('scale', 'cpu')}.ipynb"
-    )
+    scale = given.get("scale", known["scale"].default if "scale" in known else "all")
+    output = Path(args.output or Path("build/runs") / name.parent.name / f"{name.name}.{scale}.ipynb")
     if "record" in known:
         given.setdefault("record", str(output.with_suffix(".json")))
     notebooks.execute(args.notebook, output, given, progress=sys.stderr.isatty())
@@ -61,20 +59,19 @@ def parameters(args: argparse.Namespace) -> None:
 
 def pages(args: argparse.Namespace) -> None:
     """Write the computed pages of the book: ledger, summary, parameters, runs."""
-    from uqlib import ledger, pages, records
+    from uqlib import files, ledger, notebooks, pages, records
 
     folder = Path(args.results)
-    ledgers = ledger.load_all("data/ledger")
+    ledgers = ledger.load_all(_in_a_checkout("data/ledger"))
     results = records.read("data/records", folder)
-    sources = sorted(path for path in Path("notebooks").glob("*/*.ipynb"))
     texts = {
         "ledger": "\n".join(pages.ledger_page(each, results) for each in ledgers),
         "summary": pages.ledger_summary(ledgers, results),
-        "parameters": pages.parameters_page(sources),
+        "parameters": pages.parameters_page(notebooks.paths()),
         "runs": pages.runs_page(records.read_runs("data/records", folder)),
     }
     for name, text in texts.items():
-        records.write_text(folder / f"{name}.md", text)
+        files.write_text(folder / f"{name}.md", text)
 
 
 def show_ledger(args: argparse.Namespace) -> None:
@@ -82,7 +79,7 @@ def show_ledger(args: argparse.Namespace) -> None:
     from uqlib import ledger, records
 
     results = records.read(*(args.records or ["data/records", "book/results"]))
-    for each in ledger.load_all("data/ledger"):
+    for each in ledger.load_all(_in_a_checkout("data/ledger")):
         for row in each.rows:
             for v in ledger.verdicts(row, results):
                 print(f"{v.claim.id:24} {v.scale or '-':6} {v.verdict:18} {v.claim.text}")
@@ -92,7 +89,7 @@ def store_list(args: argparse.Namespace) -> None:
     """Print what the store holds."""
     from uqlib import store
 
-    for entry in store.entries(args.root):
+    for entry in store.entries(root=args.root):
         size = entry.path.stat().st_size / 1e6
         print(f"{entry.key.network:20} {entry.key.dataset}.{entry.key.split:28} {entry.rows:8} rows {size:8.1f} MB")
 
@@ -101,10 +98,12 @@ def store_verify(args: argparse.Namespace) -> int:
     """Check every byte of every file of the store."""
     from uqlib import store
 
-    faults = store.verify(args.root)
+    if args.root and not Path(args.root).is_dir():
+        raise FileNotFoundError(f"there is no folder {args.root}")
+    faults = store.verify(root=args.root)
     for fault in faults.values():
         print(fault, file=sys.stderr)
-    print(f"{len(store.roots(args.root))} folders searched, {len(faults)} damaged files")
+    print(f"{len(store.roots(root=args.root))} folders searched, {len(faults)} damaged files")
     return 1 if faults else 0
 
 
@@ -126,15 +125,15 @@ def store_explain(args: argparse.Namespace) -> None:
     from uqlib import models, store
 
     key = store.key_of(args.network, models.create(args.network, weights=args.weights), _images(args))
-    print(store.explain(key, args.root))
+    print(store.explain(key, root=args.root))
 
 
 def data_list(args: argparse.Namespace) -> None:
     """Print the data sets that are known by name, and their splits."""
     from uqlib import data
 
-    for name in data.names():
-        print(f"{name:15} {', '.join(data.SPLITS[name])}")
+    for name, splits in data.SPLITS.items():
+        print(f"{name:15} {', '.join(splits)}")
     print("folder:PATH     class folders of image files")
 
 
@@ -166,6 +165,12 @@ def _images(args: argparse.Namespace):
 
     changed = corrupt(images.images[:], args.corruption, args.severity, rows=images.index)
     return images.with_images(changed, name=f"{images.name}_c", split=f"{args.corruption}-{args.severity}")
+
+
+def _in_a_checkout(folder: str) -> Path:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no {folder} in {Path.cwd()}; call this in a checkout of the book")
+    return Path(folder)
 
 
 def _device() -> str:

@@ -8,6 +8,7 @@ Nothing is ever replaced by another data set: what is missing is named, with the
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -21,8 +22,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from uqlib.arrays import as_tensor
-from uqlib.files import cache_folder, replacing, sha256_of_file
+from uqlib.arrays import as_tensor, check_rows
+from uqlib.files import cache_folder, replacing, sha256_of_file, write_text
 
 SPLITS = {
     "digits": ("train", "test"),
@@ -116,15 +117,14 @@ class ImageSet:
 
     def with_images(self, images: Any, *, name: str, split: str) -> "ImageSet":
         """The same labels and rows with other pixels, such as corrupted ones, under another name."""
-        if len(images) != len(self):
-            raise ValueError(f"images has {len(images)} rows where {len(self)} are expected")
+        check_rows(images, len(self), "images")
         return replace(self, images=images, name=name, split=split, digest=pixels_digest(images))
 
 
 class Files(Sequence):
     """Image files as a sequence: an index gives uint8 (h, w, 3), a slice a list of such, read at that moment."""
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[str | Path]):
         self.paths = list(paths)
 
     def __len__(self) -> int:
@@ -132,17 +132,15 @@ class Files(Sequence):
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, slice):
-            return [self[int(row)] for row in range(len(self))[rows]]
-        with Image.open(self.paths[rows]) as image:
+            return [self[row] for row in range(len(self))[rows]]
+        with self._open(rows) as stream, Image.open(stream) as image:
             return np.asarray(image.convert("RGB"))
+
+    def _open(self, row: int) -> io.BufferedIOBase:
+        return open(self.paths[row], "rb")
 
     def select(self, rows: Any) -> "Files":
         return Files([self.paths[row] for row in rows])
-
-
-def names() -> tuple[str, ...]:
-    """The data sets that `load` knows; besides these, folder:PATH."""
-    return tuple(SPLITS)
 
 
 def load(name: str, split: str = "test", *, root: str | os.PathLike | None = None) -> ImageSet:
@@ -155,7 +153,7 @@ def load(name: str, split: str = "test", *, root: str | os.PathLike | None = Non
     - folder:PATH: class folders of image files; `split` only names it.
 
     Args:
-        name: one of `names()` or folder:PATH.
+        name: a key of SPLITS, or folder:PATH.
         split: "train", "test", "val", ... as the set has them.
         root: a folder of <set>/<split>, searched alone and never downloaded to; by default $UQLIB_DATA and the cache.
 
@@ -188,7 +186,7 @@ def load(name: str, split: str = "test", *, root: str | os.PathLike | None = Non
 
 def _check_name(name: str) -> None:
     if name not in SPLITS:
-        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(names())}, folder:PATH")
+        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(SPLITS)}, folder:PATH")
 
 
 def _places(root: str | os.PathLike | None) -> list[Path]:
@@ -256,15 +254,13 @@ def write_prepared(
         _write_npy(place / f"{key}.npy", array.dtype, array.shape, [array])
     written = ["images.npy", "labels.npy", *(f"{key}.npy" for key in extras)]
     if files is not None:
-        with replacing(place / "files.txt") as stream:
-            stream.write("".join(f"{file}\n" for file in files).encode())
+        write_text(place / "files.txt", "".join(f"{file}\n" for file in files))
         written.append("files.txt")
     body = {"name": name, "classes": list(classes), "split": split, "count": len(labels), "image_shape": list(shape)}
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     body |= {"class_counts": counts, "extras": sorted(extras), **meta}
     body["sha256"] = {file: sha256_of_file(place / file) for file in sorted(written)}
-    with replacing(place / "meta.json") as stream:
-        stream.write((json.dumps(body, indent=1) + "\n").encode())
+    write_text(place / "meta.json", json.dumps(body, indent=1) + "\n")
     return place
 
 
@@ -424,13 +420,11 @@ def _tiny_imagenet(downloads: Path, place: Path, split: str) -> None:
 
 class _Zipped(Files):
     def __init__(self, archive: zipfile.ZipFile, members: list[str]):
-        self.archive, self.paths = archive, members
+        super().__init__(members)
+        self.archive = archive
 
-    def __getitem__(self, rows: Any) -> Any:
-        if isinstance(rows, slice):
-            return [self[row] for row in range(len(self))[rows]]
-        with self.archive.open(self.paths[rows]) as stream, Image.open(stream) as image:
-            return np.asarray(image.convert("RGB"))
+    def _open(self, row: int) -> io.BufferedIOBase:
+        return self.archive.open(self.paths[row])
 
 
 def _put(place: Path, images: Any, labels: Any, classes: Sequence[str], **more: Any) -> None:
@@ -448,8 +442,11 @@ SOURCES: dict[str, Callable[[Path, Path, str], None]] = {
 # Labels of people
 
 
-def human_counts(name: str = "cifar10", *, root: str | os.PathLike | None = None) -> Int[np.ndarray, "n c"]:
-    """Votes of people for each class of each test image (CIFAR-10H: 47 to 63 an image), aligned with load(name, "test").
+def human_counts(*, root: str | os.PathLike | None = None) -> Int[np.ndarray, "n c"]:
+    """Votes of people for each class of each test image (CIFAR-10H: 47 to 63 an image), as load("cifar10", "test") has them.
+
+    Args:
+        root: as in `load`.
 
     Raises:
         FileNotFoundError: if human_counts.npy is not beside the images.
@@ -458,16 +455,13 @@ def human_counts(name: str = "cifar10", *, root: str | os.PathLike | None = None
         Peterson et al. 2019 (arXiv:1908.07086); github.com/jcpeterson/cifar-10h.
     """
     where = "cifar10h-counts.npy of github.com/jcpeterson/cifar-10h (official order of the test images)"
-    return _extra(name, "test", "human_counts", where, root)
+    return _extra("test", "human_counts", where, root)
 
 
-def noisy_labels(
-    name: str = "cifar10", kind: str = "worst", *, root: str | os.PathLike | None = None
-) -> Int[np.ndarray, " n"]:
-    """Labels that one person gave each training image (CIFAR-10N), aligned with load(name, "train").
+def noisy_labels(kind: str, *, root: str | os.PathLike | None = None) -> Int[np.ndarray, " n"]:
+    """Labels that one person gave each training image (CIFAR-10N), as load("cifar10", "train") has them.
 
     Args:
-        name: "cifar10".
         kind: random1, random2, random3 (three people), aggregate (their majority), worst (a wrong one if there is one).
         root: as in `load`.
 
@@ -481,17 +475,15 @@ def noisy_labels(
     if kind not in NOISY:
         raise ValueError(f"unknown kind {kind!r} of noisy labels; choose from {', '.join(NOISY)}")
     where = "CIFAR-10_human.pt of github.com/UCSC-REAL/cifar-10-100n (official order of the training images)"
-    return _extra(name, "train", f"noisy_{kind}", where, root)
+    return _extra("train", f"noisy_{kind}", where, root)
 
 
-def _extra(name: str, split: str, extra: str, where: str, root: str | os.PathLike | None) -> np.ndarray:
-    if name != "cifar10":
-        raise ValueError(f"there are human labels of cifar10 only, not of {name!r}")
-    found = load(name, split, root=root)
+def _extra(split: str, extra: str, where: str, root: str | os.PathLike | None) -> np.ndarray:
+    found = load("cifar10", split, root=root)
     if extra not in found.extras:
-        paths = " or ".join(str(folder / name / split / f"{extra}.npy") for folder in _places(root))
+        paths = " or ".join(str(folder / "cifar10" / split / f"{extra}.npy") for folder in _places(root))
         raise FileNotFoundError(
-            f"{extra} of {name} is not here; save it as {paths}, a row for each image, from {where}"
+            f"{extra} of cifar10 is not here; save it as {paths}, a row for each image, from {where}"
         )
     return found.extras[extra]
 

@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,25 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text, whole or not at all."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def in_checkout(place: str) -> Path | None:
+    """A file or folder of the checkout around the current folder, else of the one around this file; None without it."""
+    folders = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1])
+    return next((f / place for f in folders if (f / "pyproject.toml").is_file() and (f / place).exists()), None)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a plain value, the same whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def sha256_of_file(path: str | os.PathLike) -> str:
+    """64 hexadecimal digits; the file need not fit into memory."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -98,16 +116,12 @@ def write_table(
     Raises:
         TypeError: if a column has a type that the format lacks.
     """
-    parts = {
-        name: each if isinstance(each, Parts) else Parts(each.dtype, each.shape, [each])
-        for name, each in columns.items()
-    }
+    parts = {name: _as_parts(column) for name, column in columns.items()}
     for name, column in parts.items():
-        if np.dtype(column.dtype) not in NAMES:
-            known = ", ".join(str(dtype) for dtype in NAMES)
-            raise TypeError(f"column {name!r} is {np.dtype(column.dtype)}; choose from {known}")
+        if column.dtype not in NAMES:
+            raise TypeError(f"column {name!r} is {column.dtype}; choose from {', '.join(map(str, NAMES))}")
     # wide types first keep every column on a multiple of its own width
-    names = sorted(parts, key=lambda name: (-np.dtype(parts[name].dtype).itemsize, name))
+    names = sorted(parts, key=lambda name: (-parts[name].dtype.itemsize, name))
     with replacing(path) as stream:
         stream.write(_header(names, parts, metadata, dict.fromkeys(names, ZEROS)))
         digests = {name: _write_column(stream, name, parts[name]) for name in names}
@@ -116,13 +130,14 @@ def write_table(
 
 
 def _as_parts(column: np.ndarray | Parts) -> Parts:
-    return column if isinstance(column, Parts) else Parts(column.dtype, column.shape, [column])
+    dtype, shape = np.dtype(column.dtype), tuple(map(int, column.shape))
+    return Parts(dtype, shape, column.arrays if isinstance(column, Parts) else [column])
 
 
 def _write_column(stream: BinaryIO, name: str, column: Parts) -> str:
     digest, rows = hashlib.sha256(), 0
     for array in column.arrays:
-        assert array.shape[1:] == tuple(column.shape[1:]), f"{name}: {array.shape} in {column.shape}"
+        assert array.shape[1:] == column.shape[1:], f"{name}: {array.shape} in {column.shape}"
         block = np.ascontiguousarray(array, column.dtype)
         rows += len(block)
         data = block.reshape(-1).view(np.uint8).data
@@ -139,7 +154,7 @@ def _header(
     table["__metadata__"]["sha256"] = ZEROS
     stop = 0
     for name in names:
-        dtype, shape = np.dtype(parts[name].dtype), [int(length) for length in parts[name].shape]
+        dtype, shape, _ = parts[name]
         start, stop = stop, stop + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         table[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [start, stop]}
     body = json.dumps(table, separators=(",", ":")).encode()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uqlib.files import in_checkout
 from uqlib.records import Result
 from uqlib.scales import SCALES
 
@@ -73,6 +74,11 @@ class Row:
     claims: tuple[Claim, ...] = field(default=())
     reported: tuple[Reported, ...] = field(default=())
 
+    @property
+    def untested(self) -> str:
+        """The verdict where no record speaks, either not testable here or open."""
+        return "not testable here" if self.not_testable else "open"
+
     def number(self, setting: str, quantity: str) -> Reported:
         """The reported number; the error lists those that there are."""
         for number in self.reported:
@@ -126,14 +132,14 @@ def load(path: str | Path) -> Ledger:
 
 def find(paper: str) -> Path:
     """The ledger file of a paper, in the checkout around the current folder or around this file."""
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
-        path = folder / "data/ledger" / f"{paper}.toml"
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"no data/ledger/{paper}.toml around {Path.cwd()}; run from a checkout of the book")
+    place = f"data/ledger/{paper}.toml"
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place} around {Path.cwd()}; run from a checkout of the book")
+    return path
 
 
 def load_all(folder: str | Path) -> list[Ledger]:
+    """Every ledger of a folder, in the order of the file names."""
     return [load(path) for path in sorted(Path(folder).glob("*.toml"))]
 
 
@@ -158,8 +164,7 @@ def verdicts(row: Row, results: Iterable[Result]) -> list[Verdict]:
     judged = []
     for claim in row.claims:
         with_evidence = [verdict for scale in SCALES if (verdict := judge(claim, results, scale)).results]
-        without = Verdict(claim, "", "not testable here" if row.not_testable else "open", (), 0, 0)
-        judged += with_evidence or [without]
+        judged += with_evidence or [Verdict(claim, "", row.untested, (), 0, 0)]
     return judged
 
 

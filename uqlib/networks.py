@@ -55,6 +55,7 @@ class CifarNetwork(nn.Module):
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps height and width at stride 1, without bias: a norm follows."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uqlib.files import replacing
+from uqlib.files import write_text
 from uqlib.scales import check_scale
 
 
@@ -30,6 +30,11 @@ class Parameter(NamedTuple):
         return type(self.default).__name__
 
 
+def paths(folder: str | Path = "notebooks") -> list[Path]:
+    """The notebooks of a checkout, PAPER/NAME.ipynb in this folder, by name."""
+    return sorted(path for path in Path(folder).glob("*/*.ipynb") if not path.parent.name.startswith("."))
+
+
 def parameters(notebook: str | Path) -> dict[str, Parameter]:
     """The parameters of a notebook, in the order in which they stand.
 
@@ -43,7 +48,11 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     source = "".join(cells[0]["source"])
     comments = _comments(source)
     found = {}
-    for node in ast.parse(source).body:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: line {error.lineno} of the parameters is not a plain `name = value`") from None
+    for node in body:
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
             raise ValueError(f"{notebook}: line {node.lineno} of the parameters is not a plain `name = value`")
         try:
@@ -95,11 +104,16 @@ def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], 
     temporary = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
     try:
         papermill.execute_notebook(
-            str(notebook), str(temporary), dict(given), progress_bar=progress, kernel_name="python3", log_output=False
+            str(notebook),
+            str(temporary),
+            dict(given),
+            progress_bar=progress,
+            kernel_name="python3",
+            language="python",
+            log_output=False,
         )
         again = repeat(notebook, given, os.path.relpath(notebook, output.parent))
-        with replacing(output) as stream:
-            stream.write(json.dumps(for_the_book(_load(temporary), again), indent=1).encode() + b"\n")
+        write_text(output, json.dumps(for_the_book(_load(temporary), again), indent=1) + "\n")
     except papermill.PapermillExecutionError as error:
         failed = output.with_name(f"{output.stem}.failed.ipynb")
         os.replace(temporary, failed)
@@ -133,9 +147,9 @@ def repeat(notebook: str | Path, given: Mapping[str, Any], link: str) -> str:
     )
 
 
-def sources(notebook: str | Path, package: Path | None = None) -> list[Path]:
+def sources(notebook: str | Path) -> list[Path]:
     """The files of uqlib on which a notebook rests, found through its imports: what makes its run stale when changed."""
-    package = package or Path(__file__).parent
+    package = Path(__file__).parent
     code = "\n".join(
         "".join(line for line in cell["source"] if not line.lstrip().startswith(("%", "!")))
         for cell in _load(notebook)["cells"]
@@ -170,7 +184,14 @@ def _load(notebook: str | Path) -> dict[str, Any]:
     path = Path(notebook)
     if not path.is_file():
         raise FileNotFoundError(f"no notebook at {path}; those of this folder: {', '.join(_nearby(path)) or 'none'}")
-    return json.loads(path.read_text())
+    try:
+        body = json.loads(path.read_text())
+        if body["nbformat"] == 4 and all({"cell_type", "metadata", "source"} <= cell.keys() for cell in body["cells"]):
+            return body
+        what = f"its format is {body['nbformat']}, or a cell lacks its metadata"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not JSON, not text, or other JSON
+        what = f"{type(error).__name__}: {error}"
+    raise ValueError(f"{path} is not a notebook of format 4 ({what}); save it again from Jupyter")
 
 
 def _nearby(path: Path) -> list[str]:

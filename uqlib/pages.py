@@ -5,17 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from uqlib import notebooks
-from uqlib.ledger import Ledger, Row, Verdict, verdicts
+from uqlib.ledger import VERDICTS, Ledger, Row, Verdict, verdicts
 from uqlib.records import Result
 from uqlib.scales import SCALES
 
-MARKS = {
-    "confirmed": "✔ confirmed",
-    "direction only": "◐ direction only",
-    "not confirmed": "✘ not confirmed",
-    "not testable here": "– not testable here",
-    "open": "○ open",
-}
+MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐✘–○", strict=True)}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -29,7 +23,7 @@ def ledger_summary(ledgers: Sequence[Ledger], results: Sequence[Result]) -> str:
     rows = []
     for ledger in ledgers:
         found = [judged[-1].verdict for row in ledger.rows for judged in _by_claim(row, results)]
-        found += ["not testable here" if row.not_testable else "open" for row in ledger.rows if not row.claims]
+        found += [row.untested for row in ledger.rows if not row.claims]
         counts = [found.count(verdict) or "" for verdict in MARKS]
         rows.append([f"[{ledger.title}](#ledger-{ledger.paper})", *counts])
     return table(["paper", *MARKS.values()], rows)

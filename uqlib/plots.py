@@ -1,6 +1,6 @@
 """Figures in one style: from numbers already computed, onto axes that the caller owns. A plot computes no metric.
 
-Colours are Okabe and Ito's eight, told apart with any colour vision; each series also has its own marker.
+Colours are Okabe and Ito's eight, told apart with any colour vision.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ COLOURS = {
     "grey": "#6E6E6E",
     "black": "#000000",
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE = {
     "figure.figsize": (6.4, 3.6),
     "figure.dpi": 110,

@@ -1,6 +1,5 @@
 """Where numbers come from: versions, machine, commit. What the bits may depend on, written beside them."""
 
-import os
 import platform
 import resource
 import subprocess
@@ -27,16 +26,16 @@ def environment() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of the checkout in the current folder, with `+` where files differ from it; None outside of one."""
-    git = ["git", "-C", os.getcwd()]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout else "")
 
 
 def peak_memory_mb() -> int:
+    """The most memory that this process has held, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024))
 

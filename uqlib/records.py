@@ -4,15 +4,15 @@ A record is one JSON file a run. `results` repeats bit for bit on the same machi
 `provenance` (when, where, how long) does not.
 """
 
-import hashlib
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uqlib.files import replacing
+from uqlib.files import digest, replacing, write_text
 from uqlib.provenance import environment, peak_memory_mb
 from uqlib.scales import check_scale
 
@@ -33,6 +33,9 @@ class Result:
     notebook: str = ""
 
     def __post_init__(self) -> None:
+        odd = [x for x in (self.value, self.low, self.high) if x is not None and not math.isfinite(x)]
+        if odd:
+            raise ValueError(f"{self.quantity} of {self.setting} must be finite; it has {odd[0]}")
         if (self.low is None) != (self.high is None):
             raise ValueError(f"{self.quantity} has one end of an interval: low {self.low}, high {self.high}; give both")
 
@@ -95,6 +98,9 @@ def start(notebook: str, *, scale: str, parameters: dict[str, Any], path: str | 
         path: where the record goes; empty: a name of its own, by the parameters, in build/records.
     """
     parameters = {**parameters, "scale": check_scale(scale)}
+    for name, value in parameters.items():
+        if type(value) not in (bool, int, float, str, list, dict, type(None)):
+            raise TypeError(f"parameter {name} must be a plain number, text or list; it is {type(value).__name__}")
     own = f"{notebook.replace('/', '.')}.{scale}.{digest(parameters)[:8]}.json"
     return Run(notebook, scale, parameters, Path(path or Path("build/records") / own))
 
@@ -105,7 +111,7 @@ def read(*folders: str | Path) -> list[Result]:
     A result of the same notebook, scale, quantity and setting is taken once, from the last folder that has it: what was
     run here replaces what was published.
     """
-    found = (Result(**row) for body in read_runs(*folders) for row in body["results"])
+    found = (result for body in read_runs(*folders) for result in body["results"])
     return list({(each.notebook, each.scale, each.quantity, each.setting): each for each in found}.values())
 
 
@@ -115,20 +121,11 @@ def read_runs(*folders: str | Path) -> list[dict[str, Any]]:
     for path in (path for folder in folders for path in sorted(Path(folder).rglob("*.json"))):
         try:
             body = json.loads(path.read_text())
-            runs.append({**body, "file": path.name, "results": body["results"], "provenance": body["provenance"]})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            results = [Result(**row) for row in body["results"]]
+            runs.append({**body, "file": path.name, "results": results, "provenance": body["provenance"]})
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a record ({error}); remove it, or run its notebook again") from None
     return runs
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a plain value, the same whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as stream:
-        stream.write(text.encode())
 
 
 def _plain(value: Any) -> float | None:

@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 
 def check_scale(scale: str) -> str:
+    """The scale, if it is one of SCALES; else a ValueError that lists them."""
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}; choose from {', '.join(SCALES)}")
     return scale

@@ -28,7 +28,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uqlib.arrays import as_tensor, check_finite, check_rows
-from uqlib.files import DamagedError, Header, Parts, cache_folder, read_column, read_header, write_table
+from uqlib.files import (
+    DamagedError,
+    Header,
+    Parts,
+    cache_folder,
+    digest,
+    in_checkout,
+    read_column,
+    read_header,
+    write_table,
+)
 
 
 def _check_name(name: str, value: str) -> None:
@@ -62,7 +72,8 @@ class Key:
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """64 hexadecimal digits that stand for the whole key."""
+        return digest(asdict(self))
 
     @property
     def file(self) -> str:
@@ -131,16 +142,13 @@ COLUMNS = ("logits", "labels")
 # Reading
 
 
-def roots(root: str | os.PathLike | None = None) -> list[Path]:
+def roots(*, root: str | os.PathLike | None = None) -> list[Path]:
     """The folders that are searched, in order; `root` alone if it is given."""
     if root is not None:
         return [Path(root)]
     user = os.environ.get("UQLIB_STORE")
-    found = [Path(user).expanduser() if user else cache_folder() / "store"]
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
-        if (folder / "pyproject.toml").is_file() and (folder / "data" / "store").is_dir():
-            return [*found, folder / "data" / "store"]
-    return found
+    own = Path(user).expanduser() if user else cache_folder() / "store"
+    return [own, *filter(None, [in_checkout("data/store")])]
 
 
 def read(
@@ -200,7 +208,7 @@ def load(
         raise TypeError(f"unknown option {unknown.pop()!r}; choose from weights, preprocessing, data")
     found = {
         entry.key: entry
-        for folder in reversed(roots(root))
+        for folder in reversed(roots(root=root))
         for entry in _entries(folder.glob(f"{network}/{dataset}.{split}-*.safetensors"))
         if all(getattr(entry.key, name) == value for name, value in names.items())
         and all(getattr(entry.key, name).startswith(value) for name, value in narrower.items())
@@ -244,15 +252,15 @@ def _check_aligned(name: str, one: Said, other_name: str, other: Said) -> None:
         raise ValueError(f"{pair} saw other images: data {one.key.data[:12]} and {other.key.data[:12]}")
 
 
-def entries(root: str | os.PathLike | None = None) -> list[Entry]:
+def entries(*, root: str | os.PathLike | None = None) -> list[Entry]:
     """All entries of the roots, by name; damaged files raise, see `verify`."""
-    return [entry for folder in roots(root) for entry in _entries(folder.glob("*/*.safetensors"))]
+    return [entry for folder in roots(root=root) for entry in _entries(folder.glob("*/*.safetensors"))]
 
 
-def verify(root: str | os.PathLike | None = None) -> dict[Path, str]:
+def verify(*, root: str | os.PathLike | None = None) -> dict[Path, str]:
     """Check every byte of every file: path and fault of each bad one; empty means that all is well."""
     faults = {}
-    for path in sorted(path for folder in roots(root) for path in folder.glob("*/*.safetensors")):
+    for path in sorted(path for folder in roots(root=root) for path in folder.glob("*/*.safetensors")):
         try:
             entry = _entry(path)
             if path.name != Path(entry.key.file).name or path.parent.name != entry.key.network:
@@ -264,10 +272,10 @@ def verify(root: str | os.PathLike | None = None) -> dict[Path, str]:
     return faults
 
 
-def explain(key: Key, root: str | os.PathLike | None = None) -> str:
+def explain(key: Key, *, root: str | os.PathLike | None = None) -> str:
     """Why there is no entry for a key: the entry that shares most fields with it, and the fields that differ."""
     wanted = asdict(key)
-    there = entries(root)
+    there = entries(root=root)
     for entry in there:
         if entry.key == key:
             return f"present: {entry.path}"
@@ -280,10 +288,10 @@ def explain(key: Key, root: str | os.PathLike | None = None) -> str:
 
 
 def _find(key: Key, root: str | os.PathLike | None) -> Path:
-    for folder in roots(root):
+    for folder in roots(root=root):
         if (folder / key.file).is_file():
             return folder / key.file
-    raise FileNotFoundError(explain(key, root))
+    raise FileNotFoundError(explain(key, root=root))
 
 
 def _entry(path: str | os.PathLike) -> Entry:
@@ -320,11 +328,11 @@ def _own(key: Key) -> dict[str, str]:
 
 
 def _places(root: str | os.PathLike | None) -> str:
-    return ", ".join(str(folder) for folder in roots(root))
+    return ", ".join(str(folder) for folder in roots(root=root))
 
 
 def _inventory(names: Mapping[str, str], root: str | os.PathLike | None) -> str:
-    keys = [entry.key for entry in entries(root)]
+    keys = [entry.key for entry in entries(root=root)]
     for field in ("split", "dataset", "network"):
         rest = {name: value for name, value in names.items() if name != field}
         known = sorted({getattr(key, field) for key in keys if all(getattr(key, n) == v for n, v in rest.items())})
@@ -338,7 +346,7 @@ def _inventory(names: Mapping[str, str], root: str | os.PathLike | None) -> str:
 # Filling
 
 
-def key_of(network: str, model: nn.Module, image_set: Any, preprocessing: Any = None) -> Key:
+def key_of(network: str, model: nn.Module, image_set: Any, *, preprocessing: Any = None) -> Key:
     """The key of a network on an ImageSet; `preprocessing` is the model's own by default."""
     from uqlib import models
 
@@ -364,7 +372,7 @@ def ask(
         columns: as in `read`.
         **options: as in `fill`.
     """
-    key = key_of(network, model, image_set, preprocessing)
+    key = key_of(network, model, image_set, preprocessing=preprocessing)
     options = {"index": getattr(image_set, "index", None)} | options | {"preprocessing": preprocessing}
     path = fill(key, model, image_set.images, image_set.labels, **options)
     if path is None:
@@ -434,7 +442,7 @@ def fill(
     dtypes = _dtypes(logits, features)
     given = _given(len(images), labels, index, columns)
     contents = _contents(key, given, dtypes)
-    for folder in roots(root):
+    for folder in roots(root=root):
         if _holds(folder / key.file, contents):
             return folder / key.file
 
@@ -447,7 +455,7 @@ def fill(
         outputs = models.features_and_logits(model, x, classifier=classifier)
         return {name: _stored(getattr(outputs, name), dtype, name, start) for name, dtype in dtypes.items()}
 
-    job = _Job(roots(root)[0] / key.file, key, contents, len(images), rows)
+    job = _Job(roots(root=root)[0] / key.file, key, contents, len(images), rows)
     mine = range(worker, len(job.bounds), workers)
     try:
         with tqdm(total=job.images(mine), unit="image", desc=key.file, disable=None if progress else True) as bar:
@@ -500,11 +508,11 @@ def _given(n: int, labels: Any, index: Any, columns: Mapping[str, Any] | None) -
 
 def _contents(key: Key, given: Mapping[str, np.ndarray], dtypes: Mapping[str, torch.dtype]) -> str:
     """Digest of all that an entry shall hold, besides what the network says."""
-    digest = hashlib.sha256(f"{key.digest} {sorted((name, str(dtype)) for name, dtype in dtypes.items())}".encode())
+    seal = hashlib.sha256(f"{key.digest} {sorted((name, str(dtype)) for name, dtype in dtypes.items())}".encode())
     for name, array in sorted(given.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+        seal.update(f"{name} {array.dtype} {array.shape}".encode())
+        seal.update(array.reshape(-1).view(np.uint8).data)
+    return seal.hexdigest()
 
 
 def _holds(path: Path, contents: str) -> bool:

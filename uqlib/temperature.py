@@ -52,8 +52,8 @@ def scale_logits(logits: Table, temperature: float | Column) -> Array:
         logits = np.asarray(logits)
     if isinstance(temperature, float | int):
         return logits / temperature
-    divisor = torch.as_tensor(temperature)  # the logits decide the kind: NumPy divided by torch, or the reverse, is odd
-    return logits / (divisor.to(logits.device) if isinstance(logits, Tensor) else divisor.cpu().numpy())
+    divisor = temperature if isinstance(temperature, Tensor) else as_tensor(temperature)  # a tensor keeps its gradient
+    return logits / (divisor.to(logits.device) if isinstance(logits, Tensor) else divisor.detach().cpu().numpy())
 
 
 def fit_temperature(logits: Table, labels: Column) -> TemperatureFit:

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 
 PARTS = ("tex-mml-chtml.js", "output/chtml/fonts/")
-SECTIONS = ("Args:", "Returns:", "Raises:", "Source:", "Yields:")
 
 
 def copy_mathjax(app, exception):
@@ -26,33 +25,23 @@ def copy_mathjax(app, exception):
 
 def plain_docstring(app, what, name, obj, options, lines):
     """Stars and bars as they stand, `code` as code, an indented block after an empty line as a listing."""
-    out, before = [], ""
-    for i, line in enumerate(lines):
+    out, margin, listing = [], 0, False
+    for before, line in zip(["", *lines], lines, strict=False):
         indent = len(line) - len(line.lstrip())
-        last = next((text for text in reversed(lines[:i]) if text.strip()), "")
-        deeper = line.strip() and indent >= 4 + len(last) - len(last.lstrip())
-        if deeper and not before.strip() and last.strip() not in SECTIONS:
-            out += ["::", ""]
-        literal = out and "::" in [text.strip() for text in out[-40:]] and indent >= 4 and _in_listing(out)
-        out.append(line if literal else _plain(line))
-        before = line
+        if line.strip():
+            deeper = indent >= margin + 4
+            if deeper and not listing and not before.strip():
+                out += [f"{' ' * margin}::", ""]
+                listing = True
+            elif not deeper:
+                listing = False
+            margin = margin if listing else indent
+        out.append(line if listing else _plain(line))
     lines[:] = out
 
 
-def _in_listing(out):
-    for text in reversed(out):
-        if text.strip() == "::":
-            return True
-        if text.strip() and not text.startswith("    "):
-            return False
-    return False
-
-
 def _plain(line):
-    code = re.split(r"(`+[^`]+`+)", line)
-    return "".join(
-        f"``{part.strip('`')}``" if i % 2 else re.sub(r"(?<!\\)([*|])", r"\\\1", part) for i, part in enumerate(code)
-    )
+    return re.sub(r"`+([^`]+)`+|(?<!\\)([*|])", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[2]}", line)
 
 
 def setup(app):

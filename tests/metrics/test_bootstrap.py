@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from uqlib.metrics.bootstrap import BY_COUNTS, PER_EXAMPLE, interval, paired_difference, resample
+from uqlib.metrics.bootstrap import BY_COUNTS, PER_EXAMPLE, interval, paired_difference, pool, resample
 from uqlib.metrics.classification import accuracy, brier, nll
 from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
 from uqlib.metrics.selective import (
@@ -177,3 +177,29 @@ def test_cuda_sees_the_draws_of_the_cpu():
         assert resample(metric, *moved, draws=20, generator=seeded()).equal(
             resample(metric, *arrays, draws=20, generator=seeded())
         )
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: interval(aurc, [0.1], [1], draws=10.5),
+            ValueError,
+            "draws must be a whole number of at least 1; it is 10.5",
+        ),
+        (lambda: interval(aurc, [0.1], [1], generator=0), TypeError, "generator must be torch's, .*; it is 0"),
+        (lambda: interval(lambda a: 0.0, []), ValueError, "the arrays are empty"),
+        (lambda: interval(aurc, [0.1, 0.2], [1, 0], stratify=[[0, 1], [1, 0]]), ValueError, r"its shape is \(2, 2\)"),
+        (lambda: interval(aurc, [0.1, 0.2], [1, 0], stratify=[0, math.nan]), ValueError, "none of them nan"),
+        (lambda: paired_difference(aurc, np.ones(3), np.ones(3)), TypeError, "the arrays of each method together"),
+        (lambda: pool([], []), ValueError, "it has 0 values, 0 sets"),
+        (lambda: pool([0.0, 1.0], [torch.zeros(3)]), ValueError, "it has 2 values, 1 sets"),
+    ],
+)
+def test_what_is_handed_over_wrongly_is_named(unchecked, call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_pool_takes_draws_of_any_kind(unchecked):
+    assert pool([2.0], [np.array([1.0, 3.0], np.float32)])[:3] == pytest.approx((2, 1.05, 2.95))

@@ -261,6 +261,7 @@ EMPTY = Bins(torch.zeros(2, dtype=torch.long), torch.zeros(2), torch.zeros(2, dt
         (lambda: ece([0.5], [True], norm="l3"), "unknown norm 'l3'; choose from l1, l2, max"),
         (lambda: ece([0.5], [True], by="size"), "unknown by 'size'; choose from width, mass"),
         (lambda: ece([0.5], [True], bins=0), "bins must be a positive whole number; got 0"),
+        (lambda: ece(np.float32([1 + 2e-7]), [True]), "row 0 is 1.00000024. .* Rounding. Clip it to 1"),
         (lambda: ece([0.5]), "correct is missing"),
         (lambda: ece(EMPTY), "the bins hold no examples"),
         (lambda: ece(EMPTY, [True]), "pass them alone"),
@@ -271,3 +272,15 @@ EMPTY = Bins(torch.zeros(2, dtype=torch.long), torch.zeros(2), torch.zeros(2, dt
 def test_errors_say_what_came_and_where(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_column_of_a_table_is_taken_without_a_warning():
+    table = np.random.default_rng(0).random((50, 3))
+    correct = table[:, 0] > 0.5
+    assert ece(table[:, 1], correct) == ece(table[:, 1].copy(), correct)
+
+
+def test_bins_of_another_type_are_refused(unchecked):
+    with pytest.raises(ValueError, match=r"bins must be a positive whole number; got 15\.0"):
+        ece([0.5], [True], bins=15.0)
+    assert ece([0.5], [True], bins=np.int64(15)) == 0.5

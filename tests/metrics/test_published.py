@@ -189,7 +189,7 @@ def test_the_loosest_threshold_of_a_recall_counts():
     ("call", "message"),
     [
         (lambda: rms_calibration_error_hendrycks2019([0.5] * 99, [True] * 99), r"beta must lie in \[1, n\] for n = 99"),
-        (lambda: sac_zhou2025([0.5], [True], accuracy=98), "accuracy must be a fraction .* SAC@98 is accuracy=0.98"),
+        (lambda: sac_zhou2025([0.5], [True], accuracy=98), r"accuracy must lie in \[0, 1\]; it is 98\. Percent\?"),
         (lambda: aurc_trapezoid([0.5], [True]), "at least two rows"),
         (lambda: soft_f1_hendrycks2019([0.5], [True]), "at least one error"),
         (lambda: fpr_at_recall_hendrycks2019([0.5], [True]), "both groups are needed; positive is True in every row"),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqlib.metrics.ranking import Ranking, merge, rank, reverse
+from uqlib.metrics.ranking import Ranking, merge, rank
 
 ROWS = st.lists(
     st.tuples(st.sampled_from([-2.5, -0.0, 0.0, 0.3, 1e-30, 7.0]) | st.floats(-9, 9, width=32), st.booleans()),
@@ -99,6 +99,11 @@ def test_bad_input_is_named():
         rank(torch.zeros(2, 2), [True, False])
     with pytest.raises(ValueError, match="merge needs at least one Ranking"):
         merge()
+
+
+def test_merge_takes_rankings_one_by_one(unchecked):
+    with pytest.raises(TypeError, match=r"merge\(\*rankings\), each from rank\(\); got list"):
+        merge([rank([0.1], [True])])
 
 
 @pytest.mark.gpu

@@ -361,7 +361,7 @@ def _check(confidence: Column, correct: Column, bins: int = 1) -> tuple[Float[Te
         row = int(((score < 0) | (score > 1)).nonzero()[0])
         raise ValueError(
             f"confidence must lie in [0, 1]; row {row} is {score[row].item():.9g}. "
-            "Rounding? Clip it to 1. Logits? Pass the largest probability, logits.softmax(-1).max(-1)."
+            "Logits? Pass the largest probability, logits.softmax(-1).max(-1). Rounding? Clip it to 1."
         )
     return score, check_mask(correct, rows=len(score))
 

@@ -167,18 +167,21 @@ def auroc_from_counts(count: Counts, positives: Counts) -> Values:
 
 
 def aupr_from_counts(count: Counts, positives: Counts) -> Values:
+    """Precision at each score, weighted by the share of the positives that lie there."""
     precision = positives.cumsum(-1) / count.cumsum(-1).clamp(min=1).double()
     total = positives.sum(-1)
     return torch.where(total < count.sum(-1), (positives * precision).sum(-1) / total, torch.nan)
 
 
 def correctness_aupr_from_counts(count: Counts, positives: Counts, *, positive: str = "correct") -> Values:
+    """As aupr_from_counts; the wrong ones are found from the other end."""
     if check_choice(positive, SIDES, "positive") == "correct":
         return aupr_from_counts(count, positives)
     return aupr_from_counts(count.flip(-1), (count - positives).flip(-1))
 
 
 def fpr_at_tpr_from_counts(count: Counts, positives: Counts, *, tpr: float = 0.95) -> Values:
+    """The least false positive rate among the cuts that find enough."""
     found, alarms = _rates(count, positives)
     return torch.where(found < check_fraction(tpr, "tpr", within="(0, 1]"), torch.inf, alarms).amin(-1)
 

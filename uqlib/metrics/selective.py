@@ -173,6 +173,7 @@ def selective_accuracy_at_coverage(
 # The formulas themselves. Each works along the last axis of the counts of a Ranking, so that the bootstrap can hand
 # over many draws at once; a score that a draw does not hold has count 0 and adds nothing.
 
+
 def aurc_from_counts(count: Counts, positives: Counts) -> Values:
     """Mean of the selective risks, summed by example: an error at rank j weighs 1/j + ... + 1/n, divided by n."""
     end, wrong = count.cumsum(-1), count - positives
@@ -188,6 +189,7 @@ def aurc_from_counts(count: Counts, positives: Counts) -> Values:
 
 
 def e_aurc_from_counts(count: Counts, positives: Counts) -> Values:
+    """AURC less that of two ties: all the correct, then all the wrong."""
     right, total = positives.sum(-1), count.sum(-1)
     ideal = torch.stack([right, total - right], -1), torch.stack([right, torch.zeros_like(right)], -1)
     return aurc_from_counts(count, positives) - aurc_from_counts(*ideal)
@@ -203,23 +205,27 @@ def augrc_from_counts(count: Counts, positives: Counts) -> Values:
 
 
 def coverage_at_risk_from_counts(count: Counts, positives: Counts, *, risk: float) -> Values:
+    """The last cut with so little risk."""
     check_fraction(risk, "risk")
     kept = count.cumsum(-1)
     return _largest_coverage(kept, (kept - positives.cumsum(-1)) / kept.double() <= risk)
 
 
 def sac_from_counts(count: Counts, positives: Counts, *, accuracy: float) -> Values:
+    """The last cut with so much accuracy."""
     check_fraction(accuracy, "accuracy")
     kept = count.cumsum(-1)
     return _largest_coverage(kept, positives.cumsum(-1) / kept.double() >= accuracy)
 
 
 def accuracy_at_coverage_from_counts(count: Counts, positives: Counts, *, coverage: float) -> Values:
+    """Accuracy at the first cut that keeps the coverage."""
     kept, right = _keep(count, positives, coverage)
     return right / kept.double()
 
 
 def risk_at_coverage_from_counts(count: Counts, positives: Counts, *, coverage: float) -> Values:
+    """Risk at the first cut that keeps the coverage."""
     kept, right = _keep(count, positives, coverage)
     return (kept - right) / kept.double()
 

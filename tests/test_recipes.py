@@ -1,0 +1,54 @@
+"""The recipes of the book run as printed, in order; what a recipe leaves open is filled in here."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uqlib import models
+
+
+@pytest.fixture
+def recipes(repository) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", (repository / "book/reuse.md").read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def open_names(tmp_path, repository, monkeypatch) -> dict:
+    """What the page expects its reader to have: two confidences, batches, images, weights that are at hand."""
+    rng, create = np.random.default_rng(0), models.create
+    correct = rng.random(60) < 0.7
+    for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
+    (tmp_path / "data").symlink_to(repository / "data")
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UQLIB_STORE", str(tmp_path / "store"))
+    # a test downloads nothing: fresh weights stand in for the pretrained ones
+    monkeypatch.setattr(models, "create", lambda name, weights: create(name, weights=None, seed=0))
+    return {
+        "confidence_a": rng.random(60),
+        "correct_a": correct,
+        "confidence_b": rng.random(60) + correct,
+        "correct_b": correct,
+        "batches": [(rng.random(20), rng.random(20) < 0.7) for _ in range(3)],
+        "images": rng.integers(0, 256, (2, 40, 30, 3), dtype=np.uint8),
+    }
+
+
+def test_every_recipe_of_the_book_runs_as_printed(recipes, open_names):
+    torch.manual_seed(0)
+    for recipe in recipes:
+        exec(compile(recipe, f"book/reuse.md: {recipe.strip().splitlines()[-1]}", "exec"), open_names)
+    assert open_names["features"].shape == (2, 512)
+    assert open_names["logits"].shape == (2, 1000)
+    assert open_names["said"].logits.shape == (3, 1000)
+    assert open_names["duo"].preds.shape == (8000,)
+
+
+def test_what_the_recipes_leave_open_is_needed(recipes, open_names):
+    text = "\n".join(recipes)
+    assert all(re.search(rf"\b{name}\b", text) for name in open_names)
