@@ -18,7 +18,7 @@ HTML = Path(config.get("html", "_build"))
 LOG = Path("build/log")
 SOURCES = {str(path.relative_to("notebooks").with_suffix("")): str(path) for path in notebooks.paths()}
 STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
-PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "parameters.md", "runs.md")]
+PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "scales.md", "parameters.md", "runs.md")]
 
 
 wildcard_constraints:

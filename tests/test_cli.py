@@ -48,7 +48,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(options, message, capsys):
 def test_a_network_that_nobody_has_run_is_named(tmp_path, capsys):
     code = cli.main(["run", NOTEBOOK, "-p", "large", "resnet18", "-o", str(tmp_path / "copy.ipynb")])
     assert code == 1
-    assert "resnet18" in capsys.readouterr().err
+    assert "To run the network: uqlib store fill resnet18 cifar10 test" in capsys.readouterr().err
 
 
 def test_parameters_are_listed(capsys):

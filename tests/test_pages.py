@@ -49,3 +49,10 @@ def test_runs_page(tmp_path):
 @pytest.mark.parametrize("cell", ["a|b", 3, 0.5])
 def test_table_escapes_bars(cell):
     assert pages.table(["h"], [[cell]]).splitlines()[2] == f"| {str(cell).replace('|', chr(92) + '|')} |"
+
+
+def test_scales_are_those_that_notebooks_know():
+    from uqlib.scales import SCALES
+
+    rows = pages.scales_table().strip().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == list(SCALES)

@@ -67,6 +67,7 @@ def pages(args: argparse.Namespace) -> None:
     texts = {
         "ledger": "\n".join(pages.ledger_page(each, results) for each in ledgers),
         "summary": pages.ledger_summary(ledgers, results),
+        "scales": pages.scales_table(),
         "parameters": pages.parameters_page(notebooks.paths()),
         "runs": pages.runs_page(records.read_runs("data/records", folder)),
     }

@@ -46,6 +46,11 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
     return "\n".join(parts)
 
 
+def scales_table() -> str:
+    """The scales and what they cost."""
+    return table(["scale", "time and machine"], [[f"`{scale}`", cost] for scale, cost in SCALES.items()])
+
+
 def parameters_page(paths: Sequence[Path]) -> str:
     """Every parameter of every notebook: default, type, meaning, and the command that sets it."""
     parts = []

@@ -214,7 +214,10 @@ def load(
         and all(getattr(entry.key, name).startswith(value) for name, value in narrower.items())
     }
     if not found:
-        raise FileNotFoundError(f"no entry {_words(names | narrower)}. {_inventory(names, root)}")
+        raise FileNotFoundError(
+            f"no entry {_words(names | narrower)}. {_inventory(names, root)} "
+            f"To run the network: uqlib store fill {network} {dataset} {split}"
+        )
     if len(found) > 1:
         listed = "\n".join(f"  {entry.path}: {_words(_own(entry.key))}" for entry in found.values())
         raise ValueError(
