@@ -41,7 +41,14 @@ def test_nearly_all_means_nine_in_ten(misses, verdict):
 
 @pytest.mark.parametrize(
     ("holds", "inside", "outside"),
-    [("< 0", -1, 0), ("<= 0", 0, 0.1), ("> 0.5", 0.6, 0.5), (">= -1e-3", -0.001, -0.0011), ("|x| < 0.2", -0.19, 0.2)],
+    [
+        ("< 0", -1, 0),
+        ("<= 0", 0, 0.1),
+        ("> 0.5", 0.6, 0.5),
+        (">= -1e-3", -0.001, -0.0011),
+        ("|x| < 0.2", -0.19, 0.2),
+        ("|x| < 0.2", 0.19, -0.2),
+    ],
 )
 def test_conditions(holds, inside, outside):
     claim = Claim("c", "", "q", holds)

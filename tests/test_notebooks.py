@@ -105,6 +105,7 @@ def test_a_missing_notebook_lists_its_neighbours(notebook):
 def test_execution_sets_parameters_and_leaves_no_trace_of_time(notebook, tmp_path):
     out = notebooks.execute(notebook("print(rate * 2)"), tmp_path / "out/copy.ipynb", {"rate": 2.0}, progress=False)
     body = json.loads(out.read_text())
+    assert [path.name for path in out.parent.iterdir()] == ["copy.ipynb"]
     assert any("4.0" in "".join(o.get("text", "")) for cell in body["cells"] for o in cell.get("outputs", []))
     assert "papermill" not in out.read_text()
     assert "uqlib run" in body["cells"][-1]["source"]

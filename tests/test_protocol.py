@@ -60,6 +60,7 @@ def test_the_sign_says_which_is_better(trials, name):
 def test_the_difference_is_the_difference_of_the_levels(trials):
     levels = [protocol.level_of("aurc", trials, method, draws=10).value for method in ("good", "poor")]
     assert protocol.difference("aurc", trials, "good", "poor", draws=10).value == pytest.approx(levels[0] - levels[1])
+    assert levels[0] == pytest.approx(protocol.mean_over_trials("aurc", trials, "good"))
 
 
 def test_the_interval_covers_the_truth():

@@ -31,6 +31,15 @@ def test_what_was_run_here_replaces_what_was_published(tmp_path):
     assert len(records.read(tmp_path / "published", tmp_path / "here")) == 2
 
 
+def test_another_setting_or_scale_is_another_result(tmp_path):
+    for scale in ("smoke", "cpu"):
+        run = records.start("paper/notebook", scale=scale, parameters={}, path=tmp_path / f"{scale}.json")
+        for setting in ("digits", "cifar10"):
+            run.add("aurc", 1.0, setting=setting)
+        run.save()
+    assert len(records.read(tmp_path)) == 4
+
+
 def test_provenance_says_all_that_the_bits_depend_on(tmp_path):
     body = json.loads(a_run(path=tmp_path / "run.json").save().read_text())
     assert body["parameters"] == {"seed": 3, "scale": "smoke"}
