@@ -6,8 +6,8 @@
 
 Each contestant gets the same numbers in the kind it works on, so that no conversion is timed. Conventions differ (AURC
 as a mean or as a trapezoid), so each is held against a float64 reference of its own convention. Contestants take turns,
-so that a busy machine is busy for all of them. Memory is the growth of the peak of resident memory during one call in a
-fresh process; it is read from /proc, so on Linux only.
+so that a busy machine is busy for all of them. Memory is the growth of the peak of resident memory during a second
+call in a fresh process; it is read from /proc, so on Linux only.
 """
 
 import argparse
@@ -307,10 +307,11 @@ def peak_in_a_process(name: str, contestant: str) -> float:
 
 
 def peak(name: str, contestant: str) -> float:
-    """MiB by which one call raises the peak of resident memory above what was resident before."""
+    """MiB by which a second call raises the peak of resident memory above what was resident before it."""
     run = CASES[name]().contestants[contestant].run
     if "linux" not in sys.platform:
         return math.nan
+    run()  # loads the code, whose pages count as memory too; large arrays go back to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = resident("VmRSS")
     run()
