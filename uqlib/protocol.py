@@ -71,23 +71,6 @@ def mean_over_trials(name: str, trials: Sequence[Trial], method: str) -> float:
     return sum(values) / len(values)
 
 
-def level_of(
-    name: str,
-    trials: Sequence[Trial],
-    method: str,
-    *,
-    draws: int = 1000,
-    level: float = 0.95,
-    generator: torch.Generator | None = None,
-) -> Interval:
-    """A measure of one method with its interval over splits and examples; see `bootstrap.pool`."""
-    m = measure(name)
-    arrays = [m.arrays(trial.decisions[method], trial.labels) for trial in trials]
-    values = [float(m.statistic(*each)) for each in arrays]
-    samples = [bootstrap.resample(m.statistic, *each, draws=draws, generator=generator) for each in arrays]
-    return bootstrap.pool(values, samples, level=level)
-
-
 def difference(
     name: str,
     trials: Sequence[Trial],
