@@ -561,3 +561,52 @@ def test_load_names_what_was_asked_wrongly(fill, ask, error, message):
 def test_load_many_wants_a_list_of_names(root, networks):
     with pytest.raises(ValueError, match="networks must be at least one name in a list; got"):
         store.load_many(networks, "toy")
+
+
+# numbers from elsewhere
+
+
+def test_what_is_put_is_read_again(root):
+    generator = np.random.default_rng(0)
+    logits, features = generator.normal(size=(6, 3)).astype(np.float32), generator.normal(size=(6, 4))
+    labels = generator.integers(0, 3, 6)
+    path = store.put(KEY, logits, labels, features=features, columns={"severity": labels}, seconds=1.5, command="x")
+    said = store.read(KEY, columns=("logits", "features", "labels", "index", "severity"))
+    assert said.entry.path == path
+    assert np.array_equal(said.logits, logits)
+    assert np.array_equal(said.features, features.astype(np.float16))
+    assert said.index.tolist() == list(range(6))
+    assert said["severity"].tolist() == labels.tolist()
+    assert said.entry.provenance["seconds"] == 1.5
+    assert said.entry.provenance["command"] == "x"
+    assert store.verify(root=root) == {}
+    before = path.stat().st_mtime_ns
+    store.put(KEY, logits, labels, features=features, columns={"severity": labels})
+    assert path.stat().st_mtime_ns == before  # the same contents are not written again
+    store.put(KEY, logits + 1, labels)
+    assert np.array_equal(store.read(KEY).logits, logits + 1)
+
+
+def test_half_precision_logits_keep_the_softmax(root):
+    logits = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) * 8 + 300
+    store.put(KEY, logits, torch.zeros(200, dtype=torch.long), dtype="float16")
+    said = store.read(KEY).logits
+    assert (said.amax(-1) == 0).all()
+    # ten bits of each distance to the largest logit: p changes by p |ln p| 2^-11 at most, and its share of the sum
+    assert (said.softmax(-1) - logits.softmax(-1)).abs().max() < 2**-10 / 2.7
+    assert torch.equal(said.argmax(-1), logits.argmax(-1))
+    plain = logits.half().float().softmax(-1)  # not shifted, half precision at 300 is a quarter
+    assert (plain - logits.softmax(-1)).abs().max() > 0.01
+
+
+def test_bad_numbers_are_not_put(root):
+    labels = [0, 1]
+    with pytest.raises(
+        ValueError, match="logits of the batch that begins at image 0 must be finite; row 1, column 0 is nan"
+    ):
+        store.put(KEY, [[1.0, 2.0], [np.nan, 0.0]], labels)
+    with pytest.raises(ValueError, match="features has 3 rows where 2 are expected"):
+        store.put(KEY, [[1.0, 2.0], [2.0, 0.0]], labels, features=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="unknown type 'int8' of logits"):
+        store.put(KEY, [[1.0, 2.0], [2.0, 0.0]], labels, dtype="int8")
+    assert store.entries() == []

@@ -24,6 +24,7 @@ from PIL import Image
 
 from uqlib.arrays import as_tensor, check_rows
 from uqlib.files import cache_folder, replacing, sha256_of_file, write_text
+from uqlib.splits import split as draw_split
 
 SPLITS = {
     "digits": ("train", "test"),
@@ -119,6 +120,33 @@ class ImageSet:
         """The same labels and rows with other pixels, such as corrupted ones, under another name."""
         check_rows(images, len(self), "images")
         return replace(self, images=images, name=name, split=split, digest=pixels_digest(images))
+
+
+def join(sets: Sequence[ImageSet], *, split: str) -> ImageSet:
+    """Several splits of one data set as one, such as three domains; rows come in this order, numbered through.
+
+    Pixels are copied into memory, so all must have one shape.
+
+    Args:
+        sets: at least one; name and classes must agree.
+        split: name of the whole.
+
+    Raises:
+        ValueError: if names, classes or shapes differ.
+    """
+    first = sets[0]
+    for other in sets[1:]:
+        for name, one, two in (
+            ("name", first.name, other.name),
+            ("classes", first.classes, other.classes),
+            ("shape of an image", first.images.shape[1:], other.images.shape[1:]),
+        ):
+            if one != two:
+                raise ValueError(f"{first.split} and {other.split} differ in {name}: {one} and {two}")
+    images, labels = (np.concatenate([getattr(each, part) for each in sets]) for part in ("images", "labels"))
+    digest = hashlib.sha256("".join(each.digest for each in sets).encode()).hexdigest()
+    extras = {name: np.concatenate([each.extras[name] for each in sets]) for name in first.extras}
+    return ImageSet(images, labels, first.classes, first.name, split, digest, np.arange(len(labels)), extras)
 
 
 class Files(Sequence):
@@ -374,7 +402,7 @@ def _digits(name: str) -> ImageSet:
     labels = digits.target.astype(np.int64)
     grey = (digits.images * 255 / 16).round().astype(np.uint8)
     images: UInt8[np.ndarray, "n 8 8 3"] = np.repeat(grey[..., None], 3, axis=-1)
-    test, train = split(len(labels), 600, seed=0, labels=labels)
+    test, train = draw_split(len(labels), 600, seed=0, labels=labels)
     classes = tuple(map(str, range(10)))
     whole = ImageSet(images, labels, classes, "digits", name, pixels_digest(images), np.arange(len(labels)))
     return whole.select(test if name == "test" else train)
@@ -489,50 +517,6 @@ def _extra(split: str, extra: str, where: str, root: str | os.PathLike | None) -
 
 
 # Rows
-
-
-def split(
-    n: int, first: int | float, *, seed: int, labels: Any = None
-) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " rest"]]:
-    """Two disjoint sets of rows that together are all, drawn by a seed: the same on every machine and NumPy version.
-
-    Each row gets a random 64-bit number of PCG64 (whose stream NumPy fixes for good), and the smallest go first.
-
-    Args:
-        n: number of rows.
-        first: how many rows the first part gets: an integer, or a fraction in (0, 1), rounded to the nearest row.
-        seed: of the draw.
-        labels: int (n,); if given, each class gives its share, rounded by largest remainder so that the total is exact.
-
-    Returns:
-        Ascending row numbers of the first part and of the rest.
-
-    Raises:
-        ValueError: if `first` is out of range or the labels do not have n rows.
-    """
-    count = _count(n, first)
-    drawn = np.random.PCG64(seed).random_raw(n)
-    labels = np.zeros(n, np.int64) if labels is None else as_tensor(labels).cpu().numpy()
-    if labels.shape != (n,):
-        raise ValueError(f"labels must have shape ({n},); it is {labels.shape}")
-    _, kind, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    quota, remainder = np.divmod(sizes * count, n)  # integers: no rounding that could differ
-    quota[np.argsort(-remainder, kind="stable")[: count - quota.sum()]] += 1
-    order = np.lexsort((drawn, kind))
-    rank = np.empty(n, np.int64)
-    rank[order] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    chosen = rank < quota[kind]
-    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
-
-
-def _count(n: int, first: int | float) -> int:
-    if isinstance(first, float):
-        if not 0 < first < 1:
-            raise ValueError(f"a fraction must lie in (0, 1); it is {first}. For a number of rows pass an integer.")
-        return round(n * first)
-    if not 0 <= first <= n:
-        raise ValueError(f"the first part must have 0 to {n} rows; {first} were asked for")
-    return int(first)
 
 
 def without_classes(image_set: ImageSet, classes: Iterable[str]) -> ImageSet:

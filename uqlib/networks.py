@@ -89,6 +89,7 @@ class CifarResNet(CifarNetwork):
         in_chans: channels of the images.
         global_pool: timm's name of a pooling.
         drop_rate: dropout before the classifier.
+        width: channels of the first stage, 16 in the paper; the others have twice and four times as many.
 
     Raises:
         ValueError: if the depth is not 6n + 2.
@@ -98,18 +99,24 @@ class CifarResNet(CifarNetwork):
     """
 
     def __init__(
-        self, depth: int, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
+        self,
+        depth: int,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        width: int = 16,
     ):
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2, such as 20 or 56; it is {depth}")
         blocks = (depth - 2) // 6
-        self.conv1, self.bn1, self.act1 = conv3x3(in_chans, 16), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
-        self.layer1 = _stage(BasicBlock, blocks, 16, 16, 1)
-        self.layer2 = _stage(BasicBlock, blocks, 16, 32, 2)
-        self.layer3 = _stage(BasicBlock, blocks, 32, 64, 2)
-        self.feature_info = _feature_info(16, 32, 64)
-        self._finish(64, num_classes, global_pool, drop_rate)
+        self.conv1, self.bn1, self.act1 = conv3x3(in_chans, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.layer1 = _stage(BasicBlock, blocks, width, width, 1)
+        self.layer2 = _stage(BasicBlock, blocks, width, 2 * width, 2)
+        self.layer3 = _stage(BasicBlock, blocks, 2 * width, 4 * width, 2)
+        self.feature_info = _feature_info(width, 2 * width, 4 * width)
+        self._finish(4 * width, num_classes, global_pool, drop_rate)
 
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.act1(self.bn1(self.conv1(x)))
@@ -203,6 +210,7 @@ def _cfg(size: int, classes: int, classifier: str, first_conv: str, **more) -> d
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 # depth: file name; the hexadecimal digits open the file's sha256, which torch.hub checks
 _RESNETS = {20: "12fca82f", 32: "d509ac18", 44: "014dd654", 56: "4bfd9763", 110: "1d1ed7c2"}
+_TINY = {"cifar_resnet8": 16, "cifar_resnet8_w8": 8}  # the least depth, no published weights: name, width
 _WIDE = {"wrn_16_4": (16, 4), "wrn_28_10": (28, 10), "wrn_40_2": (40, 2)}
 _WIDTHS = {"mobilenetv1_025": (0.25, 128), "mobilenetv1_050": (0.5, 160), "mobilenetv1_075": (0.75, 192)}
 _WHOLE = {"crop_pct": 1.0, "pool_size": (8, 8)}
@@ -214,7 +222,7 @@ default_cfgs = generate_default_cfgs(
         | (_WHOLE | IMAGENET)  # the authors normalised CIFAR with ImageNet's numbers
         for depth, sha in _RESNETS.items()
     }
-    | {name: _cfg(32, 10, "linear", "conv1") | _WHOLE | CIFAR10 for name in _WIDE}
+    | {name: _cfg(32, 10, "linear", "conv1") | _WHOLE | CIFAR10 for name in (*_TINY, *_WIDE)}
     | {
         name: _cfg(size, 1000, "classifier", "conv_stem", mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
         for name, (_, size) in _WIDTHS.items()
@@ -286,6 +294,8 @@ def _register(name: str, build: Callable, **fixed) -> None:
 
 for _depth in _RESNETS:
     _register(f"cifar_resnet{_depth}", partial(_build, CifarResNet), depth=_depth)
+for _name, _width in _TINY.items():
+    _register(_name, partial(_build, CifarResNet), depth=8, width=_width)
 for _name, (_depth, _width) in _WIDE.items():
     _register(_name, partial(_build, WideResNet), depth=_depth, width=_width)
 for _name in _WIDTHS:

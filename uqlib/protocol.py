@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from uqlib.arrays import check_choice
-from uqlib.duos import Decision
+from uqlib import duos
+from uqlib.arrays import Column, Table, check_choice, check_labels, check_same_shape
+from uqlib.duos import VARIANTS, Decision, DuoFit
 from uqlib.metrics import bootstrap, calibration, classification, detection, selective
 from uqlib.metrics.bootstrap import Interval
+from uqlib.splits import split
 
 
 class Trial(NamedTuple):
@@ -89,3 +91,57 @@ def difference(
         bootstrap.resample_difference(m.statistic, one, other, draws=draws, generator=generator) for one, other in pairs
     ]
     return bootstrap.pool(values, samples, level=level)
+
+
+class Repeated(NamedTuple):
+    """A duo over repeated splits: what every variant decided on each test part, and the fits."""
+
+    trials: list[Trial]
+    fits: list[DuoFit]
+
+
+def repeat_duo(
+    large: Table,
+    small: Table,
+    labels: Column,
+    *,
+    fit_size: int,
+    splits: int,
+    seed: int = 0,
+    variants: Sequence[str] = tuple(VARIANTS),
+) -> Repeated:
+    """Fit a duo on so many examples, decide the rest by each variant, and again for every split.
+
+    Split k is `splits.split(n, fit_size, seed=seed + k)`, so pairs on the same examples share their splits.
+
+    Args:
+        large, small: logits (n, c).
+        labels: (n,).
+        fit_size: examples that fit the weights.
+        splits: how many splits.
+        seed: of the first split.
+        variants: names in duos.VARIANTS.
+
+    Raises:
+        ValueError: as `duos.fit_duo`, or if fit_size leaves nothing to test.
+    """
+    large, small = check_same_shape({"large": large, "small": small})
+    labels = check_labels(labels, large.shape[1], rows=len(large))
+    if not 0 < fit_size < len(labels):
+        raise ValueError(
+            f"fit_size must lie in 1 to {len(labels) - 1}, so that rows are left to test; it is {fit_size}"
+        )
+    parts = [split(len(labels), fit_size, seed=seed + k) for k in range(splits)]
+    fits = [duos.fit_duo(large[fit], small[fit], labels[fit]) for fit, _ in parts]
+    trials = [
+        Trial(labels[test], decide_all(large[test], small[test], fit, variants))
+        for fit, (_, test) in zip(fits, parts, strict=True)
+    ]
+    return Repeated(trials, fits)
+
+
+def decide_all(
+    large: Table, small: Table, fit: DuoFit, variants: Sequence[str] = tuple(VARIANTS)
+) -> dict[str, Decision]:
+    """The decision of each variant, by name."""
+    return {variant: duos.decide(variant, large, small, fit) for variant in variants}

@@ -383,6 +383,47 @@ def ask(
     return read(path, columns=columns)
 
 
+def put(
+    key: Key,
+    logits: Any,
+    labels: Any,
+    *,
+    features: Any = None,
+    index: Any = None,
+    columns: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    root: str | os.PathLike | None = None,
+    seconds: float = 0.0,
+    command: str | None = None,
+) -> Path:
+    """Store what a network said that ran elsewhere, such as a classifier on stored features, or logits you were given.
+
+    Args:
+        key: what the numbers come from; `key_of` makes it where there is a network.
+        logits: (n, c).
+        labels: int (n,).
+        features: (n, d), stored as float16.
+        index, columns, root, command: as in `fill`.
+        dtype: "float32" or "float16", of the logits, as in `fill`.
+        seconds: how long it took, for the provenance.
+
+    Returns:
+        The path of the entry; an entry of this key with other contents is replaced.
+    """
+    logits = as_tensor(logits)
+    dtypes = _dtypes(dtype, None if features is None else "float16")
+    given = _given(len(logits), labels, index, columns)
+    said = {"logits": logits} | ({} if features is None else {"features": as_tensor(features)})
+    for name, values in said.items():
+        check_rows(values, len(logits), name)
+    arrays = {name: _stored(values, dtypes[name], name, 0) for name, values in said.items()} | given
+    contents = _contents(key, arrays, dtypes)
+    target = roots(root=root)[0] / key.file
+    if not _holds(target, contents):
+        write_table(target, arrays, _metadata(key, contents, seconds, [str(logits.device)], command))
+    return target
+
+
 def fill(
     key: Key,
     model: nn.Module,
@@ -422,7 +463,8 @@ def fill(
         device: where to run; the model is moved there. By default it runs where it is.
         classifier: as in `models.features_and_logits`.
         features: "float16", "float32", or None to leave them out.
-        logits: "float16" or "float32".
+        logits: "float32", or "float16": then the largest of each row is taken off first, which no softmax sees,
+            since half precision is finest near 0.
         index: row numbers in the source split, 0 to n - 1 by default.
         columns: further columns with n rows, such as {"severity": ...}.
         rows: images a shard.
@@ -536,6 +578,8 @@ def _dtypes(logits: str, features: str | None) -> dict[str, torch.dtype]:
 
 def _stored(values: Tensor, dtype: torch.dtype, name: str, start: int) -> np.ndarray:
     check_finite(values, f"{name} of the batch that begins at image {start}")
+    if name == "logits" and dtype == torch.float16:
+        values = values.float() - values.float().amax(-1, keepdim=True)
     stored = values.to(dtype)
     if not stored.isfinite().all():
         largest = values.abs().max().item()
@@ -594,13 +638,9 @@ class _Job:
             return None
         headers = [read_header(self.path(number)) for number in range(len(self.bounds))]
         columns = {name: self._joined(name, headers) for name in headers[0].columns}
-        metadata = {
-            "format": "uqlib store 1",
-            "key": json.dumps(asdict(self.key)),
-            "contents": self.contents,
-            "provenance": json.dumps(_provenance(headers, command)),
-        }
-        write_table(self.target, columns, metadata)
+        seconds = sum(float(header.metadata["seconds"]) for header in headers)
+        devices = sorted({header.metadata["device"] for header in headers})
+        write_table(self.target, columns, _metadata(self.key, self.contents, seconds, devices, command))
         return self.finish()
 
     def _joined(self, name: str, headers: list[Header]) -> Parts:
@@ -613,15 +653,17 @@ class _Job:
         return self.target
 
 
-def _provenance(headers: list[Header], command: str | None) -> dict[str, Any]:
+def _metadata(key: Key, contents: str, seconds: float, devices: list[str], command: str | None) -> dict[str, str]:
     from uqlib.provenance import environment
 
-    return environment() | {
+    provenance = environment() | {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(sum(float(header.metadata["seconds"]) for header in headers), 1),
-        "devices": sorted({header.metadata["device"] for header in headers}),
+        "seconds": round(seconds, 1),
+        "devices": devices,
         "command": _command() if command is None else command,
     }
+    texts = {"key": json.dumps(asdict(key)), "contents": contents, "provenance": json.dumps(provenance)}
+    return {"format": "uqlib store 1"} | texts
 
 
 def _command() -> str:

@@ -1,0 +1,212 @@
+"""Make the benchmarks of data/benchmarks.toml: fit heads, tune or train networks, and store what they say.
+
+    python data/build_benchmarks.py                               # all that the store lacks, some two hours on two cores
+    python data/build_benchmarks.py --benchmarks pacs             # one of them, minutes
+
+Images come from $UQLIB_DATA or the cache, published weights from $UQLIB_WEIGHTS or their place. Features and checkpoints
+stay in the cache, so a killed run goes on where it was. What each training did is written to data/training.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from build_store import corrupted
+
+from uqlib import benchmarks, data, heads, models, store, training
+from uqlib.benchmarks import Benchmark, Network
+from uqlib.data import ImageSet
+from uqlib.files import cache_folder, write_text
+from uqlib.models import Preprocessing
+from uqlib.splits import split
+
+LOGS = Path("data/training")
+Sets = tuple[ImageSet, list[ImageSet]]  # what trains; what is asked
+
+
+def heldout(images: ImageSet, rows: Any) -> ImageSet:
+    return replace(images.select(rows), split="heldout")
+
+
+def cifar10() -> Sets:
+    """The published networks saw all training images; ours see them too. The test set is held out."""
+    return data.load("cifar10", "train"), [data.load("cifar10", "test"), *(images for images, _ in corrupted())]
+
+
+def cifar100() -> Sets:
+    """The first half of the training images; the published network saw all of them. Half of the test set is held out."""
+    train, test = data.load("cifar100", "train"), data.load("cifar100", "test")
+    return train.select(np.arange(25_000)), [heldout(test, np.arange(5_000))]
+
+
+def caltech101() -> Sets:
+    """The 101 classes of objects, 70 % and 30 %, each class alike."""
+    whole = data.without_classes(data.load("caltech101", "all"), ["BACKGROUND_Google"])
+    rows, train = split(len(whole), 0.3, seed=0, labels=whole.labels)
+    return whole.select(train), [heldout(whole, rows)]
+
+
+def tiny_imagenet() -> Sets:
+    """A fifth of the training images, 100 a class; 3,000 validation images are held out."""
+    train, rows = data.load("tiny_imagenet", "train"), np.arange(20_000)
+    return train.select(rows), [heldout(data.load("tiny_imagenet", "val"), np.arange(3_000))]
+
+
+def pacs() -> Sets:
+    """Photographs, paintings and cartoons, 70 % and 30 %, each class alike; sketches are the shift."""
+    whole = data.join([data.load("pacs", domain) for domain in ("photo", "art_painting", "cartoon")], split="painted")
+    rows, train = split(len(whole), 0.3, seed=0, labels=whole.labels)
+    return whole.select(train), [heldout(whole, rows), data.load("pacs", "sketch")]
+
+
+SETS: dict[str, Callable[[], Sets]] = {
+    each.__name__: each for each in (cifar10, cifar100, caltech101, tiny_imagenet, pacs)
+}
+JUDGE = 0.1  # share of the training images that judges trials and soups
+
+
+def prepared(network: Network) -> tuple[torch.nn.Module, Preprocessing]:
+    """The published backbone, and how images are prepared at the size of the benchmark."""
+    fresh = network.made == "trained"
+    model = models.create(network.architecture, weights=None if fresh else "pretrained", seed=0 if fresh else None)
+    model = model.to(memory_format=torch.channels_last)
+    changes = {} if network.made == "published" else {"size": network.size, "crop_pct": 1.0}
+    return model, models.preprocessing(model, **changes)
+
+
+def with_head(
+    network: Network, images: ImageSet, learn: np.ndarray
+) -> tuple[torch.nn.Module, Preprocessing, dict[str, Any]]:
+    """The backbone with a linear classifier fitted on these rows; its penalty is chosen on a part of them."""
+    model, preparation = prepared(network)
+    began = time.monotonic()
+    options = {"preprocessing": preparation, "columns": ("features", "labels"), "features": "float32"}
+    said = store.ask(network.architecture, model, images, **options)
+    head = heads.choose_head(said.features[learn], said.labels[learn], classes=len(set(images.labels.tolist())))
+    log = {"l2": head.l2, "loss": head.loss, "gradient": head.gradient, "seconds": round(time.monotonic() - began, 1)}
+    return heads.install(model, head), preparation, log
+
+
+def made(
+    bench: Benchmark, network: Network, images: ImageSet, device: str
+) -> tuple[torch.nn.Module, Preprocessing, dict[str, Any]]:
+    """A network, made as the benchmark says, its preprocessing, and what its training did."""
+    if network.made == "published":
+        return *prepared(network), {}
+    if network.role == "soup":
+        return soup(bench, network, images, device)
+    if network.made == "head":
+        model, preparation, log = with_head(network, images, np.arange(len(images)))
+        return model, preparation, {"head": log}
+    judge, learn = split(len(images), JUDGE, seed=1, labels=images.labels)
+    if network.made == "trained":
+        model, preparation, log = *prepared(network), {}
+    else:
+        model, preparation, log = with_head(network, images, learn)
+    judged = images.select(judge)
+    history = training.train(
+        model.to(device),
+        images.images[learn],
+        images.labels[learn],
+        preprocessing=preparation,
+        validation=(judged.images, judged.labels),
+        checkpoint=checkpoint(bench, network),
+        **network.training,
+    )
+    return model, preparation, {"head": log, "epochs": [epoch._asdict() for epoch in history]}
+
+
+def checkpoint(bench: Benchmark, network: Network) -> Path:
+    return cache_folder() / "checkpoints" / bench.name / f"{network.name}.pt"
+
+
+def soup(
+    bench: Benchmark, network: Network, images: ImageSet, device: str
+) -> tuple[torch.nn.Module, Preprocessing, dict[str, Any]]:
+    """The average of all trainings of this architecture, or of those that the judging part asks for, one after the other."""
+    from uqlib import soups
+
+    trials = [n for n in bench.networks.values() if n.architecture == network.architecture and n.training]
+    trained = [made(bench, trial, images, device) for trial in trials]
+    model, preparation, _ = trained[0]
+    states = [each.state_dict() for each, _, _ in trained]
+    states = [{name: tensor.clone() for name, tensor in state.items()} for state in states]
+    scores = [log["epochs"][-1]["accuracy"] for _, _, log in trained]
+    judge, learn = split(len(images), JUDGE, seed=1, labels=images.labels)
+    judged, some = images.select(judge), images.select(learn[:: max(1, len(learn) // 2000)])
+
+    def pour(state: dict) -> torch.nn.Module:
+        model.load_state_dict(state)
+        where = next(model.parameters()).device
+        batches = (
+            models.preprocess(some.images[k : k + 200], preparation, device=where) for k in range(0, len(some), 200)
+        )
+        soups.reestimate_batch_norm(model, batches)
+        return model
+
+    def accuracy(state: dict) -> float:
+        logits = training.predict(pour(state), judged.images, preprocessing=preparation)
+        return (logits.argmax(-1).cpu() == torch.from_numpy(judged.labels)).double().mean().item()
+
+    if network.name.endswith("greedy"):
+        found = soups.greedy_soup(states, scores, accuracy)
+        return (
+            pour(found.state),
+            preparation,
+            {"members": [trials[k].name for k in found.members], "accuracy": found.score},
+        )
+    state = soups.uniform_soup(states)
+    return pour(state), preparation, {"members": [t.name for t in trials], "accuracy": accuracy(state)}
+
+
+def ask(network: Network, model: torch.nn.Module, preparation: Preprocessing, images: ImageSet, root: str) -> None:
+    """Store what a network says; features only where they are small."""
+    name = network.name
+    small = model.num_features <= 64
+    options = {"features": "float16" if small else None, "logits": "float32" if model.num_classes <= 10 else "float16"}
+    key = store.key_of(name, model, images, preprocessing=preparation)
+    given = {"preprocessing": preparation, "index": images.index, "root": root, "command": "data/build_benchmarks.py"}
+    store.fill(key, model, images.images, images.labels, **given, **options)
+
+
+def stored(network: Network, images: ImageSet, root: str) -> bool:
+    try:
+        store.load(network.name, images.name, images.split, root=root, columns=("labels",))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--benchmarks", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--networks", nargs="+", help="by default all of the benchmark")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--root", default="data/store")
+    args = parser.parse_args()
+    for name in args.benchmarks:
+        bench = benchmarks.load(name)
+        images, asked = SETS[name]()
+        for network in bench.networks.values():
+            if args.networks and network.name not in args.networks:
+                continue
+            if all(stored(network, each, args.root) for each in asked):
+                continue
+            model, preparation, log = made(bench, network, images, args.device)
+            for each in asked:
+                ask(network, model, preparation, each, args.root)
+            if log:
+                path = LOGS / f"{name}.json"
+                known = json.loads(path.read_text()) if path.is_file() else {}
+                write_text(path, json.dumps(dict(sorted((known | {network.name: log}).items())), indent=1) + "\n")
+            print(f"{name}: {network.name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+import math
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from uqlib import training
+from uqlib.models import Preprocessing
+from uqlib.training import AUGMENTATIONS, cosine, flip, flip_shift, predict, train
+
+PLAIN = Preprocessing(8, (0.5,) * 3, (0.25,) * 3)
+
+
+class Small(nn.Module):
+    """A convolution, dropout and a classifier, with timm's contract as far as a training needs it."""
+
+    num_classes = 3
+
+    def __init__(self, drop: float = 0.0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv, self.head, self.drop = nn.Conv2d(3, 6, 3), nn.Linear(6, 3), nn.Dropout(drop)
+
+    def get_classifier(self):
+        return self.head
+
+    def forward(self, x):
+        return self.head(self.drop(F.relu(self.conv(x)).mean((2, 3))))
+
+
+@pytest.fixture
+def pictures():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 40)
+    images = generator.integers(0, 200, (40, 8, 8, 3))
+    images[np.arange(40), :, :, labels] += 50  # the label is a tint
+    return images.astype(np.uint8), labels
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+fit = partial(train, preprocessing=PLAIN, lr=0.05, optimizer="sgd", batch=8, progress=False)
+
+
+def test_full_batches_give_the_steps_of_plain_gradient_descent(pictures):
+    images, labels = pictures
+    model, plain = Small(), Small()
+    fit(model, images, labels, epochs=4, batch=40, warmup=0.5, weight_decay=0.01, augmentation="none")
+    x = (torch.tensor(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=0.01)
+    # four steps: the rate rises over the first two from a tenth, then half a cosine
+    for rate in (0.05 * 0.1, 0.05 * 0.55, 0.05 * 1.0, 0.05 * 0.5):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        F.cross_entropy(plain(x), torch.tensor(labels)).backward()
+        optimizer.step()
+    assert (weights(model) - weights(plain)).abs().max() < 1e-6  # float32, sums in another order
+
+
+def test_training_learns_and_judges(pictures):
+    images, labels = pictures
+    model = Small()
+    history = fit(model, images, labels, epochs=20, validation=pictures)
+    assert history[-1].nll < history[0].nll
+    assert history[-1].accuracy > 0.8
+    assert [epoch.epoch for epoch in history] == list(range(1, 21))
+    logits = predict(model, images, preprocessing=PLAIN, batch=7)
+    assert history[-1].accuracy == pytest.approx((logits.argmax(-1).numpy() == labels).mean())
+    assert history[-1].nll == pytest.approx(F.cross_entropy(logits, torch.tensor(labels)).item())
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(pictures, tmp_path):
+    images, labels = pictures
+    options = {"epochs": 4, "augmentation": "flip_shift", "optimizer": "adamw", "seed": 3}
+    whole = Small(drop=0.5)
+    history = fit(whole, images, labels, **options)
+
+    steps = []
+
+    def killed(logits, labels, rows):
+        steps.append(rows)
+        if len(steps) == 13:  # in the third epoch of five steps
+            raise KeyboardInterrupt
+        return training.cross_entropy(logits, labels, rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Small(drop=0.5), images, labels, checkpoint=tmp_path / "c.pt", loss=killed, **options)
+    resumed = Small(drop=0.5)
+    again = fit(resumed, images, labels, checkpoint=tmp_path / "c.pt", **options)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [epoch.loss for epoch in again] == [epoch.loss for epoch in history]
+    finished = Small(drop=0.5)  # nothing is left to do; the weights are read
+    fit(finished, images, labels, checkpoint=tmp_path / "c.pt", **options)
+    assert torch.equal(weights(whole), weights(finished))
+    with pytest.raises(ValueError, match="checkpoint of a training with other settings"):
+        fit(Small(), images, labels, checkpoint=tmp_path / "c.pt", **options | {"lr": 0.1})
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone(pictures):
+    images, labels = pictures
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    runs = []
+    for seed in (0, 0, 1):
+        model = Small(drop=0.5)
+        fit(model, images, labels, epochs=1, seed=seed)
+        runs.append(weights(model))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_the_loss_learns_which_rows_it_sees(pictures):
+    images, labels = pictures
+    seen = []
+
+    def loss(logits, given, rows):
+        assert (given == torch.tensor(labels)[rows]).all()
+        seen.append(rows)
+        return F.cross_entropy(logits, given)
+
+    fit(Small(), images, labels, epochs=1, batch=12, loss=loss)
+    rows = torch.cat(seen).tolist()
+    assert len(rows) == len(set(rows)) == 36  # the four that fill no batch are left out
+
+
+def test_frozen_parameters_stay(pictures):
+    model = training.trainable(Small(), ["head"])
+    before = model.conv.weight.clone()
+    fit(model, *pictures, epochs=1)
+    assert torch.equal(model.conv.weight, before)
+    assert not torch.equal(model.head.weight, Small().head.weight)
+    assert all(p.requires_grad for p in training.trainable(model).parameters())
+
+
+def test_mixed_precision_is_near_full_precision(pictures):
+    images, labels = pictures
+    full, mixed = Small(), Small()
+    a, b = fit(full, images, labels, epochs=3), fit(mixed, images, labels, epochs=3, precision="bf16")
+    assert b[-1].loss == pytest.approx(a[-1].loss, rel=0.05)
+    assert not torch.equal(weights(full), weights(mixed))
+
+
+def test_flip_mirrors_about_half():
+    images = torch.arange(2000.0)[:, None, None, None] + torch.arange(4.0) / 10 + torch.zeros(2000, 3, 4, 4)
+    flipped = flip(images, torch.Generator().manual_seed(0))
+    mirrored = (flipped[:, 0, 0, 0] != images[:, 0, 0, 0]).float()
+    assert abs(mirrored.mean() - 0.5) < 4 * (0.25 / 2000) ** 0.5
+    rows = mirrored.bool()
+    assert torch.equal(flipped[rows], images[rows].flip(-1))
+    assert torch.equal(flipped[~rows], images[~rows])
+
+
+def test_shifted_images_are_windows_of_the_reflected_one():
+    images = torch.rand(50, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    moved = flip_shift(images, torch.Generator().manual_seed(1))
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
+    found = set()
+    for k in range(50):
+        for mirrored in (False, True):
+            whole = padded[k][..., ::-1] if mirrored else padded[k]
+            windows = [(i, j) for i in range(5) for j in range(5)
+                       if np.array_equal(whole[:, i : i + 16, j : j + 16], moved[k].numpy())]  # fmt: skip
+            found |= set(windows)
+            if windows:
+                break
+        else:
+            pytest.fail(f"image {k} is no window")
+    assert len(found) > 15  # of 25 places
+
+
+def test_cosine_ends_at_nothing():
+    assert cosine(0, 100, 0.1) == pytest.approx(0.1)
+    assert cosine(10, 100, 0.1) == 1.0
+    assert cosine(55, 100, 0.1) == pytest.approx(0.5)
+    assert cosine(99, 100, 0.1) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert cosine(0, 10, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_keep_shape_and_values(name):
+    images = torch.rand(4, 3, 16, 16)
+    found = AUGMENTATIONS[name](images, torch.Generator().manual_seed(0))
+    assert found.shape == images.shape
+    assert torch.isin(found, images).all()
+
+
+def test_errors_name_the_value(pictures):
+    images, labels = pictures
+    for options, message in (
+        ({"batch": 41}, "batch must lie in 1 to 40, the number of images; it is 41"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; choose from adamw, sgd"),
+        ({"schedule": "step"}, "unknown schedule 'step'; choose from cosine, constant"),
+        ({"augmentation": "crop"}, "unknown augmentation 'crop'"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(Small(), images, labels, epochs=1, **options)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\); row 0 is 7"):
+        fit(Small(), images, labels + 7 - labels[0], epochs=1)
+    with pytest.raises(ValueError, match="labels has 39 rows where 40 are expected"):
+        fit(Small(), images, labels[1:], epochs=1)
+    with pytest.raises(ValueError, match="the loss is nan in epoch 1; a smaller lr"):
+        fit(Small(), images, labels, epochs=1, loss=lambda logits, labels, rows: logits.sum() * math.nan)
+
+
+SCRIPT = """
+import sys, numpy as np, torch
+sys.path.insert(0, {tests!r})
+from test_training import PLAIN, Small, weights
+from uqlib.training import train
+images, labels = np.load({images!r}), np.load({labels!r})
+model = Small()
+train(model, images, labels, preprocessing=PLAIN, epochs=3, lr=0.05, batch=8, optimizer="sgd", progress=False,
+      augmentation="none", checkpoint={checkpoint!r})
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(pictures, tmp_path, repository):
+    """Each has half of every batch, and gradients are averaged: the same steps but for rounding."""
+    for name, array in zip(("images", "labels"), pictures, strict=True):
+        np.save(tmp_path / f"{name}.npy", array)
+    places = {name: str(tmp_path / f"{name}.npy") for name in ("images", "labels")}
+    script = SCRIPT.format(tests=str(repository / "tests"), checkpoint=str(tmp_path / "two.pt"), **places)
+    (tmp_path / "script.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, tmp_path / "script.py"], check=True, capture_output=True, timeout=300)
+    one = Small()
+    fit(one, *pictures, epochs=3, augmentation="none")
+    two = Small()
+    two.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True)["model"])
+    assert (weights(one) - weights(two)).abs().max() < 1e-6
+    assert (weights(one) - weights(Small())).abs().max() > 1e-3
