@@ -40,7 +40,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	touch $@
 
 lock:
-	uv pip compile pyproject.toml --extra book --extra test --python-version 3.11 --universal --no-header -q -o requirements.lock
+	uv pip compile pyproject.toml --extra book --extra test --python-version 3.11 --universal --no-annotate --no-header -q -o requirements.lock
 
 clean:
 	rm -rf _build build book/results

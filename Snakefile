@@ -18,7 +18,8 @@ HTML = Path(config.get("html", "_build"))
 LOG = Path("build/log")
 SOURCES = {str(path.relative_to("notebooks").with_suffix("")): str(path) for path in notebooks.paths()}
 STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
-PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "scales.md", "parameters.md", "runs.md")]
+CATALOGUE = ["data/benchmarks.toml", *map(str, Path("data/training").glob("*.json"))]
+PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "scales.md", "parameters.md", "runs.md", "benchmarks.md")]
 
 
 wildcard_constraints:
@@ -41,6 +42,7 @@ rule run:
         notebook=lambda wildcards: SOURCES[wildcards.notebook],
         code=lambda wildcards: [os.path.relpath(path) for path in notebooks.sources(SOURCES[wildcards.notebook])],
         store=STORE,
+        catalogue=CATALOGUE,
         ledger=lambda wildcards: f"data/ledger/{Path(wildcards.notebook).parent}.toml",
     output:
         notebook=RESULTS / "{notebook}.ipynb",
@@ -67,7 +69,9 @@ rule pages:
         published=sorted(Path("data/records").rglob("*.json")),
         ledgers=sorted(Path("data/ledger").glob("*.toml")),
         notebooks=list(SOURCES.values()),
-        code=["uqlib/pages.py", "uqlib/ledger.py", "uqlib/notebooks.py", "uqlib/records.py", "uqlib/cli.py"],
+        store=STORE,
+        catalogue=CATALOGUE,
+        code=["uqlib/pages.py", "uqlib/benchmarks.py", "uqlib/ledger.py", "uqlib/notebooks.py", "uqlib/records.py", "uqlib/cli.py"],
     output:
         PAGES,
     log:

@@ -2,6 +2,7 @@
 
     python data/build_benchmarks.py                               # all that the store lacks, some two hours on two cores
     python data/build_benchmarks.py --benchmarks pacs             # one of them, minutes
+    python data/build_benchmarks.py --scale gpu --root STORE      # networks of timm on the whole sets, hours on a GPU
 
 Images come from $UQLIB_DATA or the cache, published weights from $UQLIB_WEIGHTS or their place. Features and checkpoints
 stay in the cache, so a killed run goes on where it was. What each training did is written to data/training.
@@ -45,6 +46,11 @@ def cifar100() -> Sets:
     return train.select(np.arange(25_000)), [heldout(test, np.arange(5_000))]
 
 
+def cifar100_whole() -> Sets:
+    """All training images, all test images."""
+    return data.load("cifar100", "train"), [data.load("cifar100", "test")]
+
+
 def caltech101() -> Sets:
     """The 101 classes of objects, 70 % and 30 %, each class alike."""
     whole = data.without_classes(data.load("caltech101", "all"), ["BACKGROUND_Google"])
@@ -58,6 +64,11 @@ def tiny_imagenet() -> Sets:
     return train.select(rows), [heldout(data.load("tiny_imagenet", "val"), np.arange(3_000))]
 
 
+def tiny_imagenet_whole() -> Sets:
+    """All training images, all validation images."""
+    return data.load("tiny_imagenet", "train"), [data.load("tiny_imagenet", "val")]
+
+
 def pacs() -> Sets:
     """Photographs, paintings and cartoons, 70 % and 30 %, each class alike; sketches are the shift."""
     whole = data.join([data.load("pacs", domain) for domain in ("photo", "art_painting", "cartoon")], split="painted")
@@ -66,7 +77,8 @@ def pacs() -> Sets:
 
 
 SETS: dict[str, Callable[[], Sets]] = {
-    each.__name__: each for each in (cifar10, cifar100, caltech101, tiny_imagenet, pacs)
+    each.__name__: each
+    for each in (cifar10, cifar100, cifar100_whole, caltech101, tiny_imagenet, tiny_imagenet_whole, pacs)
 }
 JUDGE = 0.1  # share of the training images that judges trials and soups
 
@@ -81,14 +93,15 @@ def prepared(network: Network) -> tuple[torch.nn.Module, Preprocessing]:
 
 
 def with_head(
-    network: Network, images: ImageSet, learn: np.ndarray
+    network: Network, images: ImageSet, learn: np.ndarray, device: str
 ) -> tuple[torch.nn.Module, Preprocessing, dict[str, Any]]:
     """The backbone with a linear classifier fitted on these rows; its penalty is chosen on a part of them."""
     model, preparation = prepared(network)
     began = time.monotonic()
-    options = {"preprocessing": preparation, "columns": ("features", "labels"), "features": "float32"}
+    options = {"preprocessing": preparation, "columns": ("features", "labels"), "features": "float32", "device": device}
     said = store.ask(network.architecture, model, images, **options)
-    head = heads.choose_head(said.features[learn], said.labels[learn], classes=len(set(images.labels.tolist())))
+    features, labels = said.features[learn].to(device), said.labels[learn]
+    head = heads.choose_head(features, labels, classes=len(set(images.labels.tolist())))
     log = {"l2": head.l2, "loss": head.loss, "gradient": head.gradient, "seconds": round(time.monotonic() - began, 1)}
     return heads.install(model, head), preparation, log
 
@@ -102,13 +115,13 @@ def made(
     if network.role == "soup":
         return soup(bench, network, images, device)
     if network.made == "head":
-        model, preparation, log = with_head(network, images, np.arange(len(images)))
+        model, preparation, log = with_head(network, images, np.arange(len(images)), device)
         return model, preparation, {"head": log}
     judge, learn = split(len(images), JUDGE, seed=1, labels=images.labels)
     if network.made == "trained":
         model, preparation, log = *prepared(network), {}
     else:
-        model, preparation, log = with_head(network, images, learn)
+        model, preparation, log = with_head(network, images, learn, device)
     judged = images.select(judge)
     history = training.train(
         model.to(device),
@@ -132,7 +145,11 @@ def soup(
     """The average of all trainings of this architecture, or of those that the judging part asks for, one after the other."""
     from uqlib import soups
 
-    trials = [n for n in bench.networks.values() if n.architecture == network.architecture and n.training]
+    trials = [
+        n
+        for n in bench.networks.values()
+        if n.architecture == network.architecture and n.made == "tuned" and n.training
+    ]
     trained = [made(bench, trial, images, device) for trial in trials]
     model, preparation, _ = trained[0]
     states = [each.state_dict() for each, _, _ in trained]
@@ -185,14 +202,15 @@ def stored(network: Network, images: ImageSet, root: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmarks", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--scale", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--benchmarks", nargs="+", help="by default all of the scale")
     parser.add_argument("--networks", nargs="+", help="by default all of the benchmark")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--root", default="data/store")
     args = parser.parse_args()
-    for name in args.benchmarks:
+    for name in args.benchmarks or benchmarks.names(args.scale):
         bench = benchmarks.load(name)
-        images, asked = SETS[name]()
+        images, asked = SETS[bench.sets or name]()
         for network in bench.networks.values():
             if args.networks and network.name not in args.networks:
                 continue

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so it cannot wait for a fixture
 
+hypothesis.settings.register_profile("book", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("book")
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
 

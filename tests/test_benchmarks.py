@@ -1,10 +1,12 @@
+import json
+
 import pytest
 
 from uqlib import benchmarks, models, store
 from uqlib.benchmarks import Benchmark, Network
 
 
-@pytest.mark.parametrize("name", benchmarks.names())
+@pytest.mark.parametrize("name", [*benchmarks.names(), benchmarks.names("gpu")[0]])  # the others share its networks
 def test_costs_are_those_of_the_architectures(name):
     seen = {}
     for network in benchmarks.load(name).networks.values():
@@ -41,6 +43,14 @@ def test_pairs_are_of_a_large_and_a_cheaper_network():
     assert [n.name for n in bench.single] == ["c", "b", "a"]
 
 
+def test_each_scale_has_benchmarks_of_its_own():
+    assert benchmarks.names("smoke") == benchmarks.names("cpu") == benchmarks.names()
+    assert benchmarks.names("paper") == benchmarks.names("gpu")
+    assert not set(benchmarks.names("gpu")) & set(benchmarks.names())
+    for name in benchmarks.names("gpu"):
+        assert len(benchmarks.load(name).pairs) >= 15
+
+
 def test_an_unknown_benchmark_names_those_that_there_are():
     with pytest.raises(ValueError, match="unknown benchmark 'imagenet'; choose from cifar10, cifar100"):
         benchmarks.load("imagenet")
@@ -49,7 +59,7 @@ def test_an_unknown_benchmark_names_those_that_there_are():
 def test_a_large_network_must_be_listed():
     body = {"name": "x", "title": "X", "dataset": "x", "split": "test", "fit_size": 5, "network": [], "large": ["a"]}
     with pytest.raises(ValueError, match="names large networks that it does not list: a"):
-        benchmarks._benchmark(body)
+        benchmarks._benchmark(body, {})
 
 
 def test_without_a_checkout_the_error_says_so(tmp_path, monkeypatch):
@@ -58,3 +68,50 @@ def test_without_a_checkout_the_error_says_so(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="run from a checkout of the book"):
         benchmarks.names()
     benchmarks._all.cache_clear()
+
+
+def several(*names, role="trial"):
+    first, *others = names
+    networks = [Network(first, "tuned", 32, 40, "b", training={"epochs": 2})]
+    networks += [Network(name, "tuned", 32, 40, "b", role=role, training={"epochs": 2}) for name in others]
+    networks += [
+        Network("soup", "tuned", 32, 40, "b", role="soup"),
+        Network("big", "tuned", 32, 90, training={"lr": 1}),
+    ]
+    return Benchmark("toy", "Toy", "x", "test", 5, {n.name: n for n in networks})
+
+
+def test_trainings_of_one_architecture_without_soups():
+    assert several("b1", "b2", "b3").repeated == {"b": ["b1", "b2", "b3"]}
+    assert several("b1", "b2", role="").repeated == {}  # two networks that stand for themselves
+    assert "mobilenetv1_075-draw1" in benchmarks.load("caltech101").repeated["mobilenetv1_075"]
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """A checkout in which a, b, c were trained; d has no epochs, e was not judged."""
+    accuracy = {"a": [0.9, 0.5], "b": [0.1, 0.8], "c": [0.2, 0.8], "e": [None, None]}
+    body = {name: {"epochs": [{"accuracy": x} for x in values]} for name, values in accuracy.items()} | {"d": {}}
+    (tmp_path / "data/training").mkdir(parents=True)
+    (tmp_path / "data/training/toy.json").write_text(json.dumps(body))
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("logs")
+def test_trainings_are_ordered_by_their_last_epoch_and_ties_by_the_file():
+    assert list(benchmarks.judged(several("a"), ["a", "b", "c"]).items()) == [("b", 0.8), ("c", 0.8), ("a", 0.5)]
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize("name", ["d", "e", "f"])
+def test_a_training_that_was_not_judged_is_named(name):
+    with pytest.raises(ValueError, match=f"has no validation accuracy of {name}; it has that of a, b, c$"):
+        benchmarks.judged(several("a"), ["a", name])
+
+
+def test_a_benchmark_without_trainings_says_what_makes_them(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no data/training/toy\.json; `python data/build_benchmarks"):
+        benchmarks.judged(several("a"), ["a"])

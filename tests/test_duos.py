@@ -79,16 +79,32 @@ def test_the_duo_is_never_above_the_scaled_base_and_each_network_is_scaled():
         assert fit.alone == pytest.approx([one.nll for one in alone], rel=1e-13)
 
 
-def test_a_sidekick_that_opposes_the_labels_gets_weight_zero_and_leaves_the_base():
-    fit = fit_duo(LARGE, -SMALL, LABELS)
+def test_a_sidekick_that_would_harm_gets_weight_zero_and_leaves_the_base():
+    # the labels follow a + b; large hears too little of b, and small the opposite of b: its best weight is negative
+    generator = torch.Generator().manual_seed(4)
+    a, b = torch.randn(2, 4000, 6, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial((2 * a + 2 * b).softmax(-1), 1, generator=generator)[:, 0]
+    large, small = 2 * a + 1.2 * b, 2 * a - b
+    fit = fit_duo(large, small, labels)
     assert fit.weights[1] == 0
     assert fit.gradient[1] > 0
     assert math.isnan(fit.standard_errors[1])
-    assert fit.weights[0] == pytest.approx(1 / fit_temperature(LARGE, LABELS).temperature, rel=1e-9)
-    assert fit.temperatures[1] == math.inf
+    assert fit.weights[0] == pytest.approx(1 / fit_temperature(large, labels).temperature, rel=1e-9)
     assert relative_weighting(fit) == math.inf
-    duo, base = decide("ours", LARGE, -SMALL, fit), decide("base", LARGE, -SMALL, fit)
+    duo, base = decide("ours", large, small, fit), decide("base", large, small, fit)
     torch.testing.assert_close(duo.probs, base.probs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_network_asked_about_other_examples_or_other_classes_is_refused(seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows, classes = torch.randperm(len(LABELS), generator=generator), torch.arange(6).roll(1 + seed)
+    with pytest.raises(ValueError, match="small says nothing of these labels: alone"):
+        fit_duo(LARGE, SMALL[rows], LABELS)
+    with pytest.raises(ValueError, match="small says nothing of these labels: alone"):
+        fit_duo(LARGE, SMALL[:, classes], LABELS)
+    with pytest.raises(ValueError, match="large says nothing of these labels: alone"):
+        fit_duo(LARGE[rows], SMALL, LABELS)
 
 
 def test_identical_networks_share_the_weight_and_only_its_sum_is_known():

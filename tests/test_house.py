@@ -36,7 +36,9 @@ def test_environment_and_pyproject_say_the_same(repository):
 def test_the_extras_are_all_pinned(repository):
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [d for name in ("images", "plots", "book", "test") for d in extras[name]]
+    wanted = project["dependencies"] + [
+        d for name in ("images", "laplace", "plots", "book", "test") for d in extras[name]
+    ]
     names = {re.split(r"[\[><=~ ]", d)[0].lower() for d in wanted} - {"uqlib"}
     pinned = {line.split("==")[0].lower() for line in (repository / "requirements.lock").read_text().splitlines()}
     assert names <= pinned

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uqlib.splits import split
+from uqlib.splits import check_disjoint, split
 
 
 @given(
@@ -50,3 +50,18 @@ def test_splits_take_tensors_and_refuse_nonsense():
         split(4, 5, seed=0)
     with pytest.raises(ValueError, match=r"labels must have shape \(4,\); it is \(3,\)"):
         split(4, 2, seed=0, labels=[0, 1, 0])
+
+
+def test_parts_that_share_an_example_are_refused():
+    check_disjoint([0, 1, 2], np.array([3, 4]))
+    check_disjoint(*split(100, 30, seed=0))
+    logits = np.random.default_rng(0).normal(size=(10, 3))
+    check_disjoint(logits[:5], logits[5:])
+    with pytest.raises(ValueError, match="fit and test overlap: row 1 of test is row 2 of fit"):
+        check_disjoint([7, 5, 1], [0, 1])
+    with pytest.raises(ValueError, match="row 2 of test is row 0 of fit"):
+        check_disjoint(torch.tensor(logits[4:]), torch.tensor(logits[[0, 1, 4]]))
+    with pytest.raises(
+        ValueError, match=r"must be of one kind; they are torch.int64 \(2,\) and torch.float64 \(5, 3\)"
+    ):
+        check_disjoint([1, 2], logits[:5])

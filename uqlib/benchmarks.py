@@ -3,6 +3,7 @@
 A benchmark names entries of the store, so a notebook that loops over benchmarks needs neither images nor weights.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from typing import Any
 from uqlib import store
 from uqlib.arrays import check_choice
 from uqlib.files import in_checkout
+from uqlib.scales import at_scale
 
 PLACE = "data/benchmarks.toml"
+TRAINING = "data/training/{}.json"  # what the trainings of a benchmark did
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Benchmark:
     large: tuple[str, ...] = ()  # those that get sidekicks
     shifted: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)  # name -> (dataset, split), ...
     classes: int = 0
+    scale: str = "cpu"  # at which it is run; the store of the checkout holds those of cpu
+    sets: str = ""  # function of data/build_benchmarks.py that names the images; by default the benchmark's name
 
     @property
     def single(self) -> list[Network]:
@@ -63,6 +68,13 @@ class Benchmark:
         """Every (large, small) of one large and one cheaper single network, the cheapest sidekick first."""
         return [(large, n.name) for large in self.large for n in self.single if n.macs < self.networks[large].macs]
 
+    @property
+    def repeated(self) -> dict[str, list[str]]:
+        """Architectures that were trained several times, and their trainings, in the order of the file."""
+        several = dict.fromkeys(n.architecture for n in self.networks.values() if n.role == "trial")
+        trained = [n for n in self.networks.values() if n.training]
+        return {name: [n.name for n in trained if n.architecture == name] for name in several}
+
     def balance(self, large: str, small: str) -> float:
         """Cost of the sidekick as a share of the large network."""
         return self.networks[small].macs / self.networks[large].macs
@@ -73,9 +85,28 @@ class Benchmark:
         return store.load_many(names, self.dataset, self.split, **options)
 
 
-def names() -> list[str]:
-    """The benchmarks, in the order of the file."""
-    return list(_all())
+def judged(bench: Benchmark, networks: Sequence[str]) -> dict[str, float]:
+    """Accuracy of these trainings on the part of the training images that was kept to judge them, the best first.
+
+    Raises:
+        FileNotFoundError: if nothing of the benchmark was trained.
+        ValueError: if one of the networks was not, or was trained without such rows.
+    """
+    place = TRAINING.format(bench.name)
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place}; `python data/build_benchmarks.py --benchmarks {bench.name}` writes it")
+    logs = json.loads(path.read_text())
+    last = {name: log["epochs"][-1]["accuracy"] for name, log in logs.items() if log.get("epochs")}
+    last = {name: accuracy for name, accuracy in last.items() if accuracy is not None}
+    if lost := [name for name in networks if name not in last]:
+        raise ValueError(f"{place} has no validation accuracy of {', '.join(lost)}; it has that of {', '.join(last)}")
+    return {name: last[name] for name in sorted(networks, key=lambda name: -last[name])}
+
+
+def names(scale: str = "cpu") -> list[str]:
+    """The benchmarks of a scale, in the order of the file; smoke has those of cpu, paper those of gpu."""
+    own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
+    return [name for name, bench in _all().items() if bench.scale == own]
 
 
 def load(name: str) -> Benchmark:
@@ -89,11 +120,13 @@ def _all() -> Mapping[str, Benchmark]:
     if path is None:
         raise FileNotFoundError(f"no {PLACE} around {Path.cwd()}; run from a checkout of the book")
     body = tomllib.loads(path.read_text())
-    return MappingProxyType({each["name"]: _benchmark(dict(each)) for each in body["benchmark"]})
+    groups = {each["name"]: each["network"] for each in body.get("group", [])}
+    return MappingProxyType({each["name"]: _benchmark(dict(each), groups) for each in body["benchmark"]})
 
 
-def _benchmark(body: dict[str, Any]) -> Benchmark:
-    networks = {each["name"]: Network(**each) for each in body.pop("network")}
+def _benchmark(body: dict[str, Any], groups: Mapping[str, list[dict[str, Any]]]) -> Benchmark:
+    listed = groups.get(body.pop("group", ""), []) + body.pop("network", [])
+    networks = {each["name"]: Network(**each) for each in listed}
     shifted = {name: tuple(map(tuple, places)) for name, places in body.pop("shifted", {}).items()}
     found = Benchmark(networks=networks, shifted=shifted, large=tuple(body.pop("large")), **body)
     if unknown := set(found.large) - set(networks):

@@ -58,8 +58,8 @@ def parameters(args: argparse.Namespace) -> None:
 
 
 def pages(args: argparse.Namespace) -> None:
-    """Write the computed pages of the book: ledger, summary, parameters, runs."""
-    from uqlib import files, ledger, notebooks, pages, records
+    """Write the computed pages of the book: ledger, summary, benchmarks, parameters, runs."""
+    from uqlib import benchmarks, files, ledger, notebooks, pages, records
 
     folder = Path(args.results)
     ledgers = ledger.load_all(_in_a_checkout("data/ledger"))
@@ -68,6 +68,7 @@ def pages(args: argparse.Namespace) -> None:
         "ledger": "\n".join(pages.ledger_page(each, results) for each in ledgers),
         "summary": pages.ledger_summary(ledgers, results),
         "scales": pages.scales_table(),
+        "benchmarks": pages.benchmarks_page(map(benchmarks.load, benchmarks.names())),
         "parameters": pages.parameters_page(notebooks.paths()),
         "runs": pages.runs_page(records.read_runs("data/records", folder)),
     }

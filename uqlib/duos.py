@@ -8,7 +8,7 @@ convex in the weights, is minimised to rounding, so it is never above theirs.
 """
 
 from collections.abc import Callable
-from math import inf
+from math import inf, log
 from typing import NamedTuple
 
 import torch
@@ -67,8 +67,8 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
 
     Raises:
         ValueError: if the weights would be infinite because together the networks put every label first, or both zero
-            because neither knows the labels; if a network's logits are the same in every row or for every class; if
-            shapes differ, logits are not finite or are probabilities, or a label is outside [0, c).
+            because neither knows the labels; if one network alone is no better than guessing, as when its rows or its
+            classes stand in another order; if its logits are the same in every row or for every class; if shapes differ, logits are not finite or are probabilities, or a label is outside [0, c).
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
@@ -84,6 +84,8 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
             "classes. Do logits and labels list the same examples, and the classes in the same order?"
         )
     alone = [_fit([member], labels) for member in members]
+    for name, one in zip(("large", "small"), alone, strict=True):
+        _refuse_guessing(one, name, len(labels), members[0].shape[1])
     return DuoFit(
         weights=_pair(fit.point),
         standard_errors=_pair(standard_errors(fit, len(labels))),
@@ -276,6 +278,17 @@ def _refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
         raise ValueError(f"{name} is constant: every row has the same logit for all classes, so it has no say")
     if len(logits) > 1 and bool((logits == logits[:1]).all()):
         raise ValueError(f"{name} is constant: its logits are the same in every row. Was one image repeated?")
+
+
+def _refuse_guessing(alone: Minimum, name: str, n: int, classes: int) -> None:
+    """A network that is no better than equal chances, by a likelihood-ratio test at p = 0.001, was asked something else."""
+    chance = log(classes)
+    if 2 * n * (chance - alone.value) < 10.83:  # chi-squared with one degree of freedom
+        raise ValueError(
+            f"{name} says nothing of these labels: alone, at its best temperature, its NLL on the {n} examples is "
+            f"{alone.value:.4f}, that of guessing is {chance:.4f}. Do its rows list the same examples, and its columns the "
+            "classes in the same order, as the labels?"
+        )
 
 
 def _pair(values: Float[Tensor, " m"]) -> tuple[float, float]:

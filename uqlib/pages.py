@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from uqlib import notebooks
+from uqlib.benchmarks import Benchmark
 from uqlib.ledger import VERDICTS, Ledger, Row, Verdict, verdicts
+from uqlib.metrics import accuracy
 from uqlib.records import Result
 from uqlib.scales import SCALES
 
@@ -49,6 +51,24 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
 def scales_table() -> str:
     """The scales and what they cost."""
     return table(["scale", "time and machine"], [[f"`{scale}`", cost] for scale, cost in SCALES.items()])
+
+
+def benchmarks_page(benches: Iterable[Benchmark]) -> str:
+    """Every benchmark: its networks, how they came to be, what an image costs, and their accuracy on the held-out rows."""
+    parts = []
+    for bench in benches:
+        said = bench.said(bench.networks)
+        rows = []
+        for network in sorted(bench.networks.values(), key=lambda n: -n.macs):
+            each = said[network.name]
+            right = 100 * accuracy(each.logits.argmax(-1), each.labels)
+            mark = "**" if network.name in bench.large else ""
+            name = f"{mark}{network}{mark}"
+            rows.append([name, network.made, f"{network.size} px", f"{network.macs / 1e6:.1f}", f"{right:.2f}"])
+        examples = len(next(iter(said.values())))
+        parts.append(f"**{bench.title}**: {examples:,} held-out images of {bench.classes} classes\n")
+        parts.append(table(["network", "how", "input", "million multiply-adds", "accuracy (%)"], rows))
+    return "\n".join(parts)
 
 
 def parameters_page(paths: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 
 from uqlib.arrays import as_tensor
 
@@ -50,3 +51,29 @@ def _count(n: int, first: int | float) -> int:
     if not 0 <= first <= n:
         raise ValueError(f"the first part must have 0 to {n} rows; {first} were asked for")
     return int(first)
+
+
+def check_disjoint(fit: Any, test: Any) -> None:
+    """Refuse a fit part and a test part that share an example: what was fitted on it would be judged on it.
+
+    Args:
+        fit, test: row numbers (n,), or what tells examples apart, such as their logits (n, c): equal rows are taken for
+            one example. Time grows with the size of both, memory with the number of rows.
+
+    Raises:
+        ValueError: if they share one; the message names the first.
+    """
+    fit, test = as_tensor(fit), as_tensor(test)
+    if fit.shape[1:] != test.shape[1:] or fit.is_floating_point() != test.is_floating_point():
+        raise ValueError(f"fit and test must be of one kind; they are {_kind(fit)} and {_kind(test)}")
+    known: dict[bytes, int] = {row.tobytes(): k for k, row in reversed(list(enumerate(fit.cpu().numpy())))}
+    for k, row in enumerate(test.to(fit.dtype).cpu().numpy()):
+        if row.tobytes() in known:
+            raise ValueError(
+                f"fit and test overlap: row {k} of test is row {known[row.tobytes()]} of fit. Draw disjoint parts, "
+                "for example by splits.split; examples that were fitted make every metric look better than it is."
+            )
+
+
+def _kind(rows: Tensor) -> str:
+    return f"{rows.dtype} {tuple(rows.shape)}"
