@@ -34,16 +34,18 @@ import torch
 import torch_uncertainty.metrics
 import torch_uncertainty.post_processing
 import torchmetrics
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
+from uqlib.duos import fit_duo
 from uqlib.metrics.bootstrap import interval
 from uqlib.metrics.calibration import ece
 from uqlib.metrics.detection import auroc
 from uqlib.metrics.ranking import rank
 from uqlib.metrics.selective import augrc, aurc
+from uqlib.published_duos import TAUS, ReleasedFit, fit_duo_zhou2025
 from uqlib.temperature import fit_temperature
 
 
@@ -51,6 +53,7 @@ class Contestant(NamedTuple):
     run: Callable[[], Any]
     error: Callable[[Any], float]  # of what run returned, against the reference
     repeats: int = 7
+    whole: float = 1  # the whole task is so many times what run does; times are multiplied by it
 
 
 class Case(NamedTuple):
@@ -254,12 +257,69 @@ def temperature_case() -> Case:
     )
 
 
+def duo_examples(n: int = 50_000, classes: int = 1000) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of a good network and of a weaker one that mostly errs with it, labels drawn from 0.7 and 0.37 of them."""
+    generator = torch.Generator().manual_seed(0)
+    evident = torch.randint(classes, (n, 1), generator=generator)
+    strength = 12 + 4 * torch.randn(n, 1, generator=generator)
+    shared = torch.randn(n, classes, generator=generator)
+
+    def network(own: float, common: float, seen: Tensor) -> Tensor:
+        logits = torch.randn(n, classes, generator=generator).mul_(own).add_(shared, alpha=common)
+        return logits.scatter_add_(1, evident, seen)
+
+    large = network(1.0, 1.5, strength)
+    small = network(1.2, 1.2, 0.7 * strength + torch.randn(n, 1, generator=generator))
+    probs = ((0.7 * a + 0.37 * b).softmax(-1) for a, b in zip(large.split(5000), small.split(5000), strict=True))
+    return large, small, torch.cat([torch.multinomial(part, 1, generator=generator)[:, 0] for part in probs])
+
+
+def duo_case() -> Case:
+    large, small, labels = duo_examples()
+
+    def nll(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value and gradient by autograd in float64, a few thousand rows at a time."""
+        at, value = torch.tensor(weights, dtype=torch.float64, requires_grad=True), 0.0
+        for a, b, label in zip(large.split(2500), small.split(2500), labels.split(2500), strict=True):
+            mixed = at[0] * a.double() + at[1] * b.double()
+            part = torch.nn.functional.cross_entropy(mixed, label, reduction="sum") / len(labels)
+            part.backward()
+            value += part.item()
+        return value, at.grad.numpy().copy()
+
+    @cache
+    def least() -> float:
+        return minimize(nll, [0.5, 0.5], jac=True, method="BFGS", options={"gtol": 1e-8}).fun
+
+    def above(weights: tuple[float, float]) -> float:
+        return nll(weights)[0] - least()
+
+    def after_its_steps(found: ReleasedFit) -> float:
+        return above(fit_duo_zhou2025(large, small, labels, taus=sorted(set(found.grid))).weights)
+
+    points = [0.65, 0.85, 1.65]  # the best of the whole grid, (0.65, 1.65), is among their pairs
+    return Case(
+        "duo, 50,000 x 1000",
+        "NLL above the minimum, nats",
+        {
+            "uqlib": Contestant(lambda: fit_duo(large, small, labels), lambda fit: above(fit.weights), repeats=5),
+            f"released code, {len(points) ** 2} of {len(TAUS) ** 2} grid points, scaled up": Contestant(
+                lambda: fit_duo_zhou2025(large, small, labels, taus=points, steps=0),
+                after_its_steps,
+                repeats=2,
+                whole=(len(TAUS) / len(points)) ** 2,
+            ),
+        },
+    )
+
+
 CASES = {
     "ece": ece_case,
     "aurc": aurc_case,
     "auroc": auroc_case,
     "bootstrap": bootstrap_case,
     "temperature": temperature_case,
+    "duo": duo_case,
 }
 
 
@@ -273,7 +333,7 @@ def measure(name: str) -> list[dict[str, Any]]:
     for turn in range(max(entry.repeats for entry in case.contestants.values())):
         for contestant, entry in case.contestants.items():
             if turn < entry.repeats:
-                times[contestant].append(seconds(entry.run))
+                times[contestant].append([entry.whole * taken for taken in seconds(entry.run)])
     medians = {
         contestant: [statistics.median(column) for column in zip(*taken, strict=True)]
         for contestant, taken in times.items()

@@ -4,7 +4,8 @@
     python data/build_benchmarks.py --benchmarks pacs             # one of them, minutes
     python data/build_benchmarks.py --scale gpu --root STORE      # networks of timm on the whole sets, hours on a GPU
 
-Images come from $UQLIB_DATA or the cache, published weights from $UQLIB_WEIGHTS or their place. Features and checkpoints
+Images come from $UQLIB_DATA or the cache (Caltech-101 as one split `all` of 128 x 128 pixels, PACS as its four domains of
+224 x 224, both prepared as uqlib.data says), published weights from $UQLIB_WEIGHTS or their place. Features and checkpoints
 stay in the cache, so a killed run goes on where it was. What each training did is written to data/training.
 """
 
@@ -183,10 +184,9 @@ def soup(
 
 
 def ask(network: Network, model: torch.nn.Module, preparation: Preprocessing, images: ImageSet, root: str) -> None:
-    """Store what a network says; features only where they are small."""
+    """Store the logits of a network, in half precision where there are many classes."""
     name = network.name
-    small = model.num_features <= 64
-    options = {"features": "float16" if small else None, "logits": "float32" if model.num_classes <= 10 else "float16"}
+    options = {"features": None, "logits": "float32" if model.num_classes <= 10 else "float16"}
     key = store.key_of(name, model, images, preprocessing=preparation)
     given = {"preprocessing": preparation, "index": images.index, "root": root, "command": "data/build_benchmarks.py"}
     store.fill(key, model, images.images, images.labels, **given, **options)

@@ -21,6 +21,8 @@ NETWORKS = ["cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet5
 EACH = 30  # images of each class that are corrupted, the first ones in the official order
 OTHERS = 2000  # images of each of two sets whose classes CIFAR-10 does not have
 NOISE = 250  # images of each kind of noise
+LEARNT = 300  # training images of each class, for what is fitted on training data, such as a Laplace approximation
+FEATURES_CORRUPTED = ("cifar_resnet20", "cifar_resnet56")  # the others keep their logits alone there
 SEVERITIES = (1, 2, 3, 4, 5)
 Piece = tuple[data.ImageSet, dict[str, Any]]  # images, and columns of the store besides labels and index
 
@@ -28,6 +30,13 @@ Piece = tuple[data.ImageSet, dict[str, Any]]  # images, and columns of the store
 def clean() -> Iterator[Piece]:
     """CIFAR-10 test, whole, in the official order."""
     yield data.load("cifar10", "test"), {}
+
+
+def learnt() -> Iterator[Piece]:
+    """Some of the images that the networks were trained on: they know these labels, so nothing is tested on them."""
+    whole = data.load("cifar10", "train")
+    rows = np.sort(np.concatenate([np.flatnonzero(whole.labels == c)[:LEARNT] for c in range(len(whole.classes))]))
+    yield whole.select(rows), {}
 
 
 def corrupted() -> Iterator[Piece]:
@@ -59,7 +68,7 @@ def noise() -> Iterator[Piece]:
     yield data.ImageSet(images, labels, tuple(NOISE_SETS), "noise", "test", digest, index), {}
 
 
-SETS = {"clean": clean, "corrupted": corrupted, "others": others, "noise": noise}
+SETS = {"clean": clean, "learnt": learnt, "corrupted": corrupted, "others": others, "noise": noise}
 
 
 def main() -> None:
@@ -73,7 +82,9 @@ def main() -> None:
         for images, columns in SETS[kind]():
             for name, network in networks.items():
                 key = store.key_of(name, network, images)
+                with_features = kind != "corrupted" or name in FEATURES_CORRUPTED
                 given = {"index": images.index, "columns": columns, "root": args.root}
+                given["features"] = "float16" if with_features else None
                 store.fill(key, network, images.images, images.labels, **given)
 
 
