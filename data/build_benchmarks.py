@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from build_store import corrupted
 
-from uqlib import benchmarks, data, heads, models, store, training
+from uqlib import benchmarks, data, heads, models, soups, store, training
 from uqlib.benchmarks import Benchmark, Network
 from uqlib.data import ImageSet
 from uqlib.files import cache_folder, write_text
@@ -144,8 +144,6 @@ def soup(
     bench: Benchmark, network: Network, images: ImageSet, device: str
 ) -> tuple[torch.nn.Module, Preprocessing, dict[str, Any]]:
     """The average of all trainings of this architecture, or of those that the judging part asks for, one after the other."""
-    from uqlib import soups
-
     trials = [
         n
         for n in bench.networks.values()
@@ -157,7 +155,8 @@ def soup(
     states = [{name: tensor.clone() for name, tensor in state.items()} for state in states]
     scores = [log["epochs"][-1]["accuracy"] for _, _, log in trained]
     judge, learn = split(len(images), JUDGE, seed=1, labels=images.labels)
-    judged, some = images.select(judge), images.select(learn[:: max(1, len(learn) // 2000)])
+    judged = images.select(judge)
+    some = images.select(np.random.default_rng(0).permutation(learn)[:2000])  # mixed: rows may stand by class
 
     def pour(state: dict) -> torch.nn.Module:
         model.load_state_dict(state)
