@@ -7,7 +7,7 @@ import pytest
 
 from uqlib import cli
 
-NOTEBOOK = "notebooks/zhou2025/duo_on_cifar10.ipynb"
+NOTEBOOK = "notebooks/zhou2025/one_pair.ipynb"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_run_sets_parameters_and_writes_the_record(tmp_path, capsys):
         (["-p", "sede", "1"], "unknown parameter 'sede'"),
         (
             ["-p", "seed", "one"],
-            "parameter seed of notebooks/zhou2025/duo_on_cifar10.ipynb takes int, such as 0; got 'one'",
+            "parameter seed of notebooks/zhou2025/one_pair.ipynb takes int, such as 0; got 'one'",
         ),
         (["--scale", "huge"], "unknown scale 'huge'; choose from smoke, cpu, gpu, paper"),
     ],

@@ -52,3 +52,16 @@ def test_every_recipe_of_the_book_runs_as_printed(recipes, open_names):
 def test_what_the_recipes_leave_open_is_needed(recipes, open_names):
     text = "\n".join(recipes)
     assert all(re.search(rf"\b{name}\b", text) for name in open_names)
+
+
+def test_the_code_of_the_chapters_exercises_runs(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    text = (repository / "book/zhou2025/index.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
+        exec(compile(block, "book/zhou2025/index.md", "exec"), names)
+    twins, large = names["twins"], names["large"]
+    assert sum(twins.weights) * twins.temperatures[0] == pytest.approx(1, rel=1e-6)
+    assert not np.isfinite(twins.standard_errors).any()
+    assert 0 < names["third"].sum() < len(large) / 100  # rare, and there
+    assert names["decision"].preds.shape == (9500,)

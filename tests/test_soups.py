@@ -120,6 +120,7 @@ def network():
 
 def test_statistics_are_the_means_over_batches_of_mean_and_unbiased_variance():
     model, batches = network(), [randn(n, 3, 8, 8) for n in (6, 6, 3)]
+    model(5 + 3 * randn(9, 3, 8, 8))  # statistics that must be forgotten
     first = [model[0](batch).detach().double() for batch in batches]  # dropout must be off
     second = []
     for x in first:
@@ -166,7 +167,10 @@ def test_a_layer_inside_of_a_batch_norm_stays_in_eval_mode():
 def test_modes_momenta_and_gradients_are_left_as_they_were():
     model = network()
     modes, momenta = [m.training for m in model.modules()], [getattr(m, "momentum", 7) for m in model.modules()]
+    recorded = []
+    model[0].register_forward_hook(lambda *parts: recorded.append(parts[-1].requires_grad))
     reestimate_batch_norm(model, (images.numpy() for images in [randn(4, 3, 8, 8)]))
+    assert recorded == [False]
     assert modes == [m.training for m in model.modules()]
     assert momenta == [getattr(m, "momentum", 7) for m in model.modules()]
     assert all(p.grad is None for p in model.parameters())

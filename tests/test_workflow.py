@@ -10,8 +10,8 @@ import time
 import pytest
 
 pytestmark = pytest.mark.xdist_group("workflow")
-RECORD = "book/results/zhou2025/duo_on_cifar10.json"
-NOTEBOOK = "book/results/zhou2025/duo_on_cifar10.ipynb"
+RECORD = "book/results/zhou2025/one_pair.json"
+NOTEBOOK = "book/results/zhou2025/one_pair.ipynb"
 
 
 @pytest.fixture(scope="module")

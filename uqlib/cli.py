@@ -9,7 +9,7 @@ from uqlib import __version__
 from uqlib.scales import SCALES
 
 EXTRAS = {"timm": "images", "torchvision": "images", "PIL": "images", "sklearn": "images", "scipy": "images",
-          "matplotlib": "plots"}  # fmt: skip
+          "matplotlib": "plots", "laplace": "laplace"}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

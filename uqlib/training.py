@@ -52,11 +52,12 @@ def cross_entropy(
 
 
 def adamw(parameters: Any, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with torch's betas and epsilon (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
 
 
 def sgd(parameters: Any, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """With Nesterov momentum 0.9."""
+    """Stochastic gradient descent with Nesterov momentum 0.9; weight decay is part of the gradient."""
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=0.9, nesterov=True)
 
 

@@ -44,7 +44,13 @@ def _plain(line):
     return re.sub(r"`+([^`]+)`+|(?<!\\)([*|])", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[2]}", line)
 
 
+def defer_scripts(app, config):
+    """Jupyter Book puts every script of _static into the head of every page; none of them may hold the page up."""
+    config.html_js_files = [(name, {"defer": "defer"}) for name in config.html_js_files]
+
+
 def setup(app):
+    app.connect("config-inited", defer_scripts)
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon, which writes markup
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
