@@ -57,6 +57,82 @@ def test_metric_against_cost_sorts_by_cost_and_draws_the_intervals(ax):
     np.testing.assert_allclose(bars[1], [[0.8, 40], [0.8, 70]])
 
 
+def test_a_hollow_series_has_white_markers_and_a_dashed_line(ax):
+    one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
+    for hollow in (False, True):
+        plots.metric_against_cost(ax, [0.3], one, label="duo", colour=plots.COLOURS["blue"], hollow=hollow)
+    full, hollow = (container.lines[0] for container in ax.containers)
+    assert (full.get_markerfacecolor(), full.get_linestyle()) == (plots.COLOURS["blue"], "-")
+    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == ("white", "--")
+
+
+def test_balance_axis_names_its_ticks_in_plain_numbers(ax):
+    plots.balance_axis(ax)
+    ax.figure.canvas.draw()
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.01", "0.03", "0.1", "0.3", "1"]
+    assert ax.get_xscale() == "log"
+
+
+@pytest.fixture
+def polar():
+    figure, (ax,) = plots.panels(1, polar=True)
+    yield ax
+    plt.close(figure)
+
+
+def test_radar_closes_its_polygon_and_begins_at_the_top(polar):
+    plots.radar(polar, ["a", "b", "c", "d"], [0.1, -0.02, 0.3, 0.04], label="set")
+    angles, radii = polar.lines[0].get_data()
+    np.testing.assert_allclose(angles, np.pi * np.array([0, 0.5, 1, 1.5, 2]))
+    np.testing.assert_allclose(radii, [10, -2, 30, 4, 10])
+    assert [text.get_text() for text in polar.get_xticklabels()] == ["a", "b", "c", "d"]
+    assert polar.get_theta_offset() == pytest.approx(np.pi / 2)
+    assert polar.get_theta_direction() == -1
+
+
+def test_a_base_line_on_a_radar_is_a_ring(polar):
+    plots.base_line(polar, 0.01, label="large alone")
+    angles, radii = polar.lines[0].get_data()
+    assert (angles[0], angles[-1]) == (0, 2 * np.pi)
+    np.testing.assert_allclose(radii, 1)
+
+
+def test_a_radar_refuses_a_missing_value(polar):
+    with pytest.raises(ValueError, match="it has 2 names, 1 values"):
+        plots.radar(polar, ["a", "b"], [0.1], label="set")
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (5, 2, 3), (7, 3, 3)])
+def test_panels_stand_in_rows_of_three(count, rows, columns):
+    figure, axes = plots.panels(count, panel=(2, 1))
+    assert len(axes) == len(figure.axes) == count
+    assert axes[0].get_gridspec().get_geometry() == (rows, columns)
+    np.testing.assert_allclose(figure.get_size_inches(), (2 * columns, rows))
+    plt.close(figure)
+
+
+def test_no_panels_are_refused():
+    with pytest.raises(ValueError, match="count must be at least 1; it is 0"):
+        plots.panels(0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.2, 2000, ["0.3", "1", "3", "10", "30", "100", "300", "1000"]),
+        (0.4, 3.9, ["0.5", "1", "2"]),
+        (255, 345, ["275", "300", "325"]),
+    ],
+)
+def test_log_ticks_are_plain_numbers_and_several(ax, low, high, expected):
+    ax.set(yscale="log", ylim=(low, high))
+    plots.log_ticks(ax.yaxis)
+    ax.figure.canvas.draw()
+    shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == expected
+    assert not ax.get_yticklabels(minor=True)
+
+
 def test_style_is_set_only_when_asked():
     with mpl.rc_context():
         before = mpl.rcParams["axes.spines.top"]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
@@ -50,7 +51,7 @@ def test_the_sign_says_which_is_better(trials, name):
     """The labels are drawn from the good method's probabilities; the poor one's are unrelated to them."""
     found = protocol.difference(name, trials, "good", "poor", draws=100, generator=torch.Generator().manual_seed(0))
     better = found.value > 0 if MEASURES[name].higher_is_better else found.value < 0
-    if name == "sac98":  # neither is ever right in 98 of 100 cases
+    if name.startswith("sac"):  # neither is ever right in 98 of 100 cases
         assert found.value == pytest.approx(0, abs=0.05)
     else:
         assert better
@@ -86,6 +87,50 @@ def test_same_seed_same_bits(trials):
         for _ in range(2)
     )
     assert first == second
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_tables_of_one_seed_are_paired(trials, name):
+    """Their difference is the paired difference; the slow path on the same rows written out."""
+    m = MEASURES[name]
+    good, poor = (protocol.resampled(name, trials, method, draws=5, seed=7) for method in ("good", "poor"))
+    assert good.shape == (3, 6)
+    for k, each in enumerate(trials):
+        rows = torch.randint(400, (5, 400), generator=torch.Generator().manual_seed(7 + k))
+        arrays = [m.arrays(each.decisions[method], each.labels) for method in ("good", "poor")]
+        full = m.statistic(*arrays[0]) - m.statistic(*arrays[1])
+        drawn = [m.statistic(*(a[r] for a in arrays[0])) - m.statistic(*(a[r] for a in arrays[1])) for r in rows]
+        torch.testing.assert_close(
+            (good - poor)[k], torch.tensor([full, *drawn], dtype=torch.float64), rtol=0, atol=1e-12
+        )
+
+
+def test_interval_of_a_table_is_the_mean_of_the_splits_and_the_percentiles_of_the_draws():
+    table = torch.arange(22, dtype=torch.float64).reshape(2, 11)
+    found = protocol.interval(table, level=0.9)
+    draws = sorted([*range(1, 11), *range(12, 22)])
+    assert found.value == (0 + 11) / 2
+    assert found.low == pytest.approx(np.quantile(draws, 0.05))
+    assert found.high == pytest.approx(np.quantile(draws, 0.95))
+    assert found.draws == 20
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "auroc", "nll", "brier", "ece"])
+def test_rows_that_stand_together_are_drawn_together(name):
+    """Twenty copies of each of 50 images say no more than the 50; drawn apart, they would seem to."""
+    one = trial(0, n=50)
+    copies = torch.arange(50).repeat_interleave(20)
+    many = Trial(one.labels[copies], {"good": Decision(*(part[copies] for part in one.decisions["good"]))})
+    expected = protocol.resampled(name, [one], "good", draws=50, seed=1)
+    together = protocol.resampled(name, [many], "good", draws=50, seed=1, together=20)
+    apart = protocol.resampled(name, [many], "good", draws=50, seed=1)
+    torch.testing.assert_close(together, expected, rtol=0, atol=1e-12)
+    assert apart.std() < together.std() / 2
+
+
+def test_groups_must_divide_the_examples(trials):
+    with pytest.raises(ValueError, match="400 examples do not divide into groups of 7"):
+        protocol.resampled("nll", trials, "good", together=7)
 
 
 def test_unknown_measure_lists_the_known(trials):

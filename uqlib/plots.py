@@ -9,6 +9,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from uqlib.arrays import Array, as_tensor
 
@@ -117,6 +120,7 @@ def metric_against_cost(
     marker: str = "o",
     percent: bool = True,
     shift: float = 0.0,
+    hollow: bool = False,
 ) -> Axes:
     """A metric with its interval against a cost, one point a network or pair.
 
@@ -124,7 +128,9 @@ def metric_against_cost(
         cost: e.g. FLOPs balance: cost of the sidekick over cost of the large network.
         intervals: things with value, low, high, one for each cost.
         percent: show 100 times the values.
-        shift: moves the series sideways, so that the bars of several do not hide each other.
+        shift: moves the series sideways, so that the bars of several do not hide each other; on a logarithmic axis
+            multiply the cost instead.
+        hollow: white markers and a dashed line, for a second group in the same colour.
     """
     order = np.argsort(cost)
     scale = 100 if percent else 1
@@ -139,15 +145,100 @@ def metric_against_cost(
         label=label,
         color=colour,
         marker=marker,
+        markerfacecolor="white" if hollow else None,
+        linestyle="--" if hollow else "-",
         capsize=2.5,
         elinewidth=1,
     )
     return ax
 
 
+def balance_axis(ax: Axes, ticks: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1)) -> Axes:
+    """A logarithmic axis of FLOPs balance: the cheapest sidekicks cost a hundredth, the dearest as much as the large."""
+    ax.set_xscale("log")
+    ax.set(xlabel="FLOPs balance", xlim=(0.7 * ticks[0], 1.4 * ticks[-1]))
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    return ax
+
+
+def log_ticks(axis: Axis) -> Axis:
+    """Plain numbers on a logarithmic axis, some in every decade: powers of ten alone leave most of it bare.
+
+    Call it when all is drawn: a decade or more gets 1 and 3, less gets 1, 2 and 5, and less than a factor of 3 even steps.
+    """
+    low, high = axis.get_view_interval()
+    if high / low < 3:
+        locator: Locator = MaxNLocator(4)
+    else:
+        locator = LogLocator(subs=(1, 3) if high / low >= 10 else (1, 2, 5))
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    return axis
+
+
+def radar(
+    ax: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    label: str,
+    colour: str | None = None,
+    marker: str = "o",
+    percent: bool = True,
+) -> Axes:
+    """A polygon with a corner for each name, the first at the top and the others clockwise, further out is more.
+
+    Args:
+        ax: polar, as from `panels(..., polar=True)`.
+        names: of the corners.
+        values: one for each name; negative ones lie inside of the ring that `base_line` draws at 0.
+        percent: show 100 times the values.
+    """
+    if len(names) != len(values):
+        raise ValueError(f"a radar needs one value for each name; it has {len(names)} names, {len(values)} values")
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    corners = (100 if percent else 1) * np.asarray(values, dtype=float)
+    closed = np.append(angles, 2 * np.pi), np.append(corners, corners[0])
+    ax.set_theta_zero_location("N")
+    ax.set_theta_direction(-1)
+    ax.plot(*closed, color=colour, label=label, marker=marker, markersize=4, linewidth=1.5)
+    ax.set_xticks(angles, names)
+    ax.tick_params(axis="x", pad=2)
+    ax.spines["polar"].set_visible(False)
+    return ax
+
+
+def panels(
+    count: int, *, columns: int = 3, panel: tuple[float, float] = (2.85, 2.7), polar: bool = False, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """So many axes in a grid, row by row, each of this size in inches; unused places stay empty.
+
+    Args:
+        columns: how many stand side by side, at most; three are what a page can hold.
+        options: of plt.subplots, such as sharey=True.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1; it is {count}")
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    size = (columns * panel[0], rows * panel[1])
+    kind = {"projection": "polar"} if polar else {}
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, subplot_kw=kind, **options)
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, list(axes.flat[:count])
+
+
 def base_line(ax: Axes, value: float, *, label: str, percent: bool = True) -> Axes:
-    """A dashed level to compare with, such as the large network alone."""
-    ax.axhline((100 if percent else 1) * value, color=COLOURS["grey"], linestyle="--", linewidth=1.2, label=label)
+    """A dashed level to compare with, such as the large network alone; on a radar, a ring."""
+    level, style = (100 if percent else 1) * value, {"color": COLOURS["grey"], "linestyle": "--", "linewidth": 1.2}
+    if ax.name == "polar":
+        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=label, **style)
+    else:
+        ax.axhline(level, label=label, **style)
     return ax
 
 

@@ -7,9 +7,10 @@ examples.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from uqlib import duos
@@ -55,6 +56,7 @@ MEASURES: dict[str, Measure] = {
     "aurc": Measure(selective.aurc, _ranked, False, "AURC"),
     "augrc": Measure(selective.augrc, _ranked, False, "AUGRC"),
     "sac98": Measure(partial(selective.selective_accuracy_coverage, accuracy=0.98), _ranked, True, "SAC@98"),
+    "sac99": Measure(partial(selective.selective_accuracy_coverage, accuracy=0.99), _ranked, True, "SAC@99"),
     "nll": Measure(classification.nll, _log_probs, False, "NLL"),
     "brier": Measure(classification.brier, lambda d, labels: (d.probs, labels), False, "Brier"),
     "ece": Measure(calibration.ece, _ranked, False, "ECE"),
@@ -91,6 +93,60 @@ def difference(
         bootstrap.resample_difference(m.statistic, one, other, draws=draws, generator=generator) for one, other in pairs
     ]
     return bootstrap.pool(values, samples, level=level)
+
+
+def resampled(
+    name: str, trials: Sequence[Trial], method: str, *, draws: int = 100, seed: int = 0, together: int = 1
+) -> Float[Tensor, "s columns"]:
+    """A measure of one method on every split: on all its test examples, then on each bootstrap draw of them.
+
+    The draws of split k depend on the seed, k and the number of examples alone. So whatever is computed from several
+    such tables, entry by entry, is paired: a difference of two methods, a ratio, a mean over pairs of networks. Time
+    as `metrics.resample`; with `together` above 1 there is no fast path.
+
+    Args:
+        name: in MEASURES.
+        trials: one a split.
+        method: whose decisions.
+        draws: of each split.
+        seed: of the draws.
+        together: so many consecutive examples are drawn as one, such as the corrupted versions of one image.
+
+    Returns:
+        (s, 1 + draws), float64, a row a split; summarise it, or what was computed from it, by `interval`.
+
+    Raises:
+        ValueError: if the measure is unknown, or the examples do not divide into such groups.
+    """
+    m = measure(name)
+    rows = []
+    for k, trial in enumerate(trials):
+        arrays = m.arrays(trial.decisions[method], trial.labels)
+        if len(trial.labels) % together:
+            raise ValueError(f"{len(trial.labels)} examples do not divide into groups of {together}")
+        value = torch.tensor([float(m.statistic(*arrays))], dtype=torch.float64)
+        statistic = m.statistic
+        if together > 1:
+            statistic, arrays = _by_groups(statistic, arrays, together)
+        generator = torch.Generator().manual_seed(seed + k)
+        rows.append(torch.cat([value, bootstrap.resample(statistic, *arrays, draws=draws, generator=generator)]))
+    return torch.stack(rows)
+
+
+def interval(samples: Float[Tensor, "s columns"], *, level: float = 0.95) -> Interval:
+    """Mean over the splits, and percentiles of all draws, of a table from `resampled` or computed from such."""
+    return bootstrap.pool(samples[:, 0].tolist(), list(samples[:, 1:]), level=level)
+
+
+def _by_groups(
+    statistic: Callable[..., float], arrays: tuple[Tensor, ...], size: int
+) -> tuple[Callable[..., Any], list[Tensor]]:
+    """The same statistic of arrays with a row a group. A mean over the examples is one over the means of the groups."""
+    if statistic in bootstrap.PER_EXAMPLE:
+        each = bootstrap.PER_EXAMPLE[statistic](*arrays).double()
+        return torch.mean, [each.unflatten(0, (-1, size)).mean(1)]
+    groups = [array.unflatten(0, (-1, size)) for array in arrays]
+    return lambda *rows: statistic(*(row.flatten(0, 1) for row in rows)), groups
 
 
 class Repeated(NamedTuple):
