@@ -19,7 +19,7 @@ def test_costs_are_those_of_the_architectures(name):
 @pytest.mark.parametrize("name", benchmarks.names())
 def test_every_network_has_spoken_about_the_same_held_out_rows(repository, name):
     bench = benchmarks.load(name)
-    said = bench.said(bench.networks, root=repository / "data/store")
+    said = bench.said(list(bench.networks), root=repository / "data/store")
     assert set(said) == set(bench.networks)
     for each in said.values():
         assert each.logits.shape == (len(each), bench.classes)
@@ -115,3 +115,12 @@ def test_a_benchmark_without_trainings_says_what_makes_them(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no data/training/toy\.json; `python data/build_benchmarks"):
         benchmarks.judged(several("a"), ["a"])
+
+
+def test_of_several_trainings_the_one_that_stands_for_all_is_the_best_on_validation(repository):
+    log = json.loads((repository / "data/training/caltech101.json").read_text())
+    networks = benchmarks.load("caltech101").networks.values()
+    draws = [n for n in networks if n.architecture == "mobilenetv1_075" and n.training]
+    best = max(draws, key=lambda n: log[n.name]["epochs"][-1]["accuracy"])
+    assert len(draws) == 5
+    assert [n.name for n in draws if not n.role] == [best.name]

@@ -57,7 +57,7 @@ def benchmarks_page(benches: Iterable[Benchmark]) -> str:
     """Every benchmark: its networks, how they came to be, what an image costs, and their accuracy on the held-out rows."""
     parts = []
     for bench in benches:
-        said = bench.said(bench.networks)
+        said = bench.said(list(bench.networks))
         rows = []
         for network in sorted(bench.networks.values(), key=lambda n: -n.macs):
             each = said[network.name]
