@@ -92,6 +92,7 @@ def logs(tmp_path, monkeypatch):
     """A checkout in which a, b, c were trained; d has no epochs, e was not judged."""
     accuracy = {"a": [0.9, 0.5], "b": [0.1, 0.8], "c": [0.2, 0.8], "e": [None, None]}
     body = {name: {"epochs": [{"accuracy": x} for x in values]} for name, values in accuracy.items()} | {"d": {}}
+    body["soup"] = {"members": ["b", "a"], "accuracy": 0.9}
     (tmp_path / "data/training").mkdir(parents=True)
     (tmp_path / "data/training/toy.json").write_text(json.dumps(body))
     (tmp_path / "pyproject.toml").touch()
@@ -108,6 +109,13 @@ def test_trainings_are_ordered_by_their_last_epoch_and_ties_by_the_file():
 def test_a_training_that_was_not_judged_is_named(name):
     with pytest.raises(ValueError, match=f"has no validation accuracy of {name}; it has that of a, b, c$"):
         benchmarks.judged(several("a"), ["a", name])
+
+
+@pytest.mark.usefixtures("logs")
+def test_a_soup_names_its_ingredients_in_the_order_in_which_they_joined():
+    assert benchmarks.ingredients(several("a"), "soup") == ["b", "a"]
+    with pytest.raises(ValueError, match="unknown soup 'a'; choose from soup"):
+        benchmarks.ingredients(several("a"), "a")
 
 
 def test_a_benchmark_without_trainings_says_what_makes_them(tmp_path, monkeypatch):
