@@ -38,7 +38,10 @@ def heldout(images: ImageSet, rows: Any) -> ImageSet:
 
 def cifar10() -> Sets:
     """The published networks saw all training images; ours see them too. The test set is held out."""
-    return data.load("cifar10", "train"), [data.load("cifar10", "test"), *(images for images, _ in corrupted())]
+    return data.load("cifar10", "train"), [
+        data.load("cifar10", "test"),
+        *(replace(images, extras=columns) for images, columns in corrupted()),
+    ]
 
 
 def cifar100() -> Sets:
@@ -187,6 +190,7 @@ def ask(network: Network, model: torch.nn.Module, preparation: Preprocessing, im
     name = network.name
     options = {"features": None, "logits": "float32" if model.num_classes <= 10 else "float16"}
     key = store.key_of(name, model, images, preprocessing=preparation)
+    options["columns"] = {name: images.extras[name] for name in ("severity",) if name in images.extras}
     given = {"preprocessing": preparation, "index": images.index, "root": root, "command": "data/build_benchmarks.py"}
     store.fill(key, model, images.images, images.labels, **given, **options)
 
