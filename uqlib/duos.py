@@ -68,7 +68,8 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
     Raises:
         ValueError: if the weights would be infinite because together the networks put every label first, or both zero
             because neither knows the labels; if one network alone is no better than guessing, as when its rows or its
-            classes stand in another order; if its logits are the same in every row or for every class; if shapes differ, logits are not finite or are probabilities, or a label is outside [0, c).
+            classes stand in another order; if its logits are the same in every row or for every class; if shapes
+            differ, logits are not finite or are probabilities, or a label is outside [0, c).
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
@@ -274,9 +275,9 @@ def _check_pair(large: Table, small: Table) -> list[Float[Tensor, "n c"]]:
 
 def _refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
     """A network that says the same of every example, or nothing of any, has no weight that means anything."""
-    if bool((logits == logits[:, :1]).all()):
+    if bool((logits.amax(-1) == logits.amin(-1)).all()):
         raise ValueError(f"{name} is constant: every row has the same logit for all classes, so it has no say")
-    if len(logits) > 1 and bool((logits == logits[:1]).all()):
+    if len(logits) > 1 and bool((logits.amax(0) == logits.amin(0)).all()):
         raise ValueError(f"{name} is constant: its logits are the same in every row. Was one image repeated?")
 
 
