@@ -92,15 +92,31 @@ def judged(bench: Benchmark, networks: Sequence[str]) -> dict[str, float]:
         FileNotFoundError: if nothing of the benchmark was trained.
         ValueError: if one of the networks was not, or was trained without such rows.
     """
+    last = {name: log["epochs"][-1]["accuracy"] for name, log in _logs(bench).items() if log.get("epochs")}
+    last = {name: accuracy for name, accuracy in last.items() if accuracy is not None}
+    if lost := [name for name in networks if name not in last]:
+        place = TRAINING.format(bench.name)
+        raise ValueError(f"{place} has no validation accuracy of {', '.join(lost)}; it has that of {', '.join(last)}")
+    return {name: last[name] for name in sorted(networks, key=lambda name: -last[name])}
+
+
+def ingredients(bench: Benchmark, soup: str) -> list[str]:
+    """The trainings that a soup averages; a greedy one may hold a single training.
+
+    Raises:
+        FileNotFoundError: if nothing of the benchmark was trained.
+        ValueError: if the network is no soup, or was not made yet.
+    """
+    poured = {name: log["members"] for name, log in _logs(bench).items() if "members" in log}
+    return poured[check_choice(soup, poured, "soup")]
+
+
+def _logs(bench: Benchmark) -> dict[str, Any]:
+    """What each training of the benchmark did, by network."""
     place = TRAINING.format(bench.name)
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place}; `python data/build_benchmarks.py --benchmarks {bench.name}` writes it")
-    logs = json.loads(path.read_text())
-    last = {name: log["epochs"][-1]["accuracy"] for name, log in logs.items() if log.get("epochs")}
-    last = {name: accuracy for name, accuracy in last.items() if accuracy is not None}
-    if lost := [name for name in networks if name not in last]:
-        raise ValueError(f"{place} has no validation accuracy of {', '.join(lost)}; it has that of {', '.join(last)}")
-    return {name: last[name] for name in sorted(networks, key=lambda name: -last[name])}
+    return json.loads(path.read_text())
 
 
 def names(scale: str = "cpu") -> list[str]:
