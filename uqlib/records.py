@@ -1,7 +1,7 @@
 """Records: the numbers that a run found, one tidy row each, with all that is needed to trust or repeat them.
 
-A record is one JSON file a run. `results` repeats bit for bit on the same machine with the same parameters;
-`provenance` (when, where, how long) does not.
+A record is one JSON file a run. `results` repeats bit for bit on the same machine with the same parameters, unless it is
+seconds that were measured; `provenance` (when, where, how long) does not.
 """
 
 import json
