@@ -17,14 +17,15 @@ def _in_the_checkout(repository, monkeypatch):
 
 def test_run_sets_parameters_and_writes_the_record(tmp_path, capsys):
     out = tmp_path / "copy.ipynb"
-    code = cli.main(["run", NOTEBOOK, "--scale", "smoke", "-p", "sidekicks", "['cifar_resnet32']", "-p", "seed", "7",
+    code = cli.main(["run", NOTEBOOK, "--scale", "smoke", "-p", "small", "cifar_resnet32", "-p", "seed", "7",
                      "-o", str(out)])  # fmt: skip
     assert code == 0, capsys.readouterr().err
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["scale"] == "smoke"
     assert record["parameters"]["seed"] == 7
     settings = {result["setting"] for result in record["results"]}
-    assert all("cifar_resnet32" in setting for setting in settings)
+    assert settings
+    assert all("ResNet-32" in setting for setting in settings)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,10 @@ def test_a_mistake_is_one_line_and_exit_code_two(options, message, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_network_that_nobody_has_run_is_named(tmp_path, capsys):
+def test_a_network_that_the_benchmark_lacks_is_named(tmp_path, capsys):
     code = cli.main(["run", NOTEBOOK, "-p", "large", "resnet18", "-o", str(tmp_path / "copy.ipynb")])
     assert code == 1
-    assert "To run the network: uqlib store fill resnet18 cifar10 test" in capsys.readouterr().err
+    assert "unknown network of cifar10 'resnet18'; choose from cifar_resnet56" in capsys.readouterr().err
 
 
 def test_parameters_are_listed(capsys):
