@@ -60,7 +60,7 @@ class Benchmark:
 
     @property
     def single(self) -> list[Network]:
-        """Networks that stand for themselves, cheapest first: no further trials of one architecture, no soups."""
+        """Networks that stand for themselves, cheapest first; further trials of one architecture and soups are left out."""
         return sorted((n for n in self.networks.values() if not n.role), key=lambda n: n.macs)
 
     @property
