@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from build_store import corrupted
 
-from uqlib import benchmarks, data, heads, models, soups, store, training
+from uqlib import benchmarks, data, heads, metrics, models, soups, store, training
 from uqlib.benchmarks import Benchmark, Network
 from uqlib.data import ImageSet
 from uqlib.files import cache_folder, write_text
@@ -147,15 +147,11 @@ def soup(
     bench: Benchmark, network: Network, images: ImageSet, device: str
 ) -> tuple[torch.nn.Module, Preprocessing, dict[str, Any]]:
     """The average of all trainings of this architecture, or of those that the judging part asks for, one after the other."""
-    trials = [
-        n
-        for n in bench.networks.values()
-        if n.architecture == network.architecture and n.made == "tuned" and n.training
-    ]
+    trials = [bench.networks[name] for name in bench.repeated[network.architecture]]
     trained = [made(bench, trial, images, device) for trial in trials]
     model, preparation, _ = trained[0]
-    states = [each.state_dict() for each, _, _ in trained]
-    states = [{name: tensor.clone() for name, tensor in state.items()} for state in states]
+    # copies, since the model of the first is filled anew with every soup that is tried
+    states = [{name: tensor.clone() for name, tensor in each.state_dict().items()} for each, _, _ in trained]
     scores = [log["epochs"][-1]["accuracy"] for _, _, log in trained]
     judge, learn = split(len(images), JUDGE, seed=1, labels=images.labels)
     judged = images.select(judge)
@@ -172,25 +168,22 @@ def soup(
 
     def accuracy(state: dict) -> float:
         logits = training.predict(pour(state), judged.images, preprocessing=preparation)
-        return (logits.argmax(-1).cpu() == torch.from_numpy(judged.labels)).double().mean().item()
+        return metrics.accuracy(logits.argmax(-1).cpu(), judged.labels)
 
     if network.name.endswith("greedy"):
         found = soups.greedy_soup(states, scores, accuracy)
-        return (
-            pour(found.state),
-            preparation,
-            {"members": [trials[k].name for k in found.members], "accuracy": found.score},
-        )
-    state = soups.uniform_soup(states)
-    return pour(state), preparation, {"members": [t.name for t in trials], "accuracy": accuracy(state)}
+        members = [trials[k].name for k in found.members]
+        return pour(found.state), preparation, {"members": members, "accuracy": found.score}
+    state, members = soups.uniform_soup(states), [trial.name for trial in trials]
+    return pour(state), preparation, {"members": members, "accuracy": accuracy(state)}
 
 
 def ask(network: Network, model: torch.nn.Module, preparation: Preprocessing, images: ImageSet, root: str) -> None:
     """Store the logits of a network, in half precision where there are many classes."""
-    name = network.name
     options = {"features": None, "logits": "float32" if model.num_classes <= 10 else "float16"}
-    key = store.key_of(name, model, images, preprocessing=preparation)
-    options["columns"] = {name: images.extras[name] for name in ("severity",) if name in images.extras}
+    if "severity" in images.extras:
+        options["columns"] = {"severity": images.extras["severity"]}
+    key = store.key_of(network.name, model, images, preprocessing=preparation)
     given = {"preprocessing": preparation, "index": images.index, "root": root, "command": "data/build_benchmarks.py"}
     store.fill(key, model, images.images, images.labels, **given, **options)
 

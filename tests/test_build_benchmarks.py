@@ -34,7 +34,7 @@ def script(repository, monkeypatch, tmp_path):
         Network("a-draw2", "tuned", training=OPTIONS | {"seed": 2}, role="trial", **small),
         Network("a-uniform", "tuned", role="soup", **small),
         Network("a-greedy", "tuned", role="soup", **small),
-        Network("cifar_resnet8_w8", "trained", 16, 1, training=OPTIONS),
+        Network("cifar_resnet8", "trained", 16, 1, training=OPTIONS),
     ]
     bench = Benchmark("toy", "Toy", "digits", "heldout", 50, {n.name: n for n in networks})
     monkeypatch.setattr(benchmarks, "load", lambda name: bench)
@@ -53,7 +53,7 @@ def script(repository, monkeypatch, tmp_path):
 
 def test_networks_are_made_once_and_asked(script, tmp_path, monkeypatch, capsys):
     script.main()
-    names = ["a-head", "a-draw1", "a-draw2", "a-uniform", "a-greedy", "cifar_resnet8_w8"]
+    names = ["a-head", "a-draw1", "a-draw2", "a-uniform", "a-greedy", "cifar_resnet8"]
     said = store.load_many(names, "digits", "heldout", root="store")
     logits = {name: each.logits for name, each in said.items()}
     assert all(each.shape == (100, 10) for each in logits.values())

@@ -102,7 +102,7 @@ def fit_dynamic_duo(
         small_features: (n, d2) of the sidekick.
         labels: (n,), classes in [0, c).
         features: "concat" (both temperatures see the features of both networks) or "own" (each those of its network).
-        l2: strength of the penalty, 0 or larger; a large one leaves two numbers, as in `duos.fit_duo`.
+        l2: strength of the penalty, 0 or larger; with many iterations a large one leaves the two numbers of `duos.fit_duo`.
         iterations: of L-BFGS, at most; the line search may take a quarter more evaluations than that.
         standardise: bring each feature to mean 0 and standard deviation 1 over these examples first. Then the penalty
             treats all alike, and few iterations go further; the released code takes them as they are.

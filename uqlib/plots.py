@@ -157,9 +157,7 @@ def balance_axis(ax: Axes, ticks: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1)) -
     """A logarithmic axis of FLOPs balance: the cheapest sidekicks cost a hundredth, the dearest as much as the large."""
     ax.set_xscale("log")
     ax.set(xlabel="FLOPs balance", xlim=(0.7 * ticks[0], 1.4 * ticks[-1]))
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    _plain_ticks(ax.xaxis, FixedLocator(ticks))
     return ax
 
 
@@ -173,10 +171,7 @@ def log_ticks(axis: Axis) -> Axis:
         locator: Locator = MaxNLocator(4)
     else:
         locator = LogLocator(subs=(1, 3) if high / low >= 10 else (1, 2, 5))
-    axis.set_major_locator(locator)
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
-    return axis
+    return _plain_ticks(axis, locator)
 
 
 def radar(
@@ -240,6 +235,13 @@ def base_line(ax: Axes, value: float, *, label: str, percent: bool = True) -> Ax
     else:
         ax.axhline(level, label=label, **style)
     return ax
+
+
+def _plain_ticks(axis: Axis, locator: Locator) -> Axis:
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    return axis
 
 
 def _numpy(array: Array) -> np.ndarray:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from uqlib import metrics
 from uqlib.arrays import as_tensor, check_choice, check_labels
 from uqlib.files import digest, replacing
 from uqlib.models import Preprocessing, features_and_logits, preprocess
@@ -99,9 +100,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 def cosine(step: int, steps: int, warmup: float) -> float:
     """Factor of the learning rate: linear from a tenth to 1 over the first share `warmup` of the steps, then half a cosine to 0."""
     rise = warmup * steps
-    if step < rise:
-        return 0.1 + 0.9 * step / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    return min(
+        constant(step, steps, warmup), 0.5 * (1 + math.cos(math.pi * max(0, step - rise) / max(1, steps - rise)))
+    )
 
 
 def constant(step: int, steps: int, warmup: float) -> float:
@@ -185,6 +186,10 @@ def train(
     check_labels(labels, model.num_classes, rows=len(images))
 
     rank, processes = _processes(model)
+    if batch % processes:
+        raise ValueError(
+            f"batch must be a multiple of the {processes} processes, so that all get the same share; it is {batch}"
+        )
     where = next(model.parameters()).device
     trained = make([p for p in model.parameters() if p.requires_grad], lr, weight_decay)
     scaler = torch.amp.GradScaler(where.type, enabled=precision == "fp16")  # half floats need it, bfloat16 does not
@@ -232,7 +237,7 @@ def _judge(model: nn.Module, preprocessing: Preprocessing, validation: tuple[Any
         return math.nan, math.nan
     logits = predict(model, validation[0], preprocessing=preprocessing)
     labels = as_tensor(validation[1]).long().to(logits.device)
-    return (logits.argmax(-1) == labels).double().mean().item(), F.cross_entropy(logits, labels).item()
+    return metrics.accuracy(logits.argmax(-1), labels), metrics.nll(logits, labels)
 
 
 def _processes(model: nn.Module) -> tuple[int, int]:
@@ -295,10 +300,3 @@ class _State:
         saved = {name: part.state_dict() for name, part in self.parts.items()}
         with replacing(self.path) as stream:
             torch.save(saved | {"settings": self.settings, "history": json.dumps(self.history)}, stream)
-
-
-def trainable(model: nn.Module, names: Sequence[str] | None = None) -> nn.Module:
-    """Freeze all parameters but those whose names begin with one of these; None frees them all."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(names is None or any(name.startswith(start) for start in names))
-    return model
