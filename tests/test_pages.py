@@ -32,7 +32,8 @@ def test_the_largest_scale_with_evidence_counts():
 
 def test_ledger_page_gives_the_evidence():
     page = pages.ledger_page(LEDGER, [RESULT])
-    assert "| it falls | ✔ confirmed | cpu | digits: -2 [-3, -1] (2 seeds, n = 90)" in page
+    assert "| it falls | ✔ confirmed | cpu | `< 0` certain in 1, likely in 1 of 1 |" in page
+    assert "Evidence: c, cpu\n:class: dropdown\n\n- digits: -2 [-3, -1] (2 seeds, n = 90)" in page
     assert "– not testable here: no data." in page
     assert "no claim in checkable form" not in page  # each row has claims, or the reason why not
     assert "\\|x\\| is small" in page  # a bar would break the table

@@ -41,8 +41,9 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
         if row.not_testable:
             parts.append(f"{MARKS['not testable here']}: {row.not_testable}.\n")
         if row.claims:
-            evidence = [[v.claim.text, MARKS[v.verdict], v.scale, _evidence(v)] for v in verdicts(row, results)]
-            parts.append(table(["claim", "verdict", "scale", "evidence"], evidence))
+            judged = verdicts(row, results)
+            parts.append(table(["claim", "verdict", "scale", "holds"], [_counted(v) for v in judged]))
+            parts += [_evidence(v) for v in judged if v.results]
         elif not row.not_testable:
             parts.append(f"{MARKS['open']}: no claim in checkable form yet.\n")
     return "\n".join(parts)
@@ -101,16 +102,18 @@ def _by_claim(row: Row, results: Sequence[Result]) -> list[list[Verdict]]:
     return [[v for v in judged if v.claim is claim] for claim in row.claims]
 
 
-def _evidence(verdict: Verdict) -> str:
-    if not verdict.results:
-        return ""
-    lines = [f"{r.setting}: {_interval(r)}" for r in verdict.results[:6]]
-    if len(verdict.results) > 6:
-        lines.append(f"and {len(verdict.results) - 6} more")
-    lines.append(
+def _counted(verdict: Verdict) -> list[str]:
+    """What a claim says, and in how many settings it holds."""
+    counts = (
         f"`{verdict.claim.holds}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}"
     )
-    return "<br>".join(lines)
+    return [verdict.claim.text, MARKS[verdict.verdict], verdict.scale, counts if verdict.results else ""]
+
+
+def _evidence(verdict: Verdict) -> str:
+    """Every setting of a claim, folded away: on a phone a table of them would be a yard long."""
+    lines = "\n".join(f"- {result.setting}: {_interval(result)}" for result in verdict.results)
+    return f":::{{admonition}} Evidence: {verdict.claim.id}, {verdict.scale}\n:class: dropdown\n\n{lines}\n:::\n"
 
 
 def _interval(result: Result) -> str:
