@@ -96,7 +96,7 @@ def check_mask(mask: Any, name: str = "correct", rows: int | None = None) -> Boo
             row = int(odd.nonzero()[0])
             raise ValueError(
                 f"{name} must be true or false; row {row} is {mask[row].item()}. "
-                "Pass `preds == labels`, not the predictions."
+                "Pass `preds == labels`, or another comparison, not class indices."
             )
         mask = mask != 0
     return mask

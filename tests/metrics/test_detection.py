@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from uqlib.metrics.detection import (
@@ -19,6 +20,7 @@ from uqlib.metrics.detection import (
     correctness_auroc,
     fpr_at_tpr,
     operating_point,
+    r_precision,
     roc_curve,
 )
 from uqlib.metrics.ranking import merge, rank
@@ -29,13 +31,20 @@ METRICS = {
     "correctness_auroc": correctness_auroc,
     "correctness_aupr": correctness_aupr,
     "correctness_aupr_wrong": partial(correctness_aupr, positive="wrong"),
+    "r_precision": r_precision,
     "fpr_at_tpr": fpr_at_tpr,
     "fpr_at_half": partial(fpr_at_tpr, tpr=0.5),
 }
 ANY = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-ROWS = st.lists(st.tuples(st.integers(0, 12).map(float), st.booleans()), min_size=2, max_size=60).filter(
-    lambda rows: 0 < sum(positive for _, positive in rows) < len(rows)
-)
+
+
+def rows_of(most, scores):
+    """Lists of (score, positive) with both outcomes."""
+    rows = st.lists(st.tuples(st.integers(0, scores).map(float), st.booleans()), min_size=2, max_size=most)
+    return rows.filter(lambda rows: 0 < sum(positive for _, positive in rows) < len(rows))
+
+
+ROWS = rows_of(60, scores=12)
 
 
 def columns(rows):
@@ -74,6 +83,23 @@ def test_aupr_is_the_average_precision_of_sklearn(rows):
 def test_aupr_of_a_constant_score_is_the_share_of_the_positives():
     assert aupr([1.0, 1, 1, 1], [1, 0, 0, 0]) == 0.25
     assert correctness_aupr([1.0, 1, 1, 1], [1, 0, 0, 0], positive="wrong") == 0.75
+
+
+@given(rows_of(6, scores=3))
+def test_r_precision_averages_over_every_order_of_the_ties(rows):
+    r = sum(positive for _, positive in rows)
+    orders = [each for each in permutations(rows) if all(a[0] >= b[0] for a, b in pairwise(each))]
+    found = [sum(positive for _, positive in each[:r]) for each in orders]
+    assert r_precision(*columns(rows)) == pytest.approx(sum(found) / len(found) / r, abs=1e-15)
+
+
+def test_r_precision_is_the_precision_of_sklearn_where_nothing_ties():
+    generator = np.random.default_rng(0)
+    positive = generator.random(5_000) < 0.1
+    score = generator.normal(size=5_000) + positive
+    called = score >= np.sort(score)[-positive.sum()]
+    assert r_precision(score, positive) == precision_score(positive, called) == recall_score(positive, called)
+    assert r_precision(np.ones(5_000), positive) == positive.mean()
 
 
 @given(ROWS)

@@ -40,6 +40,7 @@ from uqlib.metrics.detection import (
     correctness_auroc,
     fpr_at_tpr,
     operating_point,
+    r_precision,
     roc_curve,
 )
 from uqlib.metrics.published import PUBLISHED
@@ -91,6 +92,7 @@ __all__ = [
     "operating_point",
     "paired_difference",
     "pool",
+    "r_precision",
     "rank",
     "reliability_curve",
     "resample",

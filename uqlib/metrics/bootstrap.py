@@ -31,6 +31,7 @@ BY_COUNTS = {
     detection.aupr: (detection.aupr_from_counts, False),
     detection.correctness_auroc: (detection.auroc_from_counts, True),
     detection.correctness_aupr: (detection.correctness_aupr_from_counts, False),
+    detection.r_precision: (detection.r_precision_from_counts, True),
     detection.fpr_at_tpr: (detection.fpr_at_tpr_from_counts, True),
 }
 

@@ -1,4 +1,4 @@
-"""Telling two groups apart by one score: AUROC, AUPR, and the false positive rate at a recall.
+"""Telling two groups apart by one score: AUROC, AUPR, R-precision, and the false positive rate at a recall.
 
 Every function takes `score` (higher = more likely positive) and `positive`, or one Ranking of them. Which group is
 positive is what the argument says and nothing else: for out-of-distribution detection pass an uncertainty and the mask
@@ -117,6 +117,26 @@ def correctness_aupr(
     return correctness_aupr_from_counts(ranking.count, ranking.positives, positive=positive).item()
 
 
+def r_precision(score: Column | Ranking, positive: Column | None = None) -> float:
+    """Share of positives among the r highest scores, where r is how many there are; higher is better, 1 is perfect.
+
+    By chance it is the share of the positives among all. It is the recall at r as well. A tie across the cut counts by
+    its own share of positives, the expectation over a random order of the tie.
+
+    Args:
+        score: (n,) any real score, higher = more likely positive; or a Ranking of score by positive.
+        positive: (n,) true or false; left out beside a Ranking.
+
+    Raises:
+        ValueError: if a score is not finite, the lengths differ, or one class is missing.
+
+    Source:
+        Manning, Raghavan & Schütze 2008, Introduction to Information Retrieval, section 8.4.
+    """
+    ranking = _both(ranked(score, positive), "r_precision")
+    return r_precision_from_counts(ranking.count, ranking.positives).item()
+
+
 def fpr_at_tpr(score: Column | Ranking, positive: Column | None = None, *, tpr: float = 0.95) -> float:
     """The smallest false positive rate of a threshold that finds at least `tpr` of the positives, lower is better.
 
@@ -178,6 +198,14 @@ def correctness_aupr_from_counts(count: Counts, positives: Counts, *, positive: 
     if check_choice(positive, SIDES, "positive") == "correct":
         return aupr_from_counts(count, positives)
     return aupr_from_counts(count.flip(-1), (count - positives).flip(-1))
+
+
+def r_precision_from_counts(count: Counts, positives: Counts) -> Values:
+    """Whole ties above the cut, and of the one across it the share that fits; every term but that one is an integer."""
+    total = positives.sum(-1, keepdim=True)
+    taken = (total - (count.cumsum(-1) - count)).clamp(min=0).minimum(count)
+    found = (positives * taken / count.clamp(min=1).double()).sum(-1)
+    return torch.where(total[..., 0] < count.sum(-1), found / total[..., 0], torch.nan)
 
 
 def fpr_at_tpr_from_counts(count: Counts, positives: Counts, *, tpr: float = 0.95) -> Values:
