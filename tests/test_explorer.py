@@ -1,4 +1,4 @@
-"""The interactive figure: its numbers against uqlib's own, its fragment, and how it behaves in a browser."""
+"""The interactive figures: their numbers against uqlib's own, their fragments, and how they behave in a browser."""
 
 import base64
 import json
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from uqlib import metrics
+from uqlib import difficulty, losses, metrics
 from uqlib.duos import VARIANTS, DuoFit, decide, fit_duo
-from uqlib.explorer import duo_explorer
+from uqlib.explorer import difficulty_explorer, duo_explorer
 from uqlib.metrics import detection, selective
 from uqlib.splits import split
 
@@ -54,34 +54,39 @@ def unpacked(payload):
 
 
 @pytest.fixture(scope="module")
-def script(repository):
-    return repository / "book/_static/duo_explorer.js"
+def static(repository):
+    return repository / "book/_static"
 
 
 @pytest.fixture(scope="module")
-def measured(script, request):
-    """What the script computes at each pair of weights: by node, or by a browser where there is no node."""
-    ask = "(payload, all) => { const { decode, measure } = module.exports, duo = decode(payload); return all.map((w) => measure(duo, ...w)); }"
+def asked(static, request):
+    """What a function of a script's exports and of the given values returns: by node, or by a browser where there is none."""
 
-    def by_node(payload, weights):
-        code = f"module.exports = require({json.dumps(str(script))}); const show = (_, v) => ArrayBuffer.isView(v) ? [...v] : v; "
-        code += "const [p, w] = JSON.parse(require('fs').readFileSync(0)); "
-        code += f"console.log(JSON.stringify(({ask})(p, w), show))"
-        text = json.dumps([payload, weights])
+    def by_node(script, ask, *given):
+        code = f"module.exports = require({json.dumps(str(static / script))}); const show = (_, v) => ArrayBuffer.isView(v) ? [...v] : v; "
+        code += f"console.log(JSON.stringify(({ask})(...JSON.parse(require('fs').readFileSync(0))), show))"
+        text = json.dumps(given)
         return json.loads(
             subprocess.run([NODE, "-e", code], input=text, capture_output=True, text=True, check=True).stdout
         )
 
-    def by_browser(payload, weights):
+    def by_browser(script, ask, *given):
         page = request.getfixturevalue("browser").new_page()
         page.add_script_tag(content="var module = {};")
-        page.add_script_tag(content=script.read_text())
+        page.add_script_tag(content=(static / script).read_text())
         plain = "(v) => JSON.parse(JSON.stringify(v, (_, x) => (ArrayBuffer.isView(x) ? [...x] : x)))"
-        return page.evaluate(f"([payload, all]) => ({plain})(({ask})(payload, all))", [payload, weights])
+        return page.evaluate(f"(given) => ({plain})(({ask})(...given))", list(given))
 
     if not (NODE or BROWSER):
         pytest.skip("neither node nor Chromium on this machine")
     return by_node if NODE else by_browser
+
+
+@pytest.fixture(scope="module")
+def measured(asked):
+    """What the script of the duo computes at each pair of weights."""
+    ask = "(payload, all) => { const { decode, measure } = module.exports, duo = decode(payload); return all.map((w) => measure(duo, ...w)); }"
+    return partial(asked, "duo_explorer.js", ask)
 
 
 def of_uqlib(large, small, labels, weights):
@@ -213,20 +218,163 @@ def test_what_cannot_be_shown_is_refused(case, change, message):
         duo_explorer(**given)
 
 
+# The figure of difficulty weights
+
+RMD = {"classes": 10, "name": "RMD by MobileNetV2", "seed": 0}
+SETTINGS = [(0.7, 0.3, "minmax"), (0.7, 0.3, "raw"), (0.7, 0.5, "zscore"), (0.05, 0.5, "clipped"), (20, 0.02, "raw")]
+
+
+def skewed(n=6000, seed=0):
+    """Like the RMD of training images: mean 0, most below, and a long tail of hard ones."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.gamma(2.0, 45.0, n) + np.where(generator.random(n) < 0.02, generator.gamma(2.0, 70.0, n), 0)
+    return drawn - drawn.mean()
+
+
+def rounded(values):
+    """The difficulties that the page stands for, hardest first: all images, in 65535 steps."""
+    low, span = values.min(), np.ptp(values)
+    return np.sort(low + ((values - low) / span * 65535).round() * (span / 65535))[::-1]
+
+
+def of_difficulty(values, temperature, alpha, normaliser, classes=10):
+    """The same numbers, by uqlib."""
+    weights = np.asarray(difficulty.weights(values, temperature=temperature, normaliser=normaliser))
+    best = losses.optimal_confidence(alpha * weights, classes)
+    mean = np.average(weights)
+    return {
+        "mean": mean,
+        "strength": alpha * mean,
+        "heavy": (weights > 0.5).mean(),
+        "confidence": best.mean(),
+        "hardest": best[values.argmax()],
+        "easiest": best[values.argmin()],
+        "constant": losses.optimal_confidence(alpha * mean, classes),
+    }
+
+
+@pytest.fixture(scope="module")
+def weighed(asked):
+    """What the script of difficulty computes at each setting, and the weight and confidence of each held image."""
+    ask = """(payload, all) => {
+      const { decode, measure } = module.exports, data = decode(payload);
+      return all.map((setting) => {
+        const state = measure(data, ...setting);
+        return { ...state, weights: data.difficulty.map(state.weight), best: data.difficulty.map(state.best) };
+      });
+    }"""
+    return partial(asked, "difficulty_explorer.js", ask)
+
+
+@pytest.mark.parametrize("shift", [0, -900])  # raw distances far below 0: the constant c puts all weights to 0
+def test_every_number_of_all_images_is_that_of_uqlib(weighed, shift):
+    given = skewed() + shift
+    found = weighed(payload_of(difficulty_explorer(given, **RMD, rows=len(given))), SETTINGS)
+    for setting, state in zip(SETTINGS, found, strict=True):
+        values = rounded(given)
+        for name, value in of_difficulty(values, *setting).items():
+            # rounding of what is divided by T, up to 1e3 / 0.05 of 16 digits
+            assert state[name] == pytest.approx(value, rel=1e-9, abs=1e-12), (name, setting)
+        temperature, alpha, normaliser = setting
+        weights = difficulty.weights(values, temperature=temperature, normaliser=normaliser)
+        assert state["weights"] == pytest.approx(weights, rel=1e-9, abs=1e-300)
+        assert state["best"] == pytest.approx(losses.optimal_confidence(alpha * weights, 10), rel=1e-9)
+
+
+def test_the_page_knows_the_normalisers_of_uqlib(asked):
+    known = asked("difficulty_explorer.js", "() => module.exports.NORMALISERS")
+    assert set(known) <= set(difficulty.NORMALISERS)
+
+
+def test_what_is_held_speaks_for_all(weighed):
+    given = skewed(50_000)
+    fragment = difficulty_explorer(given, **RMD)
+    found = weighed(payload_of(fragment), SETTINGS)
+    for setting, state in zip(SETTINGS, found, strict=True):
+        expected = of_difficulty(given, *setting)
+        # the hardest of all are there, so the maximum is exact up to rounding; the rest is a mean over 1500 groups
+        assert state["mean"] == pytest.approx(expected["mean"], rel=0.01), setting
+        assert state["confidence"] == pytest.approx(expected["confidence"], abs=1e-4), setting
+        assert state["heavy"] == pytest.approx(expected["heavy"], abs=2 / 1500), setting
+        assert state["hardest"] == pytest.approx(expected["hardest"], abs=1e-9), setting
+    assert len(fragment) < 7000
+
+
+def test_the_copies_are_all_images(asked):
+    for n, rows in ((50_000, 2000), (6000, 7), (5000, 4999), (100, 2000), (10, 1)):
+        payload = payload_of(difficulty_explorer(skewed(n), **RMD, rows=rows))
+        copies = asked("difficulty_explorer.js", "(payload) => module.exports.decode(payload).copies", payload)
+        assert sum(copies) == payload["images"] == n
+        assert len(copies) == min(n, rows)
+        assert copies[: payload["alone"]] == [1] * payload["alone"]
+        assert max(copies[payload["alone"] :], default=0) - min(copies[payload["alone"] :], default=0) <= 1
+
+
+def test_the_optimal_confidence_is_the_minimum_of_the_loss(asked):
+    ask = "(strengths, classes) => strengths.map((each) => module.exports.optimal(each, classes))"
+    p = torch.linspace(0, 1, 1_000_003, dtype=torch.float64)[1:-1]  # brute force: all of (0, 1)
+    for classes in (2, 10, 1000):
+        strengths = [0.07, 0.15, 0.3, 0.5, 4.0]
+        found = asked("difficulty_explorer.js", ask, strengths, classes)
+        for strength, best in zip(strengths, found, strict=True):
+            entropy = -p * p.log() - (1 - p) * ((1 - p) / (classes - 1)).log()
+            least = p[(-p.log() - strength * entropy).argmin()].item()
+            assert best == pytest.approx(least, abs=3e-5)  # the loss is flat at its minimum
+    # cross entropy alone, and strengths that nearly are: up to the smallest double
+    assert asked("difficulty_explorer.js", ask, [0, 5e-324, 1e-300, 1e-3], 1000) == [1, 1, 1, 1]
+
+
+def test_the_difficulties_of_any_kind_make_one_fragment():
+    given = skewed(50).astype(np.float32)
+    kinds = (given, given.tolist(), torch.from_numpy(given), given.astype(float)[::-1])
+    assert len({difficulty_explorer(kind, **RMD) for kind in kinds}) == 1
+    assert "http" not in difficulty_explorer(given, **RMD)
+
+
+def test_the_draw_follows_the_seed():
+    given = skewed()
+    assert difficulty_explorer(given, **RMD) == difficulty_explorer(given, **RMD)
+    assert difficulty_explorer(given, **RMD) != difficulty_explorer(given, **RMD | {"seed": 1})
+
+
+def test_the_name_of_a_measure_cannot_end_the_script():
+    fragment = difficulty_explorer(skewed(), **RMD | {"name": "</script><b>"})
+    assert fragment.count("</script>") == 1
+    assert "<b>" not in fragment
+    assert payload_of(fragment)["name"] == "</script><b>"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"difficulty": [1.0, float("nan")]}, "difficulty must be finite; row 1 is nan"),
+        ({"difficulty": np.zeros((3, 2))}, r"difficulty must have one axis \(n,\)"),
+        ({"difficulty": np.full(7, 2.5)}, "all but a few of 7 difficulties are 2.5; the figure needs some that differ"),
+        ({"difficulty": np.arange(2000) > 1997}, "all but a few of 2,000 difficulties are 0;"),
+        ({"classes": 1}, "classes must be at least 2; got 1"),
+        ({"rows": 0}, "rows must be at least 1; got 0"),
+    ],
+)
+def test_difficulties_that_cannot_be_shown_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        difficulty_explorer(**{"difficulty": skewed(), **RMD, **change})
+
+
 # In a browser
 
 needs_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
-def sheet(case, script, tmp_path_factory):
-    """A bare page with the figure twice, and the script loaded twice."""
-    figure = duo_explorer(*case, names=NAMES, seed=0)
-    load = f'<script defer src="{script.as_uri()}"></script>'
-    style = f'<link rel="stylesheet" href="{script.with_suffix(".css").as_uri()}">'
+def sheet(case, static, tmp_path_factory):
+    """A bare page with each figure twice, and the scripts loaded twice."""
+    figures = duo_explorer(*case, names=NAMES, seed=0) + difficulty_explorer(skewed(), **RMD)
+    scripts = [static / name for name in ("duo_explorer.js", "difficulty_explorer.js")]
+    load = "".join(f'<script defer src="{script.as_uri()}"></script>' for script in scripts)
+    style = f'<link rel="stylesheet" href="{(static / "explorer.css").as_uri()}">'
     path = tmp_path_factory.mktemp("explorer") / "page.html"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{style}{load}{load}'
-    path.write_text(f"<!doctype html><html><head>{head}</head><body>{figure}{figure}</body></html>")
+    path.write_text(f"<!doctype html><html><head>{head}</head><body>{figures}{figures}</body></html>")
     return path.as_uri()
 
 
@@ -273,7 +421,7 @@ def test_the_table_shows_the_metrics_of_each_preset(opened, case):
         button = figure.get_by_role("button", name=name)
         button.click()
         assert button.get_attribute("aria-pressed") == "true"
-        cells = [float(text) for text in figure.locator("tr.duo-own td").all_inner_texts()]
+        cells = [float(text) for text in figure.locator("tr.ex-own td").all_inner_texts()]
         assert variant in VARIANTS
         said = decide(variant, *parts, fit)
         right = said.preds == case[2][rows]
@@ -303,12 +451,12 @@ def test_both_figures_of_a_page_work_apart(opened):
 @needs_browser
 def test_the_lines_of_the_map_lie_where_the_nll_is_what_they_say(opened, case):
     figure = opened().locator(".duo-explorer").first
-    figure.locator(".duo-level").first.wait_for(state="attached")
+    figure.locator(".ex-level").first.wait_for(state="attached")
     limit = float(figure.locator("input").first.get_attribute("max"))
     rows, _ = split(len(case[2]), 1000, seed=0)
     large, small, labels = (part[rows] for part in case[:3])
     seen = 0
-    for line in figure.locator(".duo-level").all():
+    for line in figure.locator(".ex-level").all():
         level = float(line.get_attribute("data-nll"))
         places = re.findall(r"[ML]([\d.-]+) ([\d.-]+)", line.get_attribute("d"))
         for x, y in [((float(x) - 36) / 194, 1 - (float(y) - 26) / 194) for x, y in places[::4]]:
@@ -322,16 +470,16 @@ def test_the_lines_of_the_map_lie_where_the_nll_is_what_they_say(opened, case):
 @needs_browser
 def test_the_curve_ends_at_the_error_of_all(opened):
     figure = opened().locator(".duo-explorer").first
-    y = float(re.match(r"M[\d.]+ ([\d.]+)", figure.locator("path.duo-line.duo-own").get_attribute("d"))[1])
+    y = float(re.match(r"M[\d.]+ ([\d.]+)", figure.locator("path.ex-line.ex-own").get_attribute("d"))[1])
     top = float(figure.locator("svg[role=img]").nth(1).locator("text[text-anchor=end]").last.text_content())
-    accuracy = float(figure.locator("tr.duo-own td").first.inner_text())
+    accuracy = float(figure.locator("tr.ex-own td").first.inner_text())
     assert top * (1 - (y - 26) / 194) == pytest.approx(100 - accuracy, abs=0.1)  # a tenth of a pixel, and of a percent
 
 
 @needs_browser
 def test_the_keyboard_moves_a_weight_and_everything_follows(opened):
     figure = opened().locator(".duo-explorer").first
-    watched = (".duo-own td", ".duo-line.duo-own", ".duo-reading")
+    watched = (".ex-own td", ".ex-line.ex-own", ".ex-reading")
     look = partial(figure.evaluate, "(f, all) => all.map((s) => f.querySelector(s).outerHTML)", list(watched))
     before, text = weights_of(figure), look()
     figure.locator("input").nth(1).focus()
@@ -365,7 +513,7 @@ def test_the_map_can_be_clicked_and_dragged(opened):
 @needs_browser
 def test_the_sentence_says_what_the_weights_do(opened):
     figure = opened().locator(".duo-explorer").first
-    reading = figure.locator(".duo-reading")
+    reading = figure.locator(".ex-reading")
     figure.get_by_role("button", name="Large alone").click()
     assert "the large network alone, with its own temperature" in reading.inner_text()
     figure.get_by_role("button", name="As trained").click()
@@ -373,7 +521,7 @@ def test_the_sentence_says_what_the_weights_do(opened):
     figure.get_by_role("button", name="Sidekick alone").click()
     assert re.search(r"The sidekick alone gets \d+ fewer of 1,000 right", reading.inner_text())
     figure.get_by_role("button", name="Fitted duo").click()
-    duo, alone = (float(figure.locator(f"tr.duo-{row} td").first.inner_text()) for row in ("own", "reference"))
+    duo, alone = (float(figure.locator(f"tr.ex-{row} td").first.inner_text()) for row in ("own", "reference"))
     assert f"The duo gets {round(10 * (duo - alone))} more of 1,000 right" in reading.inner_text()
     for slider in figure.locator("input").all():
         slider.fill("0")
@@ -386,7 +534,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_a_tap_moves_the_point(o
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     figure = page.locator(".duo-explorer").first
     assert figure.evaluate(
-        "(f) => [...f.querySelectorAll(':not(.duo-levels *)')].every((e) => e.getBoundingClientRect().right <= 391)"
+        "(f) => [...f.querySelectorAll(':not(.ex-levels *)')].every((e) => e.getBoundingClientRect().right <= 391)"
     )
     figure.locator("svg[role=img]").first.tap(position={"x": 200, "y": 200})
     assert figure.locator("button[aria-pressed=true]").count() == 0
@@ -415,3 +563,107 @@ def test_without_javascript_a_sentence_says_what_would_be_there(opened):
     text = page.locator(".duo-explorer").first.inner_text()
     assert "An interactive figure stands here where JavaScript runs" in text
     assert "ResNet-56" in text
+    assert "RMD by MobileNetV2" in page.locator(".difficulty-explorer").first.inner_text()
+
+
+def numbers_of(figure, row="own"):
+    return [
+        float(text.replace("< ", "")) for text in figure.locator(f"tr.ex-{row} td").all_inner_texts() if text != "–"
+    ]
+
+
+@needs_browser
+def test_the_table_shows_the_numbers_of_difficulty(opened):
+    figure = opened().locator(".difficulty-explorer").first
+    for name, normaliser in {"Paper’s setting": "minmax", "Raw distances": "raw"}.items():
+        button = figure.get_by_role("button", name=name)
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        assert figure.locator("select").input_value() == normaliser
+        expected = of_difficulty(skewed(), 0.7, 0.3, normaliser)
+        shown = [expected["mean"], expected["strength"], 100 * expected["heavy"], 100 * expected["confidence"]]
+        # a digit of the table, and what the draw of the easier images may move
+        slacks = (0.001, 0.001, 0.15, 0.02, 0.1)
+        for cell, value, slack in zip(numbers_of(figure), [*shown, 100 * expected["hardest"]], slacks, strict=True):
+            assert cell == pytest.approx(value, abs=slack), name
+        assert numbers_of(figure, "constant")[-1] == pytest.approx(100 * expected["constant"], abs=0.02)
+
+
+@needs_browser
+def test_the_curves_are_those_of_uqlib(opened):
+    figure = opened().locator(".difficulty-explorer").first
+    figure.locator("input").nth(1).fill("0.5")
+    figure.locator("select").select_option("clipped")
+    values = skewed()
+    weights = np.asarray(difficulty.weights(values, temperature=0.7, normaliser="clipped"))
+    best = 100 * losses.optimal_confidence(0.5 * weights, 10)
+    order = values.argsort()
+    for panel, curve in enumerate((weights, best)):
+        root = figure.locator("svg[role=img]").nth(panel)
+        low, high = (float(text) for text in root.locator("g text").all_text_contents()[:: 5 if panel == 0 else 4])
+        places = re.findall(r"[ML]([\d.-]+) ([\d.-]+)", root.locator(".ex-own").get_attribute("d"))
+        x, y = np.array(places, float).T
+        at = values.min() + (x - 36) / 296 * np.ptp(values)
+        drawn = low + (1 - (y - 26) / 180) * (high - low)
+        # a hundredth of a pixel, and the bend between two images
+        assert drawn == pytest.approx(np.interp(at, values[order], curve[order]), abs=0.004 * (high - low))
+
+
+@needs_browser
+def test_the_keyboard_moves_difficulty_and_everything_follows(opened):
+    figure = opened().locator(".difficulty-explorer").first
+    watched = (".ex-own td", "svg + svg .ex-own", ".ex-reading")
+    look = partial(figure.evaluate, "(f, all) => all.map((s) => f.querySelector(s).outerHTML)", list(watched))
+    for slider in (0, 1):
+        before, text = weights_of(figure), look()
+        figure.locator("input").nth(slider).focus()
+        for _ in range(4):
+            figure.page.keyboard.press("ArrowRight")
+        after = weights_of(figure)
+        assert after[slider] > before[slider]
+        assert after[1 - slider] == before[1 - slider]
+        assert slider == 1 or all(a != b for a, b in zip(text, look(), strict=True))
+    before = look()
+    figure.locator("select").focus()
+    figure.page.keyboard.press("ArrowDown")
+    assert figure.locator("select").input_value() == "zscore"
+    assert all(a != b for a, b in zip(before, look(), strict=True))
+    assert figure.locator("button[aria-pressed=true]").count() == 0
+
+
+@needs_browser
+def test_the_sentence_says_what_the_setting_does(opened):
+    figure = opened().locator(".difficulty-explorer").first
+    reading, (temperature, alpha) = figure.locator(".ex-reading"), figure.locator("input").all()
+    assert "how it scales the distances it does not say" in reading.inner_text()
+    figure.get_by_role("button", name="Raw distances").click()
+    assert "1 of 6,000 has a weight above ½" in reading.inner_text()
+    figure.get_by_role("button", name="Paper").click()
+    temperature.fill(temperature.get_attribute("max"))
+    assert weights_of(figure)[0] == 20
+    assert "nearly constant entropy regularisation" in reading.inner_text()
+    alpha.fill("0")
+    assert "This is cross entropy" in reading.inner_text()
+
+
+@needs_browser
+def test_both_figures_of_difficulty_work_apart(opened):
+    page = opened()
+    one, two = page.locator(".difficulty-explorer").all()
+    before = numbers_of(two)
+    one.get_by_role("button", name="Raw").click()
+    assert numbers_of(one) != before
+    assert numbers_of(two) == before
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 360])
+def test_on_a_phone_difficulty_fits(opened, width):
+    page = opened(width=width, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    figure = page.locator(".difficulty-explorer").first
+    assert figure.evaluate(
+        "(f) => [...f.querySelectorAll('*')].every((e) => e.getBoundingClientRect().right <= innerWidth + 1)"
+    )
+    figure.get_by_role("button", name="Raw").tap()
+    assert figure.locator("select").input_value() == "raw"

@@ -105,7 +105,7 @@
   function panel(parent, title, xlabel, ylabel) {
     const root = svg("svg", { viewBox: "0 0 240 256", role: "img", "aria-label": title }, parent);
     const grid = svg("g", {}, root), plot = svg("g", {}, root);
-    svg("text", { x: LEFT, y: 13, class: "duo-title" }, root, title);
+    svg("text", { x: LEFT, y: 13, class: "ex-title" }, root, title);
     const labels = [
       svg("text", { x: across(0.5), y: 251, "text-anchor": "middle" }, root),
       svg("text", { x: -up(0.5), y: 9.5, transform: "rotate(-90)", "text-anchor": "middle" }, root),
@@ -119,11 +119,11 @@
     const ticks = (x, y) => {
       grid.replaceChildren();
       for (const [share, text] of x) {
-        svg("path", { d: `M${across(share)} ${TOP}v${SIDE}`, class: share ? "duo-grid" : "duo-axis" }, grid);
+        svg("path", { d: `M${across(share)} ${TOP}v${SIDE}`, class: share ? "ex-grid" : "ex-axis" }, grid);
         svg("text", { x: across(share), y: up(0) + 14, "text-anchor": "middle" }, grid, text);
       }
       for (const [share, text] of y) {
-        svg("path", { d: `M${LEFT} ${up(share)}h${SIDE}`, class: share ? "duo-grid" : "duo-axis" }, grid);
+        svg("path", { d: `M${LEFT} ${up(share)}h${SIDE}`, class: share ? "ex-grid" : "ex-axis" }, grid);
         svg("text", { x: LEFT - 5, y: up(share) + 3.5, "text-anchor": "end" }, grid, text);
       }
     };
@@ -142,7 +142,7 @@
   /** Error among the kept against the share that is kept; grey stands still. */
   function riskPanel(parent, reference) {
     const { plot, ticks } = panel(parent, "Error among the kept", ["kept, surest first (%)", ""], ["wrong (%)", ""]);
-    const grey = svg("path", { class: "duo-line duo-reference" }, plot), own = svg("path", { class: "duo-line duo-own" }, plot);
+    const grey = svg("path", { class: "ex-line ex-reference" }, plot), own = svg("path", { class: "ex-line ex-own" }, plot);
     let drawn = 0;
     return (state) => {
       // below 5 % kept, one error more or less is all one sees
@@ -168,18 +168,18 @@
   function reliabilityPanel(parent, reference) {
     const { plot, ticks } = panel(parent, "Reliability", ["mean confidence (%)", ""], ["accuracy (%)", ""]);
     ticks(percents, percents);
-    svg("path", { d: `M${across(0)} ${up(0)}L${across(1)} ${up(1)}`, class: "duo-diagonal" }, plot);
+    svg("path", { d: `M${across(0)} ${up(0)}L${across(1)} ${up(1)}`, class: "ex-diagonal" }, plot);
     const points = (state, group, name) => {
       group.replaceChildren();
       for (const { count, confidence, correct } of state.bins.filter((bin) => bin.count)) {
         const cx = across(confidence / count), cy = up(correct / count);
-        if (name === "duo-own") svg("path", { d: `M${cx} ${cy}V${up(confidence / count)}`, class: "duo-stem" }, group);
+        if (name === "ex-own") svg("path", { d: `M${cx} ${cy}V${up(confidence / count)}`, class: "ex-stem" }, group);
         svg("circle", { cx, cy, r: Math.sqrt(3 + 80 * count / state.risks.length), class: name }, group);
       }
     };
-    points(reference, svg("g", {}, plot), "duo-reference");
+    points(reference, svg("g", {}, plot), "ex-reference");
     const own = svg("g", {}, plot);
-    return (state) => points(state, own, "duo-own");
+    return (state) => points(state, own, "ex-own");
   }
 
   /** The NLL over the weights. It is convex in them, so every level set is met once by a ray from near its bottom. */
@@ -188,13 +188,13 @@
     ticks(axis(limit, 4).ticks, axis(limit, 4).ticks);
     const place = ([large, small]) => [across(large / limit), up(small / limit)];
     const frame = { x: LEFT, y: TOP, width: SIDE, height: SIDE };
-    const levels = svg("svg", { ...frame, viewBox: Object.values(frame).join(" "), class: "duo-levels" }, plot), guides = svg("path", { class: "duo-guides" }, plot);
+    const levels = svg("svg", { ...frame, viewBox: Object.values(frame).join(" "), class: "ex-levels" }, plot), guides = svg("path", { class: "ex-guides" }, plot);
     const [x, y] = place(data.weights), [cx, cy] = place(alone);
-    svg("circle", { cx, cy, r: 4.5, class: "duo-reference" }, plot);
-    const handle = svg("g", { class: "duo-handle" }, plot);
-    svg("circle", { r: 22, class: "duo-touch" }, handle);
-    svg("circle", { r: 6.5, class: "duo-own" }, handle);
-    svg("path", { d: `M${x - 5} ${y}h10M${x} ${y - 5}v10`, class: "duo-fitted" }, plot);
+    svg("circle", { cx, cy, r: 4.5, class: "ex-reference" }, plot);
+    const handle = svg("g", { class: "ex-handle" }, plot);
+    svg("circle", { r: 22, class: "ex-touch" }, handle);
+    svg("circle", { r: 6.5, class: "ex-own" }, handle);
+    svg("path", { d: `M${x - 5} ${y}h10M${x} ${y - 5}v10`, class: "ex-fitted" }, plot);
 
     const take = (event) => {
       const box = root.getBoundingClientRect(), unit = 240 / box.width;
@@ -244,13 +244,13 @@
       let last = place([large, small]);
       for (const level of levels) {
         const points = rays.map((ray) => crossing(ray, level));
-        svg("path", { d: `${all}${line(points)}Z`, class: "duo-wall", "fill-rule": "evenodd" }, group);
-        svg("path", { d: `${line(points)}Z`, class: "duo-level", "data-nll": level }, group);
+        svg("path", { d: `${all}${line(points)}Z`, class: "ex-wall", "fill-rule": "evenodd" }, group);
+        svg("path", { d: `${line(points)}Z`, class: "ex-level", "data-nll": level }, group);
       }
       for (const level of levels) {
         const [x, y] = crossing(rays[RAYS / 8], level); // up and to the right
         if (Math.hypot(x - last[0], y - last[1]) < 20 || x > LEFT + SIDE - 10 || y < TOP + 8) continue;
-        svg("text", { x, y: y + 3, "text-anchor": "middle", class: "duo-value" }, group, String(+level.toPrecision(2)));
+        svg("text", { x, y: y + 3, "text-anchor": "middle", class: "ex-value" }, group, String(+level.toPrecision(2)));
         last = [x, y];
       }
     };
@@ -287,17 +287,17 @@
   // ---- The figure ----
 
   const SKELETON = `
-    <div class="duo-presets" role="group" aria-label="Weights to start from"></div>
-    <div class="duo-sliders">${["Large network", "Sidekick"].map((who, k) => `
-      <label><span><b>${who} <i>T</i><sub><i>${"ℓs"[k]}</i></sub></b> <span class="duo-name"></span></span><output></output><input type="range" min="0"></label>`).join("")}
+    <div class="ex-presets" role="group" aria-label="Weights to start from"></div>
+    <div class="ex-sliders">${["Large network", "Sidekick"].map((who, k) => `
+      <label><span><b>${who} <i>T</i><sub><i>${"ℓs"[k]}</i></sub></b> <span class="ex-name"></span></span><output></output><input type="range" min="0"></label>`).join("")}
     </div>
-    <p class="duo-legend"><span class="duo-own">these weights</span><span class="duo-reference">large network alone, temperature-scaled</span><span
-      class="duo-fitted">weights fitted on other images</span></p>
-    <div class="duo-panels"></div>
-    <table class="duo-metrics"><thead><tr><td class="duo-count"></td>${COLUMNS.map(([name, unit]) => {
+    <p class="ex-legend"><span class="ex-own">these weights</span><span class="ex-reference">large network alone, temperature-scaled</span><span
+      class="ex-fitted">weights fitted on other images</span></p>
+    <div class="ex-panels"></div>
+    <table class="ex-metrics"><thead><tr><td class="ex-count"></td>${COLUMNS.map(([name, unit]) => {
       return `<th scope="col" title="${unit.endsWith("↑") ? "higher" : "lower"} is better">${name}<small>${unit}</small></th>`;
     }).join("")}</tr></thead><tbody></tbody></table>
-    <p class="duo-reading" aria-live="polite"></p>`;
+    <p class="ex-reading" aria-live="polite"></p>`;
 
   function start(root) {
     if (root.dataset.ready) return;
@@ -321,12 +321,12 @@
       button.type = "button";
       button.textContent = name;
       button.addEventListener("click", () => update(weights));
-      find(".duo-presets").append(button);
+      find(".ex-presets").append(button);
       return [button, weights];
     });
     const sliders = [...root.querySelectorAll("input")], outputs = [...root.querySelectorAll("output")];
     sliders.forEach((slider, k) => {
-      root.querySelectorAll(".duo-name")[k].textContent = data.names[k];
+      root.querySelectorAll(".ex-name")[k].textContent = data.names[k];
       slider.max = limit;
       slider.step = limit / STEPS;
       slider.addEventListener("input", () => update(weights.map((weight, other) => (other === k ? +slider.value : weight))));
@@ -339,10 +339,10 @@
       line.append(head);
       return COLUMNS.map(() => line.insertCell());
     };
-    const cells = row("duo-own", "These weights");
+    const cells = row("ex-own", "These weights");
     const fill = (cells, state) => cells.forEach((cell, k) => { cell.textContent = COLUMNS[k][2](state); });
-    fill(row("duo-reference", "Large alone"), alone);
-    const home = find(".duo-panels");
+    fill(row("ex-reference", "Large alone"), alone);
+    const home = find(".ex-panels");
     const panels = [mapPanel(home, duo, data, limit, presets["Large alone"], update), riskPanel(home, alone), reliabilityPanel(home, alone)];
 
     let weights;
@@ -358,9 +358,9 @@
         slider.style.setProperty("--share", weights[k] / limit);
       });
       buttons.forEach(([button, preset]) => button.setAttribute("aria-pressed", is(preset)));
-      find(".duo-reading").textContent = reading(state, alone, weights, is(presets["Large alone"]));
+      find(".ex-reading").textContent = reading(state, alone, weights, is(presets["Large alone"]));
     }
-    find(".duo-count").textContent = `${many(duo.labels.length)} images`;
+    find(".ex-count").textContent = `${many(duo.labels.length)} images`;
     update(data.weights);
   }
 
