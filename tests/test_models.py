@@ -78,6 +78,24 @@ def test_wide_resnets_have_the_papers_size(name, depth, width, million):
     assert count / 1e6 == pytest.approx(million, abs=0.06)  # as printed in the paper's tables, one decimal
 
 
+@pytest.mark.parametrize(("name", "million"), [("resnet18_cifar", 11.17), ("resnet34_cifar", 21.28)])
+def test_resnets_of_imagenet_take_small_images(name, million):
+    model = create(name, weights=None, seed=0)
+    assert parameters(model) / 1e6 == pytest.approx(million, abs=0.006)  # as printed in repositories that train them
+    features = model.forward_features(torch.randn(2, 3, 32, 32))
+    assert features.shape == (2, 512, 4, 4)  # three steps of two
+    with pytest.raises(FileNotFoundError, match=f"no published weights of {name}"):
+        create(name)
+
+
+def test_a_stride_in_the_stem_leaves_the_weights_and_a_quarter_of_the_pixels():
+    fast, slow = create("cifar_resnet8_w32", weights=None, seed=0), create("cifar_resnet8", weights=None, width=32)
+    slow.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    assert fast.forward_features(x).shape == (2, 128, 4, 4)
+    assert torch.equal(fast.eval().conv1(x), slow.eval().conv1(x)[:, :, ::2, ::2])
+
+
 def test_wide_resnet_drops_only_while_it_trains():
     model = create("wrn_16_4", weights=None, seed=0, dropout=0.9)
     images = torch.randn(2, 3, 32, 32)

@@ -17,6 +17,7 @@ from timm.models.efficientnet import (
     mobilenetv2_100,
     round_channels,
 )
+from timm.models.resnet import resnet18, resnet34
 from torch import Tensor, nn
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -90,6 +91,7 @@ class CifarResNet(CifarNetwork):
         global_pool: timm's name of a pooling.
         drop_rate: dropout before the classifier.
         width: channels of the first stage, 16 in the paper; the others have twice and four times as many.
+        stem_stride: of the first convolution, 1 in the paper; 2 makes all that follows four times as cheap.
 
     Raises:
         ValueError: if the depth is not 6n + 2.
@@ -106,12 +108,14 @@ class CifarResNet(CifarNetwork):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         width: int = 16,
+        stem_stride: int = 1,
     ):
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2, such as 20 or 56; it is {depth}")
         blocks = (depth - 2) // 6
-        self.conv1, self.bn1, self.act1 = conv3x3(in_chans, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.conv1 = conv3x3(in_chans, width, stem_stride)
+        self.bn1, self.act1 = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         self.layer1 = _stage(BasicBlock, blocks, width, width, 1)
         self.layer2 = _stage(BasicBlock, blocks, width, 2 * width, 2)
         self.layer3 = _stage(BasicBlock, blocks, 2 * width, 4 * width, 2)
@@ -210,8 +214,10 @@ def _cfg(size: int, classes: int, classifier: str, first_conv: str, **more) -> d
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 # depth: file name; the hexadecimal digits open the file's sha256, which torch.hub checks
 _RESNETS = {20: "12fca82f", 32: "d509ac18", 44: "014dd654", 56: "4bfd9763", 110: "1d1ed7c2"}
-_TINY = {"cifar_resnet8": 16, "cifar_resnet8_w8": 8}  # the least depth, no published weights: name, width
+# the least depth, no published weights: name, width, stride of the first convolution
+_TINY = {"cifar_resnet8": (16, 1), "cifar_resnet8_w8": (8, 1), "cifar_resnet8_w32": (32, 2)}
 _WIDE = {"wrn_16_4": (16, 4), "wrn_28_10": (28, 10), "wrn_40_2": (40, 2)}
+_SMALL_STEMS = {"resnet18_cifar": resnet18, "resnet34_cifar": resnet34}  # ImageNet's, made for images of 32 pixels
 _WIDTHS = {"mobilenetv1_025": (0.25, 128), "mobilenetv1_050": (0.5, 160), "mobilenetv1_075": (0.75, 192)}
 _WHOLE = {"crop_pct": 1.0, "pool_size": (8, 8)}
 _SAME = {"pad_type": "same", "bn_eps": 1e-3}  # TensorFlow's padding and epsilon; without them weights load and misfire
@@ -223,6 +229,7 @@ default_cfgs = generate_default_cfgs(
         for depth, sha in _RESNETS.items()
     }
     | {name: _cfg(32, 10, "linear", "conv1") | _WHOLE | CIFAR10 for name in (*_TINY, *_WIDE)}
+    | {name: _cfg(32, 10, "fc", "conv1") | _WHOLE | CIFAR10 for name in _SMALL_STEMS}
     | {
         name: _cfg(size, 1000, "classifier", "conv_stem", mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
         for name, (_, size) in _WIDTHS.items()
@@ -284,6 +291,17 @@ def _tensorflow(entry: Callable, name: str, pretrained: bool, **kwargs) -> nn.Mo
     return model
 
 
+def _small_stem(entry: Callable, name: str, pretrained: bool, **kwargs) -> nn.Module:
+    if pretrained:
+        raise FileNotFoundError(f"there are no published weights of {name}; pass weights=None, or a file of your own")
+    cfg = kwargs.pop("pretrained_cfg", None) or default_cfgs[name].default.to_dict() | {"architecture": name}
+    model = entry(False, pretrained_cfg=cfg, **({"num_classes": 10} | kwargs))
+    # no step of two and no pooling at the start: 32 x 32 pixels would shrink to one before the last stage
+    model.conv1, model.maxpool = conv3x3(model.conv1.in_channels, model.conv1.out_channels), nn.Identity()
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
 def _register(name: str, build: Callable, **fixed) -> None:
     def entry(pretrained: bool = False, **kwargs) -> nn.Module:
         return build(name=name, pretrained=pretrained, **(fixed | kwargs))
@@ -294,10 +312,12 @@ def _register(name: str, build: Callable, **fixed) -> None:
 
 for _depth in _RESNETS:
     _register(f"cifar_resnet{_depth}", partial(_build, CifarResNet), depth=_depth)
-for _name, _width in _TINY.items():
-    _register(_name, partial(_build, CifarResNet), depth=8, width=_width)
+for _name, (_width, _stride) in _TINY.items():
+    _register(_name, partial(_build, CifarResNet), depth=8, width=_width, stem_stride=_stride)
 for _name, (_depth, _width) in _WIDE.items():
     _register(_name, partial(_build, WideResNet), depth=_depth, width=_width)
+for _name, _entry in _SMALL_STEMS.items():
+    _register(_name, partial(_small_stem, _entry))
 for _name in _WIDTHS:
     _register(_name, _mobilenetv1)
 _register("tf_mobilenetv2_100", partial(_tensorflow, mobilenetv2_100))
