@@ -599,6 +599,16 @@ def test_half_precision_logits_keep_the_softmax(root):
     assert (plain - logits.softmax(-1)).abs().max() > 0.01
 
 
+def test_features_alone_are_put(root):
+    features, labels = torch.randn(20, 4), torch.zeros(20, dtype=torch.long)
+    said = store.read(store.put(KEY, None, labels, features=features), columns=("features", "labels"))
+    assert torch.equal(said.features, features.half().float())
+    with pytest.raises(KeyError, match="has no column 'logits'"):
+        store.read(KEY)
+    with pytest.raises(ValueError, match="nothing to store"):
+        store.put(KEY, None, labels)
+
+
 def test_bad_numbers_are_not_put(root):
     labels = [0, 1]
     with pytest.raises(

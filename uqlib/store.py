@@ -400,7 +400,7 @@ def put(
 
     Args:
         key: what the numbers come from; `key_of` makes it where there is a network.
-        logits: (n, c).
+        logits: (n, c), or None beside features that are all that is wanted.
         labels: int (n,).
         features: (n, d), stored as float16.
         index, columns, root, command: as in `fill`.
@@ -410,17 +410,19 @@ def put(
     Returns:
         The path of the entry; an entry of this key with other contents is replaced.
     """
-    logits = as_tensor(logits)
-    dtypes = _dtypes(dtype, None if features is None else "float16")
-    given = _given(len(logits), labels, index, columns)
-    said = {"logits": logits} | ({} if features is None else {"features": as_tensor(features)})
+    said = {name: as_tensor(x) for name, x in {"logits": logits, "features": features}.items() if x is not None}
+    if not said:
+        raise ValueError("logits and features are both None; there is nothing to store")
+    first = next(iter(said.values()))
+    dtypes = {name: each for name, each in _dtypes(dtype, "float16").items() if name in said}
+    given = _given(len(first), labels, index, columns)
     for name, values in said.items():
-        check_rows(values, len(logits), name)
+        check_rows(values, len(first), name)
     arrays = {name: _stored(values, dtypes[name], name, 0) for name, values in said.items()} | given
     contents = _contents(key, arrays, dtypes)
     target = roots(root=root)[0] / key.file
     if not _holds(target, contents):
-        write_table(target, arrays, _metadata(key, contents, seconds, [str(logits.device)], command))
+        write_table(target, arrays, _metadata(key, contents, seconds, [str(first.device)], command))
     return target
 
 
