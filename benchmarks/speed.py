@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -34,11 +34,13 @@ import torch
 import torch_uncertainty.metrics
 import torch_uncertainty.post_processing
 import torchmetrics
+from pytorch_ood.detector import RMD
 from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
+from uqlib.difficulty import Moments, fit_gaussians, moments, moments_of, nearest_relative_mahalanobis
 from uqlib.duos import fit_duo
 from uqlib.metrics.bootstrap import interval
 from uqlib.metrics.calibration import ece
@@ -313,6 +315,100 @@ def duo_case() -> Case:
     )
 
 
+def labelled_features(n: int, d: int = 768, classes: int = 100) -> tuple[Tensor, Tensor]:
+    """Features of overlapping classes, float32, some correlated: condition number of the covariance about 100."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (n,), generator=generator)
+    means = torch.randn(classes, d, generator=generator) / 4
+    features = torch.randn(n, d, generator=generator).add_(means[labels])
+    return features.mul_(torch.linspace(0.3, 3, d)).add_(5), labels
+
+
+def nearest_by_definition(features: Tensor, labels: Tensor, others: Tensor) -> np.ndarray:
+    """min over the classes of the relative squared distance, in float64, as it is defined: NumPy, class by class."""
+    x, y, rows = features.double().numpy(), labels.numpy(), others.double().numpy()
+    means = np.stack([x[y == label].mean(0) for label in range(y.max() + 1)])
+    centre, rest = x.mean(0), x - means[y]
+    one, whole = (np.linalg.inv(z.T @ z / len(z)) for z in (rest, x - centre))
+    nearest = np.min([((rows - mean) @ one * (rows - mean)).sum(1) for mean in means], 0)
+    return nearest - ((rows - centre) @ whole * (rows - centre)).sum(1)
+
+
+def rmd_fit_case() -> Case:
+    features, labels = labelled_features(50_000)
+    others = features[:500]
+
+    @cache
+    def truth() -> np.ndarray:
+        return nearest_by_definition(features, labels, others)
+
+    def relative(scores: Tensor) -> float:
+        return float(np.abs(scores.double().numpy() / truth() - 1).max())
+
+    def ours(precision: str) -> Contestant:
+        return Contestant(
+            lambda: fit_gaussians(moments(features, labels, classes=100, precision=precision), covariance="empirical"),
+            lambda found: relative(nearest_relative_mahalanobis(found, others)),
+        )
+
+    contestants = {
+        "uqlib": ours("float64"),
+        "uqlib, products in float32": ours("float32"),
+        "pytorch-ood": Contestant(  # it does not divide by n, so its distances are n times too small
+            lambda: RMD(None).fit_features(features, labels),
+            lambda found: relative(found.predict_features(others) * len(features)),
+        ),
+    }
+    return Case("RMD, fit, 50,000 x 768, 100 classes", "largest relative error of 500 scores", contestants)
+
+
+def rmd_score_case() -> Case:
+    features, labels = labelled_features(25_000)
+    others = features[-5000:]
+    gaussians = fit_gaussians(moments(features, labels, classes=100), covariance="empirical")
+    detector = RMD(None).fit_features(features, labels)
+
+    @cache
+    def truth() -> np.ndarray:
+        return nearest_by_definition(features, labels, others)
+
+    def relative(scores: Tensor) -> float:
+        return float(np.abs(scores.double().numpy() / truth() - 1).max())
+
+    return Case(
+        "RMD, score, 5,000 x 768, 100 classes",
+        "largest relative error",
+        {
+            "uqlib": Contestant(lambda: nearest_relative_mahalanobis(gaussians, others), relative),
+            "pytorch-ood": Contestant(
+                lambda: detector.predict_features(others), lambda scores: relative(scores * len(features)), repeats=3
+            ),
+        },
+    )
+
+
+def stream_case() -> Case:
+    """As many rows as ImageNet, from a pool of 20,000 that comes round 64 times, so that they need not be stored."""
+    features, labels = labelled_features(20_000, classes=1000)
+    times, rows = 64, 4000
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(times):
+            yield from zip(features.split(rows), labels.split(rows), strict=True)
+
+    def error(found: Moments) -> float:
+        x, y = features.double().numpy(), labels.numpy()
+        rest = x - np.stack([x[y == label].mean(0) for label in range(1000)])[y]
+        expected = times * rest.T @ rest
+        size = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
+        return float((np.abs(found.within.numpy() - expected) / size).max())
+
+    run = Contestant(lambda: moments_of(batches(), classes=1000, progress=False), error, repeats=1)
+    return Case(
+        "moments of a stream, 1.28 million x 768, 1000 classes", "largest error of a correlation", {"uqlib": run}
+    )
+
+
 CASES = {
     "ece": ece_case,
     "aurc": aurc_case,
@@ -320,6 +416,9 @@ CASES = {
     "bootstrap": bootstrap_case,
     "temperature": temperature_case,
     "duo": duo_case,
+    "rmd-fit": rmd_fit_case,
+    "rmd-score": rmd_score_case,
+    "stream": stream_case,
 }
 
 
@@ -397,7 +496,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def versions() -> dict[str, str]:
     found = {module.__name__: module.__version__ for module in (torch, np, torchmetrics, netcal, sklearn)}
-    return {"python": platform.python_version(), **found, "torch_uncertainty": version("torch-uncertainty")}
+    installed = {name.replace("-", "_"): version(name) for name in ("torch-uncertainty", "pytorch-ood")}
+    return {"python": platform.python_version(), **found, **installed}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uqlib import training
+from uqlib import losses
 from uqlib.models import Preprocessing
 from uqlib.training import AUGMENTATIONS, cosine, flip, flip_shift, predict, train
 
@@ -89,7 +89,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(pictures, tmp_path):
         steps.append(rows)
         if len(steps) == 13:  # in the third epoch of five steps
             raise KeyboardInterrupt
-        return training.cross_entropy(logits, labels, rows)
+        return losses.cross_entropy()(logits, labels, rows)
 
     with pytest.raises(KeyboardInterrupt):
         fit(Small(drop=0.5), images, labels, checkpoint=tmp_path / "c.pt", loss=killed, **options)
@@ -102,6 +102,86 @@ def test_a_killed_training_goes_on_to_the_same_bits(pictures, tmp_path):
     assert torch.equal(weights(whole), weights(finished))
     with pytest.raises(ValueError, match="checkpoint of a training with other settings"):
         fit(Small(), images, labels, checkpoint=tmp_path / "c.pt", **options | {"lr": 0.1})
+
+
+def test_a_killed_training_remembers_what_its_loss_remembers(pictures, tmp_path):
+    """The ranking loss goes on with its history, the record with what it holds; both as if nothing had happened."""
+    images, labels = pictures
+
+    def criterion():
+        return losses.Recorded(losses.ranking(examples=40), examples=40, epochs=4)
+
+    whole, told = Small(), criterion()
+    fit(whole, images, labels, epochs=4, batch=12, loss=told)  # each epoch leaves out four
+    plain = fit(Small(), images, labels, epochs=4, batch=12)
+    cut = criterion()
+    beyond, calls = cut.loss.terms, []
+
+    def killed(logits, given, rows):
+        calls.append(rows)
+        if len(calls) == 8:  # the second of three steps of the third epoch
+            raise KeyboardInterrupt
+        return beyond(logits, given, rows)
+
+    cut.loss.terms = killed
+    options = {"epochs": 4, "batch": 12, "checkpoint": tmp_path / "c.pt"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(Small(), images, labels, loss=cut, **options)
+    resumed, again = Small(), criterion()
+    history = fit(resumed, images, labels, loss=again, **options)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert history[-1].loss > plain[-1].loss  # the history did something
+    for name, buffer in told.state_dict().items():
+        assert torch.equal(buffer.nan_to_num(-1), again.state_dict()[name].nan_to_num(-1)), name
+    assert again.times.sum() == 4 * 36
+    assert again.correct.shape == (4, 40)
+    for loss in (losses.cross_entropy(), losses.ranking(examples=40), losses.focal()):
+        with pytest.raises(ValueError, match="checkpoint of a training with other settings"):
+            fit(Small(), images, labels, loss=loss, **options)
+
+
+def test_a_loss_that_has_served_starts_anew(pictures):
+    images, labels = pictures
+    criterion, runs = losses.ranking(examples=40), []
+    for _ in range(2):
+        model = Small()
+        fit(model, images, labels, epochs=3, loss=criterion)
+        runs.append(weights(model))
+    assert torch.equal(*runs)
+    assert (criterion.times == 3).all()
+    plain = Small()
+    fit(plain, images, labels, epochs=3)
+    assert not torch.equal(weights(plain), runs[0])
+
+
+def test_training_rows_may_be_permuted_together_with_their_weights(pictures):
+    images, labels = pictures
+    difficulty = np.random.default_rng(1).random(40)
+    order = np.random.default_rng(2).permutation(40)
+    options = {"epochs": 6, "batch": 40, "augmentation": "none"}  # whole batches, whatever the order of the rows
+    runs = []
+    for weighted, rows in ((difficulty, np.arange(40)), (difficulty[order], order), (difficulty, order)):
+        model = Small()
+        fit(model, images[rows], labels[rows], loss=losses.difficulty(weighted, alpha=0.5), **options)
+        runs.append(weights(model))
+    assert (runs[0] - runs[1]).abs().max() < 1e-6  # float32, sums in another order
+    assert (runs[0] - runs[2]).abs().max() > 1e-4
+    model = Small()
+    with pytest.raises(ValueError, match="Weights of another data set, or in another order"):
+        fit(model, images[order], labels[order], loss=losses.difficulty(difficulty, labels), **options)
+    with pytest.raises(ValueError, match="the weights belong to a training set of 40 rows; this one has 30"):
+        fit(model, images[:30], labels[:30], loss=losses.difficulty(difficulty), **options | {"batch": 30})
+    assert torch.equal(weights(model), weights(Small()))
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_trains(pictures, name):
+    images, labels = pictures
+    needed = {"ranking": {"examples": 40}, "difficulty": {"weights": np.linspace(0, 1, 40), "labels": labels}}
+    model = Small()
+    history = fit(model, images, labels, epochs=20, validation=pictures, loss=losses.loss(name, **needed.get(name, {})))
+    assert history[-1].nll < history[0].nll
+    assert history[-1].accuracy > 0.7
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone(pictures):
@@ -215,18 +295,23 @@ def test_errors_name_the_value(pictures):
 SCRIPT = """
 import sys, numpy as np, torch
 sys.path.insert(0, {tests!r})
-from test_training import PLAIN, Small, weights
+from test_training import PLAIN, Small, remembering, weights
 from uqlib.training import train
 images, labels = np.load({images!r}), np.load({labels!r})
 model = Small()
 train(model, images, labels, preprocessing=PLAIN, epochs=3, lr=0.05, batch=8, optimizer="sgd", progress=False,
-      augmentation="none", checkpoint={checkpoint!r})
+      augmentation="none", checkpoint={checkpoint!r}, loss=remembering())
 """
+
+
+def remembering():
+    """Cross entropy that keeps a history and a record; the pairs of a ranking would depend on who has which images."""
+    return losses.Recorded(losses.ranking(examples=40, strength=0.0), examples=40, epochs=3)
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(pictures, tmp_path, repository):
-    """Each has half of every batch, and gradients are averaged: the same steps but for rounding."""
+    """Each has half of every batch, and gradients are averaged: the same steps but for rounding, the same history."""
     for name, array in zip(("images", "labels"), pictures, strict=True):
         np.save(tmp_path / f"{name}.npy", array)
     places = {name: str(tmp_path / f"{name}.npy") for name in ("images", "labels")}
@@ -235,8 +320,13 @@ def test_two_processes_take_the_steps_of_one(pictures, tmp_path, repository):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*launch, tmp_path / "script.py"], check=True, capture_output=True, timeout=300)
     one = Small()
-    fit(one, *pictures, epochs=3, augmentation="none")
+    told = remembering()
+    fit(one, *pictures, epochs=3, augmentation="none", loss=told)
+    saved = torch.load(tmp_path / "two.pt", weights_only=True)
     two = Small()
-    two.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True)["model"])
+    two.load_state_dict(saved["model"])
+    for name, buffer in told.state_dict().items():
+        assert torch.allclose(buffer.double(), saved["loss"][name].double(), atol=1e-5), name
+    assert (told.times == 3).all()
     assert (weights(one) - weights(two)).abs().max() < 1e-6
     assert (weights(one) - weights(Small())).abs().max() > 1e-3

@@ -1,8 +1,8 @@
 """Training: one loop for networks on images in memory, on one device or several, resumable to the bit.
 
 Everything random in an epoch (order of the rows, augmentation, dropout) follows from the seed and the number of the
-epoch, and the learning rate from the number of the step. So a checkpoint is weights and optimiser, and a run that was
-killed and goes on ends with the same bits as one that was not, on the same machine.
+epoch, and the learning rate from the number of the step. So a checkpoint is weights, optimiser and what the loss
+remembers, and a run that was killed and goes on ends with the same bits as one that was not, on the same machine.
 
 One process runs as it is. Under `torchrun` there are several, one a device: each takes its share of every batch, and
 torch's DistributedDataParallel averages the gradients.
@@ -28,9 +28,8 @@ from tqdm import tqdm
 from uqlib import metrics
 from uqlib.arrays import as_tensor, check_choice, check_labels
 from uqlib.files import digest, replacing
+from uqlib.losses import Criterion, Loss, cross_entropy
 from uqlib.models import Preprocessing, features_and_logits, preprocess
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, rows of the training set) -> scalar
 
 
 class Epoch(NamedTuple):
@@ -43,13 +42,6 @@ class Epoch(NamedTuple):
     images_per_second: float
     accuracy: float  # on the validation images; NaN without them
     nll: float
-
-
-def cross_entropy(
-    logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean negative log-likelihood, nats; lower is better. Every loss of a training takes these three."""
-    return F.cross_entropy(logits, labels)
 
 
 def adamw(parameters: Any, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -116,6 +108,8 @@ SCHEDULES: dict[str, Callable[[int, int, float], float]] = {"cosine": cosine, "c
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+CROSS_ENTROPY = cross_entropy()
+
 
 def train(
     model: nn.Module,
@@ -131,7 +125,7 @@ def train(
     warmup: float = 0.1,
     batch: int = 64,
     augmentation: str = "flip",
-    loss: Loss = cross_entropy,
+    loss: Loss = CROSS_ENTROPY,
     validation: tuple[Any, Any] | None = None,
     seed: int = 0,
     precision: str = "no",
@@ -156,7 +150,8 @@ def train(
         optimizer, schedule, augmentation: names in OPTIMIZERS, SCHEDULES, AUGMENTATIONS.
         warmup: share of the steps in which the learning rate rises.
         batch: images a step, over all processes together.
-        loss: takes logits, labels, and the rows of the training set that the batch consists of.
+        loss: takes logits, labels, and the rows of the training set that the batch consists of; see `losses`. One that
+            is a module goes to the model's device, and its buffers (a history, a record) into the checkpoint.
         validation: images and labels to judge after each epoch; nothing is chosen by them here.
         seed: of the order, the augmentation and dropout. The initial weights are the model's own.
         precision: "no" (float32), "bf16" or "fp16": mixed precision.
@@ -168,14 +163,16 @@ def train(
         One Epoch an epoch, those before the checkpoint among them.
 
     Raises:
-        ValueError: if images and labels do not fit, an option is unknown, the checkpoint belongs to other settings, or
-            the loss is not finite.
+        ValueError: if images and labels do not fit, an option is unknown, the loss was made for other rows, the checkpoint
+            belongs to other settings, or the loss is not finite.
     """
     options = {
         "epochs": epochs, "lr": lr, "weight_decay": weight_decay, "optimizer": optimizer, "schedule": schedule,
         "warmup": warmup, "batch": batch, "augmentation": augmentation, "seed": seed, "precision": precision,
         "preprocessing": str(preprocessing), "rows": len(images),
     }  # fmt: skip
+    if isinstance(loss, Criterion) and str(loss) != str(CROSS_ENTROPY):  # a plain function has no name that lasts
+        options["loss"] = str(loss)
     augment = AUGMENTATIONS[check_choice(augmentation, AUGMENTATIONS, "augmentation")]
     factor = SCHEDULES[check_choice(schedule, SCHEDULES, "schedule")]
     make = OPTIMIZERS[check_choice(optimizer, OPTIMIZERS, "optimizer")]
@@ -193,7 +190,12 @@ def train(
     where = next(model.parameters()).device
     trained = make([p for p in model.parameters() if p.requires_grad], lr, weight_decay)
     scaler = torch.amp.GradScaler(where.type, enabled=precision == "fp16")  # half floats need it, bfloat16 does not
-    state = _State(Path(checkpoint) if checkpoint else None, digest(options), model, trained, scaler)
+    parts = {"model": model, "optimizer": trained, "scaler": scaler}
+    if isinstance(loss, Criterion):
+        loss.begin(labels)
+    if isinstance(loss, nn.Module) and loss.to(where).state_dict():
+        parts["loss"] = loss
+    state = _State(Path(checkpoint) if checkpoint else None, digest(options), parts, where)
     run = DistributedDataParallel(model) if processes > 1 else model
     per_epoch = len(images) // batch
     with tqdm(total=(epochs - len(state.history)) * per_epoch, unit="step", disable=None if progress else True) as bar:
@@ -275,14 +277,13 @@ def _take(images: Any, rows: Int[Tensor, " k"]) -> Any:
 
 
 class _State:
-    """The checkpoint: weights, optimiser and history, read at the start, written whole after each epoch."""
+    """The checkpoint: weights, optimiser, loss and history, read at the start, written whole after each epoch."""
 
-    def __init__(self, path: Path | None, settings: str, model: nn.Module, optimizer: Any, scaler: Any):
-        self.path, self.settings = path, settings
-        self.parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    def __init__(self, path: Path | None, settings: str, parts: dict[str, Any], device: torch.device):
+        self.path, self.settings, self.parts = path, settings, parts
         self.history: list[Epoch] = []
         if path is not None and path.is_file():
-            self._read(next(model.parameters()).device)
+            self._read(device)
 
     def _read(self, device: torch.device) -> None:
         saved = torch.load(self.path, map_location=device, weights_only=True)

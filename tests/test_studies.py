@@ -1,0 +1,218 @@
+"""Studies of trainings: what is listed, what is read, and intervals over trainings and images."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from uqlib import metrics, studies
+from uqlib.files import write_table
+
+TOML = """
+[[study]]
+name = "toy"
+scale = "cpu"
+dataset = "digits"
+others = "digits"
+images = 100
+validation = 0
+components = 5
+seeds = 2
+training = {network = "cifar_resnet8", epochs = 2}
+weights = {scorer = "pixels", measure = "rmd", normaliser = "minmax", temperature = 0.7}
+
+  [[study.variant]]
+  name = "plain"
+  loss = "cross_entropy"
+
+  [[study.variant]]
+  name = "longer"
+  loss = "difficulty"
+  options = {alpha = 0.2}
+  training = {epochs = 9}
+  weights = {measure = "md"}
+  seeds = 1
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """An empty checkout with two variants."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / studies.PLACE).write_text(TOML)
+    monkeypatch.chdir(tmp_path)
+    studies._all.cache_clear()
+    yield tmp_path
+    studies._all.cache_clear()
+
+
+def write(study, variant, seed, n=50):
+    generator = np.random.default_rng(seed)
+    columns = {"correct": generator.random(n) < 0.7, "top": generator.random(n).astype(np.float16)}
+    write_table(study.file(study.variants[variant], seed), columns, {"about": json.dumps({"test": {"accuracy": 0.7}})})
+    return columns
+
+
+def test_a_variant_takes_what_is_common_and_says_what_differs(checkout):
+    study = studies.study("toy")
+    assert study.variants["plain"].training == {"network": "cifar_resnet8", "epochs": 2}
+    assert study.variants["longer"].training == {"network": "cifar_resnet8", "epochs": 9}
+    assert study.variants["longer"].weights["measure"] == "md"
+    assert study.variants["longer"].weights["scorer"] == "pixels"
+    assert [v.seeds for v in study.variants.values()] == [2, 1]
+
+
+def test_the_file_of_a_training_changes_with_its_settings(checkout):
+    study = studies.study("toy")
+    places = {study.file(v, seed) for v in study.variants.values() for seed in (0, 1)}
+    assert len(places) == 4
+    (checkout / studies.PLACE).write_text(TOML.replace("alpha = 0.2", "alpha = 0.3"))
+    studies._all.cache_clear()
+    other = studies.study("toy")
+    assert other.file(other.variants["longer"], 0) != study.file(study.variants["longer"], 0)
+    assert other.file(other.variants["plain"], 0) == study.file(study.variants["plain"], 0)
+
+
+def test_the_settings_of_weights_do_not_touch_other_losses(checkout):
+    study = studies.study("toy")
+    (checkout / studies.PLACE).write_text(TOML.replace('scorer = "pixels"', 'scorer = "other"'))
+    studies._all.cache_clear()
+    other = studies.study("toy")
+    assert other.file(other.variants["plain"], 0) == study.file(study.variants["plain"], 0)
+    assert other.file(other.variants["longer"], 0) != study.file(study.variants["longer"], 0)
+
+
+def test_runs_are_read_as_they_were_written(checkout):
+    study = studies.study("toy")
+    written = [write(study, "plain", seed) for seed in (0, 1)]
+    runs = studies.trained("toy", ["plain"])["plain"]
+    assert [run.seed for run in runs] == [0, 1]
+    for run, columns in zip(runs, written, strict=True):
+        assert run.correct.numpy().tolist() == columns["correct"].tolist()
+        assert run.confidence.numpy() == pytest.approx(np.exp(-columns["top"].astype(float)), rel=1e-12)
+        assert run.about["test"]["accuracy"] == 0.7
+        assert "top" in run
+        assert "entropy" not in run
+    with pytest.raises(ValueError, match=r"unknown column of plain.*'entropy'; choose from"):
+        runs[0]["entropy"]
+
+
+def test_a_missing_training_says_what_makes_it(checkout):
+    write(studies.study("toy"), "plain", 0)
+    with pytest.raises(FileNotFoundError, match=r"plain-.*-1.*build_trainings.py --studies toy --variants plain"):
+        studies.trained("toy")
+
+
+def test_unknown_names_are_refused(checkout):
+    with pytest.raises(ValueError, match="unknown study 'tow'; choose from toy"):
+        studies.study("tow")
+    with pytest.raises(ValueError, match="unknown variant of toy 'plian'; choose from plain, longer"):
+        studies.trained("toy", ["plian"])
+    with pytest.raises(FileNotFoundError, match=r"no data/difficulty/toy\.test"):
+        studies.difficulty("toy", "test")
+
+
+def test_two_variants_of_one_name_are_refused(checkout):
+    (checkout / studies.PLACE).write_text(TOML.replace('name = "longer"', 'name = "plain"'))
+    studies._all.cache_clear()
+    with pytest.raises(ValueError, match="study toy has two variants 'plain'"):
+        studies.names()
+
+
+def test_a_study_like_another_takes_its_variants_and_adds_its_own(checkout):
+    more = (
+        TOML.split("  [[study.variant]]")[0]
+        .replace('"toy"', '"large"\nlike = "toy"')
+        .replace("epochs = 2", "epochs = 99")
+    )
+    more += '\n  [[study.variant]]\n  name = "third"\n  loss = "entropy"\n'
+    (checkout / studies.PLACE).write_text(TOML + more)
+    studies._all.cache_clear()
+    large = studies.study("large")
+    assert list(large.variants) == ["plain", "longer", "third"]
+    assert [v.training["epochs"] for v in large.variants.values()] == [99, 9, 99]
+    assert list(studies.study("toy").variants) == ["plain", "longer"]
+    (checkout / studies.PLACE).write_text(TOML + more.replace('like = "toy"', 'like = "tow"'))
+    studies._all.cache_clear()
+    with pytest.raises(ValueError, match="unknown study to be like 'tow'"):
+        studies.names()
+
+
+def test_scores_are_found_by_measure_and_scorer(checkout):
+    columns = {"labels": np.array([0, 1], np.uint8), "rmd/a": np.array([1.5, 2], np.float16)}
+    columns |= {"md/a": np.zeros(2, np.float32), "rmd/b": np.ones(2, np.float32)}
+    place = studies.DIFFICULTY.format(dataset="toy", split="test")
+    write_table(checkout / place, columns, {"about": "{}"})
+    scored = studies.difficulty("toy", "test")
+    assert scored["rmd/a"].tolist() == [1.5, 2]
+    assert sorted(scored.scorers()) == ["a", "b"]
+    assert scored.labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="unknown score 'rmd/c'"):
+        scored["rmd/c"]
+
+
+@pytest.mark.parametrize("measure", studies.MEASURES)
+def test_the_first_column_is_the_measure_on_all_images(checkout, measure):
+    study = studies.study("toy")
+    for seed in (0, 1):
+        write(study, "plain", seed)
+    runs = studies.trained("toy", ["plain"])["plain"]
+    table = studies.resampled(measure, runs, draws=7)
+    assert table.shape == (2, 8)
+    for run, row in zip(runs, table, strict=True):
+        assert row[0].item() == pytest.approx(studies.MEASURES[measure](run.confidence, run.correct), abs=1e-12)
+
+
+def test_runs_meet_the_same_draws(checkout):
+    study = studies.study("toy")
+    write(study, "plain", 0)
+    run = studies.Run(study.file(study.variants["plain"], 0), 0)
+    table = studies.resampled("accuracy", [run, run], draws=20)
+    assert torch.equal(table[0], table[1])
+    slow = studies.resampled(lambda a, b: b.double().mean(), [run], draws=20)
+    assert table[:1] == pytest.approx(slow, abs=1e-12)  # the fast path of accuracy draws the same rows
+
+
+def test_equal_trainings_leave_the_interval_of_the_images():
+    draws = torch.linspace(-1, 1, 101, dtype=torch.float64)
+    table = torch.cat([torch.zeros(3, 1, dtype=torch.float64), draws.repeat(3, 1)], 1)
+    found = studies.interval(table)
+    assert found.value == 0
+    assert found.high == pytest.approx(stats.norm.ppf(0.975) * draws.std().item(), rel=1e-12)
+    assert found.low == -found.high
+
+
+def test_without_noise_of_images_the_interval_is_students():
+    values = torch.tensor([0.1, 0.3, 0.35], dtype=torch.float64)
+    table = values[:, None].repeat(1, 5)
+    table[:, 1:] = values.mean()  # every draw gives the same mean
+    found = studies.interval(table, level=0.9)
+    low, high = stats.t.interval(0.9, 2, loc=values.mean().item(), scale=values.std().item() / math.sqrt(3))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    """Three trainings and fresh images, again and again: the truth lies inside in about 95 of 100 cases."""
+    generator = torch.Generator().manual_seed(0)
+    inside, trials = 0, 600
+    for _ in range(trials):
+        images = 0.5 * torch.randn(1, generator=generator, dtype=torch.float64)
+        trainings = 0.7 * torch.randn(3, 1, generator=generator, dtype=torch.float64)
+        draws = 0.5 * torch.randn(1, 100, generator=generator, dtype=torch.float64)  # of the images, shared
+        table = torch.cat([images + trainings, images + trainings + draws], 1)
+        found = studies.interval(table)
+        inside += found.low < 0 < found.high
+    assert inside / trials == pytest.approx(0.955, abs=0.025)  # three standard errors of 600 trials
+
+
+def test_stratified_draws_keep_both_groups(checkout):
+    study = studies.study("toy")
+    write(study, "plain", 0)
+    run = studies.Run(study.file(study.variants["plain"], 0), 0)
+    mask = torch.arange(50) < 2  # rare: a free draw would miss it now and then
+    table = studies.resampled(metrics.auroc, [run], arrays=lambda r: (r.confidence, mask), draws=200, stratify=mask)
+    assert table.isfinite().all()

@@ -1,0 +1,299 @@
+"""Studies of many trainings: what each trained network said, and how hard each scorer finds each image.
+
+data/trainings.toml says which trainings there are, data/build_trainings.py makes them, and each leaves one file in
+data/trained; data/difficulty holds the scores, one file a split. Logits are not kept: for one number a test image in
+place of one a class, a hundred trainings fit into the repository.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import stats
+from torch import Tensor
+
+from uqlib import metrics
+from uqlib.arrays import Column, check_choice
+from uqlib.files import digest, in_checkout, read_column, read_header
+from uqlib.metrics import bootstrap
+from uqlib.metrics.bootstrap import Interval
+from uqlib.scales import at_scale
+
+PLACE = "data/trainings.toml"
+TRAINED = "data/trained/{study}"
+DIFFICULTY = "data/difficulty/{dataset}.{split}.safetensors"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of training, repeated over seeds."""
+
+    name: str
+    loss: str
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the loss
+    training: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # network, epochs, lr and so on, as `training.train` has them
+    weights: Mapping[str, Any] = field(default_factory=dict)  # scorer, measure, normaliser, temperature
+    labels: str = "clean"  # or a kind of `data.noisy_labels`
+    seeds: int = 1
+    detail: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """The trainings on one data set at one scale."""
+
+    name: str
+    scale: str
+    dataset: str
+    others: str
+    images: int
+    validation: int
+    components: int
+    variants: Mapping[str, Variant]
+    tested: int | None = None
+
+    def file(self, variant: Variant, seed: int) -> Path:
+        """Place of one training below the checkout; the digits change with every setting."""
+        settings = [self.dataset, self.images, self.components, variant.loss, dict(variant.options)]
+        settings += [
+            dict(variant.training),
+            variant.labels,
+            dict(variant.weights) if variant.loss == "difficulty" else {},
+        ]
+        return Path(TRAINED.format(study=self.name), f"{variant.name}-{digest(settings)[:8]}-{seed}.safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained network, by its file."""
+
+    path: Path
+    seed: int
+
+    @cached_property
+    def _header(self) -> Any:
+        return read_header(self.path)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Settings, epochs, metrics on test and validation images, versions, date and seconds."""
+        return json.loads(self._header.metadata["about"])
+
+    def __contains__(self, column: str) -> bool:
+        return column in self._header.columns
+
+    def __getitem__(self, column: str) -> Tensor:
+        """A column as a tensor; float16 comes as float64.
+
+        `correct` and `top` (minus the logarithm of the largest probability) are in every file. With `detail` there are
+        also preds, entropy and max_logit, the last two and top again for images of other classes (`other_...`), and
+        correct and top for corrupted images (`corrupted_...`).
+        """
+        check_choice(column, self._header.columns, f"column of {self.path.name}")
+        tensor = torch.from_numpy(np.array(read_column(self.path, self._header, column)))
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    @property
+    def correct(self) -> Bool[Tensor, " n"]:
+        """Whether each test image was classified as its label says."""
+        return self["correct"]
+
+    @property
+    def confidence(self) -> Float[Tensor, " n"]:
+        """Largest probability of each test image."""
+        return (-self["top"]).exp()
+
+
+def study(name: str) -> Study:
+    """The study of that name in data/trainings.toml."""
+    return _all()[check_choice(name, _all(), "study")]
+
+
+def names(scale: str = "cpu") -> list[str]:
+    """The studies of a scale, in the order of the file; smoke has those of cpu, paper those of gpu."""
+    own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
+    return [name for name, each in _all().items() if each.scale == own]
+
+
+def trained(name: str, variants: Sequence[str] | None = None) -> dict[str, list[Run]]:
+    """The trained networks of a study by variant, seeds in order; row k of all is the same test image.
+
+    Args:
+        name: of the study.
+        variants: names; all by default.
+
+    Raises:
+        ValueError: if the study or a variant is unknown.
+        FileNotFoundError: if a training is missing; the message says what makes it.
+    """
+    found = study(name)
+    for variant in variants or ():
+        check_choice(variant, found.variants, f"variant of {name}")
+    chosen = [found.variants[each] for each in variants or found.variants]
+    return {each.name: [Run(_present(found, each, seed), seed) for seed in range(each.seeds)] for each in chosen}
+
+
+def difficulty(dataset: str, split: str) -> "Scored":
+    """How hard every image of a split is, by several scorers and measures.
+
+    Raises:
+        FileNotFoundError: if nobody has scored that split.
+    """
+    place = DIFFICULTY.format(dataset=dataset, split=split)
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place}; `python data/build_difficulty.py` scores CIFAR-10 and writes it")
+    header = read_header(path)
+    columns = {name: torch.from_numpy(np.array(read_column(path, header, name))) for name in header.columns}
+    return Scored(
+        {n: c.float() if c.is_floating_point() else c.long() for n, c in columns.items()},
+        json.loads(header.metadata["about"]),
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Difficulty scores by `measure/scorer`, such as "rmd/tf_mobilenetv2_100"; higher = harder."""
+
+    columns: Mapping[str, Tensor]
+    about: Mapping[str, Any]  # of each scorer: dimensions, preprocessing, images a second
+
+    def __getitem__(self, name: str) -> Float[Tensor, " n"]:
+        return self.columns[check_choice(name, self.columns, "score")]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    @property
+    def labels(self) -> Tensor:
+        return self.columns["labels"]
+
+    def scorers(self, measure: str = "rmd") -> list[str]:
+        """Networks that have this measure."""
+        return [name.split("/", 1)[1] for name in self.columns if name.startswith(f"{measure}/")]
+
+
+def _present(found: Study, variant: Variant, seed: int) -> Path:
+    place = found.file(variant, seed)
+    if (path := in_checkout(str(place))) is None:
+        raise FileNotFoundError(
+            f"no {place}; `python data/build_trainings.py --studies {found.name} --variants {variant.name}` trains it"
+        )
+    return path
+
+
+@cache
+def _all() -> Mapping[str, Study]:
+    path = in_checkout(PLACE)
+    if path is None:
+        raise FileNotFoundError(f"no {PLACE} around {Path.cwd()}; run from a checkout of the book")
+    bodies = {body["name"]: body for body in tomllib.loads(path.read_text())["study"]}
+    for body in bodies.values():
+        like = bodies[check_choice(body.pop("like"), bodies, "study to be like")] if "like" in body else {}
+        body["variant"] = like.get("variant", []) + body.get("variant", [])
+    return {name: _study(body) for name, body in bodies.items()}
+
+
+def _study(body: dict[str, Any]) -> Study:
+    common = {name: body[name] for name in ("training", "weights")}
+    rest = {name: value for name, value in body.items() if name not in (*common, "variant", "seeds")}
+    variants = {}
+    for given in body["variant"]:
+        if given["name"] in variants:
+            raise ValueError(f"{PLACE}: study {body['name']} has two variants {given['name']!r}")
+        merged = {name: values | given.get(name, {}) for name, values in common.items()}
+        variants[given["name"]] = Variant(**({"seeds": body["seeds"]} | given | merged))
+    return Study(variants=variants, **rest)
+
+
+# Comparing trainings
+
+
+def ranked(run: Run) -> tuple[Tensor, Tensor]:
+    """Confidence, and whether it was right: what most metrics take."""
+    return run.confidence, run.correct
+
+
+def _accuracy(confidence: Column, correct: Column) -> float:
+    return correct.double().mean().item()
+
+
+MEASURES: dict[str, Callable[[Column, Column], float]] = {
+    "accuracy": _accuracy,
+    "ece": partial(metrics.ece, bins=15, by="mass"),  # the paper's convention: bins of equal mass
+    "ece_width": partial(metrics.ece, bins=15, by="width"),
+    "aurc": metrics.aurc,
+    "auroc": metrics.correctness_auroc,
+}
+
+
+def resampled(
+    measure: str | Callable[..., float],
+    runs: Sequence[Run],
+    *,
+    arrays: Callable[[Run], tuple[Tensor, ...]] = ranked,
+    draws: int = 200,
+    seed: int = 0,
+    stratify: Column | None = None,
+) -> Float[Tensor, "s columns"]:
+    """A measure of each trained network: on all test images, then on each bootstrap draw of them.
+
+    All networks meet the same draws, so whatever is computed from such tables entry by entry is paired: first the
+    trainings of one seed, which share initial weights and order of the images, then the images.
+
+    Args:
+        measure: in MEASURES, or any statistic of the arrays.
+        runs: the trainings of one variant, a row each.
+        arrays: takes a run, gives the arrays of the statistic, all with as many rows in each run.
+        draws: of the test images.
+        seed: of the draws.
+        stratify: as in `metrics.interval`.
+
+    Returns:
+        (s, 1 + draws), float64; summarise it, or what was computed from it, by `interval`.
+    """
+    statistic = MEASURES[check_choice(measure, MEASURES, "measure")] if isinstance(measure, str) else measure
+    fast = metrics.accuracy if statistic is _accuracy else statistic
+    rows = []
+    for run in runs:
+        given = arrays(run)
+        value = torch.tensor([float(statistic(*given))], dtype=torch.float64)
+        if statistic is _accuracy:
+            given = (given[1].long(), torch.ones_like(given[1], dtype=torch.long))
+        generator = torch.Generator().manual_seed(seed)
+        samples = bootstrap.resample(fast, *given, draws=draws, generator=generator, stratify=stratify)
+        rows.append(torch.cat([value, samples]))
+    return torch.stack(rows)
+
+
+def interval(samples: Float[Tensor, "s columns"], *, level: float = 0.95) -> Interval:
+    """Mean over the trainings, with an interval for other trainings on other test images.
+
+    The variance of the mean has two parts: that between trainings, divided by their number, and that of the mean over
+    the draws of the test images. Student's t has the degrees of freedom of the sum (Welch-Satterthwaite), the draws
+    counting as many: with three trainings that differ, the interval is as wide as three numbers allow. One training
+    says nothing of others: its interval is of the images alone.
+
+    Args:
+        samples: from `resampled`, or computed from such tables entry by entry.
+        level: probability of the interval, in (0, 1).
+
+    Source:
+        Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114.
+    """
+    values, draws = samples[:, 0], samples[:, 1:]
+    images = draws.mean(0).var().item() if draws.shape[1] > 1 else 0.0
+    trainings = values.var().item() / len(values) if len(values) > 1 else 0.0
+    freedom = (images + trainings) ** 2 / (trainings**2 / (len(values) - 1)) if trainings else math.inf
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(images + trainings)
+    value = values.mean().item()
+    return Interval(value, value - reach, value + reach, level, draws.shape[1])
