@@ -19,7 +19,14 @@ LOG = Path("build/log")
 SOURCES = {str(path.relative_to("notebooks").with_suffix("")): str(path) for path in notebooks.paths()}
 STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
 CATALOGUE = ["data/benchmarks.toml", *map(str, Path("data/training").glob("*.json"))]
+STUDIES = ["data/trainings.toml", *sorted(str(path) for name in ("trained", "difficulty") for path in Path("data", name).rglob("*.safetensors"))]
+READ = {"uqlib/store.py": STORE, "uqlib/benchmarks.py": CATALOGUE, "uqlib/studies.py": STUDIES}  # data, by the code that reads them
 PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "scales.md", "parameters.md", "runs.md", "benchmarks.md")]
+
+
+def code(name):
+    """The parts of uqlib that a notebook imports, and what they import."""
+    return [os.path.relpath(path) for path in notebooks.sources(SOURCES[name])]
 
 
 wildcard_constraints:
@@ -40,9 +47,8 @@ rule run:
     """Execute a notebook by papermill, with every parameter checked; its record is written beside the copy."""
     input:
         notebook=lambda wildcards: SOURCES[wildcards.notebook],
-        code=lambda wildcards: [os.path.relpath(path) for path in notebooks.sources(SOURCES[wildcards.notebook])],
-        store=STORE,
-        catalogue=CATALOGUE,
+        code=lambda wildcards: code(wildcards.notebook),
+        data=lambda wildcards: [path for part in code(wildcards.notebook) for path in READ.get(part, [])],
         ledger=lambda wildcards: f"data/ledger/{Path(wildcards.notebook).parent}.toml",
     output:
         notebook=RESULTS / "{notebook}.ipynb",

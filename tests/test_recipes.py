@@ -65,3 +65,23 @@ def test_the_code_of_the_chapters_exercises_runs(repository, monkeypatch):
     assert not np.isfinite(twins.standard_errors).any()
     assert 0 < names["third"].sum() < len(large) / 100  # rare, and there
     assert names["decision"].preds.shape == (9500,)
+
+
+def test_the_code_of_the_chapter_on_difficulty_runs(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    text = (repository / "book/cui2023/index.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
+        exec(compile(block, "book/cui2023/index.md", "exec"), names)
+    assert names["exact"].shrinkage == 0
+    assert names["moved"] < 1e-6  # an affine map changes nothing but the rounding
+    assert names["modest"] == pytest.approx([0.9] * 3, abs=1e-9)
+    assert names["by_label"] > 0.9
+    assert abs(names["by_nearest"] - 0.5) < 0.1  # the nearest class knows nothing of the label
+    assert names["by_distance"] > 0.7
+    assert (names["raw"] > 0.01).sum() < 40
+    assert names["one"].item() == pytest.approx(names["constant"].item(), rel=1e-6)
+    assert names["found"].auroc > 0.9
+    assert names["found"].precision > 0.5
+    assert 0.2 < names["weights"].mean() < 0.6
+    assert names["value"].isfinite()
