@@ -354,6 +354,18 @@ def test_ranking_is_its_definition_over_epochs(batch):
     assert counts.std() > 0
 
 
+def test_ranking_moves_the_least_share_to_zero(batch):
+    """No example was always wrong; most are near each other, so that the order alone is enough for some pairs."""
+    logits, labels, rows = batch
+    criterion = losses.ranking(examples=100).eval()
+    criterion.times.fill_(40)
+    criterion.right.copy_(torch.randint(30, 41, (100,), generator=torch.Generator().manual_seed(1)))
+    everyone = torch.cat([rows, torch.tensor(sorted(set(range(100)) - set(rows.tolist())))])
+    share = (criterion.right.double() / 40)[everyone].numpy()
+    expected = slow_ranking(3 * logits, labels, share)
+    assert criterion(3 * logits, labels, rows).item() == pytest.approx(expected, rel=1e-6)  # shares are float32
+
+
 def test_a_pair_in_the_wrong_order_costs_its_margin():
     """Two examples: one always right with confidence 0.6, one never right with confidence 0.9."""
     criterion = losses.ranking(examples=2, strength=2.0).eval()

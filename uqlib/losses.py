@@ -414,9 +414,9 @@ class _Ranking(Criterion):
         # an example that was always right is at 1; if all were, all are equal
         history = (share[rows] - least) / (1 - least).clamp_min(1e-12)
         confidence = _log_probs(logits).amax(-1).exp()
-        ahead = history - history.roll(-1)
+        ahead = history - history.roll(-1)  # by its sign, an equal pair has no penalty and no gradient
         penalty = ahead.abs() - ahead.sign() * (confidence - confidence.roll(-1))
-        return surprise(logits, labels) + self.strength * torch.where(ahead == 0, 0, penalty.clamp_min(0))
+        return surprise(logits, labels) + self.strength * penalty.clamp_min(0)
 
     def forward(
         self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
