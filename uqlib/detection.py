@@ -93,7 +93,7 @@ def mislabelled(difficulty: Column, wrong: Column) -> Mislabelled:
         wrong: (n,) whether that label differs from the true one.
 
     Returns:
-        Fractions in [0, 1]. Ties are shared exactly: the precision is that of a random order of the tied examples.
+        Fractions in [0, 1]; tied examples count as in a random order of theirs, on average.
 
     Raises:
         ValueError: if a difficulty is not finite, the lengths differ, or the labels are all right or all wrong.
