@@ -2,15 +2,23 @@
 
 A table is a safetensors file with the sha256 of each column in its metadata, and of the header in the header itself
 (computed with 64 zeros in its place). Any program that reads safetensors reads it; this one also notices a changed,
-missing or added byte.
+missing or added byte. Whatever a header says is checked before anything is done by it.
+
+Text is UTF-8, whatever the locale.
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import math
 import os
+import re
 import secrets
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -27,6 +35,10 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ZEROS = "0" * 64
+LONGEST_HEADER = 2**24  # bytes
+LARGEST_SHAPE = 2**48  # entries: so many are no array of this world
+UNFINISHED = ".unfinished"  # ends the name of a file that is being written
+SEAL = b"uqlib sha256 "  # begins the last 77 bytes of a sealed file
 
 
 class DamagedError(ValueError):
@@ -45,24 +57,82 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A stream whose bytes stand under `path` once all are on the disk; an interrupted run leaves nothing there."""
+    """A stream whose bytes stand under `path` once all are on the disk; an interrupted run leaves nothing there.
+
+    Until then they stand beside it, in a hidden file that ends in `.unfinished` and is locked while somebody writes it.
+    What killed writers left in the folder is removed by the next one.
+
+    Raises:
+        OSError: if they cannot be written; the message names `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_unfinished(path.parent)
+        temporary, stream = _begin(path)
+        try:
+            with stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            error.filename = os.fspath(path)  # a full disk does not say where
+        raise
+
+
+def _begin(path: Path) -> tuple[Path, BinaryIO]:
+    """A locked file beside `path`, under a short name whatever the length of its own."""
+    while True:
+        temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}{UNFINISHED}")
+        stream = open(temporary, "x+b")  # noqa: SIM115 (closed by the one who asks)
+        with contextlib.suppress(OSError):  # on a disk without locks nobody can take it for a leftover either
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            return temporary, stream
+        stream.close()  # another process took it for a leftover before it was locked
+
+
+def clear_unfinished(folder: str | os.PathLike) -> None:
+    """Remove what killed writers left in a folder; a file that is being written is locked, and stays."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(".") and entry.name.endswith(UNFINISHED)]
+    for name in names:
+        with contextlib.suppress(OSError), open(Path(folder, name), "r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(Path(folder, name))
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text, whole or not at all."""
     with replacing(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode("utf-8"))
+
+
+def seal(stream: BinaryIO) -> None:
+    """Append the sha256 of all that was written; `check_seal` compares it. What reads zip files is not disturbed."""
+    stream.seek(0)
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    stream.seek(0, os.SEEK_END)
+    stream.write(SEAL + digest.encode())
+
+
+def check_seal(path: str | os.PathLike) -> None:
+    """Compare every byte of a sealed file with the sha256 at its end, about a second a gigabyte.
+
+    Raises:
+        DamagedError: if a byte was changed, lost or added.
+    """
+    digest, seal, tail = hashlib.sha256(), len(SEAL) + 64, b""
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update((tail + block)[:-seal])
+            tail = (tail + block)[-seal:]
+    if tail != SEAL + digest.hexdigest().encode():
+        raise DamagedError(Path(path), "its bytes do not have the sha256 that was written at its end")
 
 
 def in_checkout(place: str) -> Path | None:
@@ -71,9 +141,27 @@ def in_checkout(place: str) -> Path | None:
     return next((f / place for f in folders if (f / "pyproject.toml").is_file() and (f / place).exists()), None)
 
 
-def digest(value: Any) -> str:
-    """sha256 of a plain value, the same whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def read_toml(path: str | os.PathLike) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ValueError: if it is none; the message names the file and the place in it.
+    """
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or too deep
+        raise ValueError(f"{os.fspath(path)} is no TOML in UTF-8: {error}") from None
+
+
+def filled(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a table of a file; a field that is unknown or missing is named with its place."""
+    known = {field.name: field for field in fields(kind)}
+    if unknown := sorted(set(table) - set(known)):
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}; choose from {', '.join(known)}")
+    needed = [name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING]
+    if missing := [name for name in needed if name not in table]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    return kind(**table)
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:
@@ -115,9 +203,13 @@ def write_table(
 
     Raises:
         TypeError: if a column has a type that the format lacks.
+        ValueError: if a name is none, or the texts are too long for a header.
+        OSError: if the file cannot be written; the message names it.
     """
     parts = {name: _as_parts(column) for name, column in columns.items()}
     for name, column in parts.items():
+        if not _is_name(name):
+            raise ValueError(f"the name of a column must be printable text; it is {name!r}")
         if column.dtype not in NAMES:
             raise TypeError(f"column {name!r} is {column.dtype}; choose from {', '.join(map(str, NAMES))}")
     # wide types first keep every column on a multiple of its own width
@@ -159,6 +251,8 @@ def _header(
         table[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [start, stop]}
     body = json.dumps(table, separators=(",", ":")).encode()
     body += b" " * (-len(body) % 8)
+    if len(body) > LONGEST_HEADER:
+        raise ValueError(f"the metadata of a table must fit into {LONGEST_HEADER} bytes; they take {len(body)}")
     body = len(body).to_bytes(8, "little") + body
     seal = f'"sha256":"{ZEROS}"'.encode()
     return body.replace(seal, seal.replace(ZEROS.encode(), hashlib.sha256(body).hexdigest().encode()))
@@ -168,46 +262,120 @@ def read_header(path: str | os.PathLike) -> Header:
     """Names, types, places and metadata of a table; time is that of a few kilobytes.
 
     Raises:
-        DamagedError: if a byte of the header changed, or the file is longer or shorter than it says.
+        DamagedError: if a byte of the header changed, the file is longer or shorter than it says, or what it says is
+            nothing that `write_table` writes.
     """
     path = Path(path)
-    size = path.stat().st_size
     with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
         prefix = stream.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > size - 8:
             raise DamagedError(path, f"it ends within its header, after {size} bytes")
+        if length > LONGEST_HEADER:
+            raise DamagedError(path, f"its header has {length} bytes, more than {LONGEST_HEADER}")
         body = stream.read(length)
-    try:
-        table = json.loads(body)
-        metadata = table.pop("__metadata__")
-        seal = metadata.pop("sha256").encode()
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise DamagedError(path, "its header cannot be read, or it was not written by uqlib") from None
-    if hashlib.sha256(prefix + body.replace(seal, ZEROS.encode())).hexdigest().encode() != seal:
+    table = parsed(path, body, "its header cannot be read, or it was not written by uqlib")
+    metadata = table.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise DamagedError(path, "its header cannot be read, or it was not written by uqlib")
+    own = metadata.pop("sha256", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", own):
+        raise DamagedError(path, "its header cannot be read, or it was not written by uqlib")
+    if hashlib.sha256(prefix + body.replace(own.encode(), ZEROS.encode())).hexdigest() != own:
         raise DamagedError(path, "its header is not the one that was written")
+    base = stop = 8 + length
     columns = {}
     for name, entry in table.items():
-        start, stop = (8 + length + offset for offset in entry["data_offsets"])
-        sha256 = metadata.pop(f"sha256.{name}")
-        columns[name] = Column(DTYPES[entry["dtype"]], tuple(entry["shape"]), start, stop, sha256)
-    end = max((column.stop for column in columns.values()), default=8 + length)
-    if size != end:
-        raise DamagedError(path, f"it has {size} bytes where its header announces {end}")
+        columns[name] = _column(path, name, entry, base, stop, metadata.pop(f"sha256.{name}", ""))
+        stop = columns[name].stop
+    if size != stop:
+        raise DamagedError(path, f"it has {size} bytes where its header announces {stop}")
     return Header(columns, metadata)
+
+
+def _column(path: Path, name: str, entry: Any, base: int, begin: int, sha256: str) -> Column:
+    """What a header says of one column, which begins where the one before ends."""
+    whole = lambda values: isinstance(values, list) and all(type(v) is int and v >= 0 for v in values)  # noqa: E731
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != {"dtype", "shape", "data_offsets"}
+        or not isinstance(entry["dtype"], str)
+        or entry["dtype"] not in DTYPES
+        or not whole(entry["shape"])
+        or len(entry["shape"]) > 8
+        or math.prod(max(1, length) for length in entry["shape"]) > LARGEST_SHAPE
+        or not whole(entry["data_offsets"])
+        or not re.fullmatch(r"[0-9a-f]{64}", sha256)
+        or not _is_name(name)
+    ):
+        raise DamagedError(path, f"its header describes column {name[:50]!r} as nothing that uqlib writes")
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    stop = begin + dtype.itemsize * math.prod(shape)
+    # one after the other, widest first: then every column lies on a multiple of its own width
+    if entry["data_offsets"] != [begin - base, stop - base] or begin % dtype.itemsize:
+        raise DamagedError(path, f"its header gives column {name!r} another place than its shape needs")
+    return Column(dtype, shape, begin, stop, sha256)
+
+
+def check_columns(path: str | os.PathLike, header: Header, kinds: Mapping[str, tuple[int, str]]) -> None:
+    """Raise a DamagedError unless these columns, where they are there, have so many axes, such a type and one length.
+
+    Args:
+        path, header: of the table.
+        kinds: number of axes and letters of NumPy's kinds by name, such as {"labels": (1, "iu")}.
+    """
+    found = {name: header.columns[name] for name in kinds if name in header.columns}
+    for name, column in found.items():
+        axes, letters = kinds[name]
+        if len(column.shape) != axes or column.dtype.kind not in letters:
+            raise DamagedError(Path(path), f"column {name!r} is {column.dtype} {column.shape}, which nobody writes")
+    if len({column.shape[0] for column in found.values()}) > 1:
+        raise DamagedError(Path(path), f"columns {', '.join(found)} differ in length")
+
+
+def _is_name(name: str) -> bool:
+    return name.isprintable() and name not in ("", "__metadata__")
+
+
+def parsed(path: str | os.PathLike, text: Any, fault: str) -> dict[str, Any]:
+    """The JSON object that a file holds, in which no key comes twice.
+
+    Raises:
+        DamagedError: of that fault, if it is none.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_once)
+    except (TypeError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedError(Path(path), fault)
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
 
 
 def read_column(path: str | os.PathLike, header: Header, name: str, *, verify: bool = True) -> np.ndarray:
     """A column, memory-mapped; what a caller writes into it stays in memory and never reaches the file.
 
     Raises:
-        DamagedError: if `verify` and a byte of the column changed.
+        DamagedError: if `verify` and a byte of the column changed, or the file is shorter than its header says.
     """
     column = header.columns[name]
     if column.start == column.stop:
         return np.empty(column.shape, column.dtype)
-    # mapped copy-on-write: torch refuses to share memory that is read-only
-    data = np.memmap(path, np.uint8, "c", column.start, (column.stop - column.start,)).view(np.ndarray)
+    try:
+        # mapped copy-on-write: torch refuses to share memory that is read-only
+        data = np.memmap(path, np.uint8, "c", column.start, (column.stop - column.start,)).view(np.ndarray)
+    except ValueError:  # the file was cut after its header was read
+        raise DamagedError(Path(path), f"it ends before column {name!r} does") from None
     if verify and hashlib.sha256(data).hexdigest() != column.sha256:
         raise DamagedError(Path(path), f"column {name!r} does not have the sha256 that was written")
+    if verify and column.dtype == bool and data.max() > 1:
+        raise DamagedError(Path(path), f"column {name!r} holds something else than true and false")
     return data.view(column.dtype).reshape(column.shape)
