@@ -14,6 +14,7 @@ from uqlib.scores import (
     mutual_information,
     neg_entropy,
 )
+from uqlib.temperature import fit_class_temperatures, scale_logits
 
 
 @pytest.fixture
@@ -84,7 +85,10 @@ def test_mutual_information_at_its_ends():
         ),
         (lambda: max_probability(np.array([[0.4, 0.6]])), "look like probabilities"),
         (lambda: max_logit(np.array([[0.4, np.inf]])), "row 0, column 1 is inf"),
-        (lambda: energy(np.array([[1.0, 2.0]]), temperature=0.0), "temperature must be a finite number above 0; got 0"),
+        (
+            lambda: energy(np.array([[1.0, 2.0]]), temperature=0.0),
+            "temperature must be a finite number above 0; it is 0",
+        ),
         (lambda: mutual_information(np.ones((1, 3, 2)) * 4), "one member cannot disagree; at least two"),
         (
             lambda: mutual_information([np.ones((3, 2)) * 4, np.ones((3, 4))]),
@@ -95,3 +99,56 @@ def test_mutual_information_at_its_ends():
 def test_errors_say_what_came_and_where(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def shifted(logits):
+    """As a store or a user keeps them in half precision."""
+    return logits - logits.amax(-1, keepdim=True)
+
+
+LOST = {
+    "shifted": shifted,
+    "shifted in float16": lambda z: shifted(z).half(),
+    "shifted in bfloat16": lambda z: shifted(z).bfloat16(),
+    "float16 and back": lambda z: shifted(z).half().float(),
+    "logarithms": lambda z: z.log_softmax(-1),
+    "logarithms in float32": lambda z: z.softmax(-1).float().clip(1e-12).log(),
+    "logarithms in float16": lambda z: z.log_softmax(-1).half(),
+    "logarithms in bfloat16": lambda z: z.log_softmax(-1).bfloat16(),
+    "NumPy": lambda z: shifted(z).numpy(),
+}
+SEES_CONSTANT = {
+    "energy": energy,
+    "max_logit": max_logit,
+    "by name": lambda z: confidence("energy", z),
+    "class temperatures": lambda z: fit_class_temperatures(z, torch.arange(len(z)) % 6),
+    "by class temperatures": lambda z: scale_logits(z, [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("kind", LOST)
+@pytest.mark.parametrize("call", SEES_CONSTANT)
+def test_what_sees_the_constant_of_a_row_refuses_logits_that_lost_it(kind, call, logits):
+    with pytest.raises(
+        ValueError, match=r"logits have lost the constant of each row: every row .* own logits in float32"
+    ):
+        SEES_CONSTANT[call](LOST[kind](logits))
+
+
+@pytest.mark.parametrize("name", ["max_probability", "neg_entropy", "margin"])
+@pytest.mark.parametrize("kind", LOST)
+def test_scores_of_the_probabilities_take_them(kind, name, logits):
+    tolerance = 0.02 if "16" in kind else 1e-6
+    np.testing.assert_allclose(confidence(name, LOST[kind](logits)), confidence(name, logits), atol=tolerance)
+
+
+@pytest.mark.parametrize("score", [energy, max_logit])
+def test_the_maximum_kept_beside_brings_the_constant_back(score, logits):
+    maximum, half = logits.amax(-1), shifted(logits).half()
+    torch.testing.assert_close(score(half + maximum[:, None]), score(logits), rtol=0, atol=2e-3)
+
+
+def test_one_row_that_has_it_is_enough(logits):
+    one = shifted(logits)
+    one[317] += 0.5
+    assert max_logit(one)[317] == 0.5

@@ -134,7 +134,7 @@ SPLIT = torch.where(torch.eye(4)[LABELS] > 0, LOGITS.abs(), -LOGITS.abs())
         (lambda: fit_temperature(LOGITS[:, :3], LABELS), r"labels must lie in \[0, 3\)"),
         (lambda: fit_class_temperatures(SPLIT, LABELS), "some class temperatures would go to 0"),
         (lambda: fit_class_temperatures(LOGITS, LABELS.clamp(max=2)), "1 have none, the first is 3"),
-        (lambda: scale_logits(LOGITS, 0.0), "temperature must be above 0; got 0.0"),
+        (lambda: scale_logits(LOGITS, 0.0), "temperature must be a number above 0; it is 0"),
         (lambda: scale_logits(LOGITS, torch.tensor([1.0, -1.0, 1.0, 1.0])), "temperature must be above 0"),
     ],
 )
@@ -157,3 +157,55 @@ def test_a_fit_is_not_taken_for_five_temperatures(unchecked):
     with pytest.raises(TypeError, match=r"pass fit\.temperature"):
         scale_logits(np.ones((3, 5)), fit)
     assert TemperatureScaled(lambda logits: logits, fit)(torch.ones(1, 5)).tolist() == [[0.5] * 5]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "error", "message"),
+    [
+        (-1.0, ValueError, r"temperature must be a finite number above 0; it is -1\.0"),
+        (0, ValueError, "temperature must be a finite number above 0; it is 0"),
+        (math.nan, ValueError, "temperature must be a finite number above 0; it is nan"),
+        (math.inf, ValueError, "temperature must be a finite number above 0; it is inf"),
+        (True, TypeError, r"it is True \(bool\)"),
+        ("2", TypeError, r"it is '2' \(str\)"),
+        ([1.0, -2.0], ValueError, r"temperature must be above 0; that of class 1 is -2\.0"),
+        ([1.0, math.nan], ValueError, "that of class 1 is nan"),
+        ([[1.0, 2.0]], ValueError, r"one a class \(c,\); its shape is \(1, 2\)"),
+    ],
+)
+def test_a_module_refuses_its_temperature_when_it_is_made(unchecked, temperature, error, message):
+    with pytest.raises(error, match=message):
+        TemperatureScaled(torch.nn.Linear(4, 2), temperature)
+
+
+@pytest.mark.parametrize("temperature", [2, np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2.0)], ids=repr)
+def test_temperatures_of_every_library_divide(unchecked, temperature):
+    assert scale_logits(LOGITS, temperature).equal(LOGITS / 2)
+    assert TemperatureScaled(lambda logits: logits, temperature)(LOGITS).equal(LOGITS / 2)
+
+
+def test_no_call_of_the_module_waits_for_the_device(monkeypatch):
+    scaled = TemperatureScaled(lambda logits: logits, torch.tensor([1.0, 2.0, 4.0, 8.0]))
+
+    def wait(*_):
+        raise AssertionError("a value was asked for")
+
+    for name in ("item", "__bool__", "tolist", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, wait)
+    scaled(LOGITS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing(dtype, request):
+    scaled, fit = TemperatureScaled(lambda logits: logits, 1.0001), fit_temperature(LOGITS, LABELS)
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    torch.set_default_dtype(dtype)
+    assert TemperatureScaled(lambda logits: logits, 1.0001)(LOGITS.float()).equal(scaled(LOGITS.float()))
+    assert fit_temperature(LOGITS, LABELS) == fit
+    assert scale_logits(LOGITS.numpy(), 1e-6).max() == LOGITS.numpy().max() / 1e-6
+
+
+def test_a_temperature_keeps_its_gradient():
+    for temperature in (torch.tensor(2.0, requires_grad=True), torch.full((4,), 2.0, requires_grad=True)):
+        scale_logits(LOGITS, temperature).sum().backward()
+        assert temperature.grad.sum().item() == pytest.approx(-LOGITS.sum().item() / 4)

@@ -1,10 +1,13 @@
 """What enters the library: NumPy arrays or torch tensors, checked once, where the user hands them over.
 
-Every public function takes either kind and computes on the device of its input, in torch. MPS has no
-float64, so arrays that live there are brought to the CPU: exact sums are worth a copy.
+Every public function takes either kind, and lists, pandas and masked arrays beside, and computes on the device of its
+first array, in torch; the others are brought there. MPS has no float64, so arrays that live there are brought to the
+CPU: exact sums are worth a copy. Each kind of input gives the numbers that it holds, or an error that names the argument.
 """
 
-from collections.abc import Collection, Iterator, Sequence, Sized
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,25 +20,111 @@ Column = Array | Sequence  # one entry an example, shape (n,)
 Table = Array | Sequence  # a row an example, shape (n, c)
 
 PROBS_SLACK = 2e-3  # how far a row of probabilities may sum from 1: what half precision allows
+ROUNDED_SLACK = 1e-2  # how far at most a row sums from 1 where probabilities, not logits, were rounded on their way
+EXACT = 2**53  # float64 holds every whole number up to this one
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch stores them, and computes little with them
+HALVES = (torch.float16, torch.bfloat16)
+CHUNK = 2**16  # numbers of a table taken to float64 at a time
 
 
-def as_tensor(array: Any) -> Tensor:
-    """The same numbers as a torch tensor, without a copy where that is possible (lists are copied)."""
-    if not isinstance(array, Tensor):
-        kind = type(array).__name__
-        try:
-            array = np.asarray(array)  # a list becomes float64, as in NumPy; torch would round it to float32
-            if not array.dtype.isnative:
-                array = array.astype(array.dtype.newbyteorder("="))  # big-endian files; torch reads native bytes alone
-            if not array.flags.writeable or min(array.strides, default=0) < 0:
-                array = array.copy()  # torch shares memory with NumPy, and must not share a read-only or reversed one
-            array = torch.from_numpy(array)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"expected an array of numbers, got {kind}: {error}") from None
-    if array.is_complex():
-        raise TypeError(f"expected an array of real numbers, got {array.dtype}; pass its .real or its abs()")
-    array = array.detach()
-    return array.cpu() if array.device.type == "mps" else array
+def as_tensor(array: Any, name: str = "array") -> Tensor:
+    """The same numbers as a torch tensor, without a copy where that is possible (lists are copied).
+
+    Unsigned integers of more than 8 bits become int64, floats of 8 bits float32.
+
+    Args:
+        array: any array of real numbers.
+        name: what errors call it.
+
+    Raises:
+        TypeError: if these are no real numbers.
+        ValueError: if an entry is masked or missing, or a whole number beyond int64.
+    """
+    tensor = array if isinstance(array, Tensor) else _from_elsewhere(array, name)
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be an array of real numbers; it is {tensor.dtype}. Pass its .real or its abs()")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise TypeError(
+            f"{name} must be a dense array of numbers; it is {tensor.layout}, {tensor.dtype} on {tensor.device}. "
+            "Pass its .to_dense() or .dequantize()"
+        )
+    tensor = tensor.detach()
+    tensor = tensor.cpu() if tensor.device.type == "mps" else tensor
+    if tensor.dtype in UNSIGNED:
+        if tensor.dtype == torch.uint64 and (over := tensor.view(torch.int64) < 0).any():
+            where = tuple(over.nonzero()[0].tolist())
+            raise ValueError(f"{name} must fit into int64; {_place(where)} is {tensor[where].item()}")
+        return tensor.long()
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+
+
+def _from_elsewhere(array: Any, name: str) -> Tensor:
+    """A tensor of what is none."""
+    kind = type(array).__name__
+    try:
+        if isinstance(array, list | tuple) and len(array) and not isinstance(array[0], int | float | np.number):
+            if all(isinstance(entry, Tensor) for entry in array):
+                return torch.stack([as_tensor(entry, name) for entry in array])
+            if any(isinstance(entry, np.ma.MaskedArray) for entry in array):
+                array = np.ma.array(array)
+        if hasattr(array, "isna") and hasattr(array, "to_numpy"):
+            array = _from_pandas(array, name)
+        if isinstance(array, np.ma.MaskedArray):
+            _refuse_missing(np.ma.getmaskarray(array), name, "masked")
+        array = np.asarray(array)  # a list becomes float64, as in NumPy; torch would round it to float32
+        if array.dtype.kind in "OUST":
+            raise TypeError(_no_numbers(array))
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))  # big-endian files; torch reads native bytes alone
+        if not array.flags.writeable or min(array.strides, default=0) < 0:
+            array = array.copy()  # torch shares memory with NumPy, and must not share a read-only or reversed one
+        return torch.from_numpy(array)
+    except (TypeError, RuntimeError, UserWarning) as error:
+        raise TypeError(f"{name} must be an array of numbers; it is {kind}: {error}") from None
+    except ValueError as error:
+        if str(error).startswith(name):
+            raise
+        raise TypeError(f"{name} must be an array of numbers; it is {kind}: {error}") from None
+
+
+def _from_pandas(frame: Any, name: str) -> np.ndarray:
+    """What a Series, a DataFrame, an index or an array of pandas holds; pandas itself is not imported."""
+    kinds = list(frame.dtypes) if frame.ndim > 1 else [frame.dtype]
+    plain = len({kind.kind for kind in kinds}) == 1 and all(isinstance(kind, np.dtype) for kind in kinds)
+    if plain or not all(kind.kind in "biuf" for kind in kinds):
+        return np.asarray(frame)
+    _refuse_missing(np.asarray(frame.isna()), name, "<NA>")
+    letters = {kind.kind for kind in kinds}
+    wanted = np.float64 if "f" in letters else {"b": bool, "u": np.uint64}.get("".join(letters), np.int64)
+    return frame.to_numpy(dtype=wanted)
+
+
+def _refuse_missing(missing: np.ndarray, name: str, what: str) -> None:
+    if missing.any():
+        where = tuple(np.argwhere(missing)[0].tolist())
+        raise ValueError(f"{name} must have no missing entries; {_place(where)} is {what}. Drop that row everywhere.")
+
+
+def _no_numbers(array: np.ndarray) -> str:
+    """What entries that are no numbers are, and what to do."""
+    flat = array.reshape(-1)
+    odd = next((k for k, entry in enumerate(flat) if not isinstance(entry, int | float | np.number)), None)
+    if odd is None:
+        return "its entries are Python objects. Convert them by np.asarray(..., dtype=np.float64), or np.int64"
+    if isinstance(flat[odd], str | bytes):
+        return (
+            f"entry {odd} is {flat[odd]!s:.40}. Names of classes? np.unique(labels, return_inverse=True)[1] numbers them; "
+            "names in two arrays are numbered together, np.unique([preds, labels], return_inverse=True)[1]. "
+            "Numbers as text? np.asarray(..., dtype=np.float64)"
+        )
+    return f"entry {odd} is {_shown(flat[odd])}"
+
+
+def _place(where: tuple[int, ...]) -> str:
+    """The place of an entry, as messages say it."""
+    if not where:
+        return "it"
+    return f"row {where[0]}" + "".join(f", column {column}" for column in where[1:])
 
 
 def like(result: Tensor, given: Any) -> Array:
@@ -51,16 +140,105 @@ def by_rows(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def check_choice(name: str, known: Collection[str], what: str) -> str:
     """The name, if it is known; else a ValueError that lists those that are."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(known)}")
     return name
 
 
-def check_fraction(value: float, name: str, *, within: str = "[0, 1]") -> float:
-    """The value, if it lies in [0, 1], (0, 1] or (0, 1), as `within` says."""
-    if not (0 < value < 1 or (value == 0 and within[0] == "[") or (value == 1 and within[-1] == "]")):
+def check_whole(value: Any, name: str, *, least: int | None = None, most: int | None = None) -> int:
+    """The value as an int, if it is a whole number: an int of Python, NumPy or torch, and no bool.
+
+    Raises:
+        TypeError: if it is of another type, such as True, 3.0 or "3".
+        ValueError: if it lies outside least to most.
+    """
+    number = _scalar(value)
+    if isinstance(number, bool | np.bool_) or not isinstance(number, Integral):
+        raise TypeError(f"{name} must be a whole number{_bounds(least, most)}; it is {_shown(value)}")
+    number = int(number)
+    _check_bounds(number, name, least, most, "a whole number")
+    return number
+
+
+def check_number(
+    value: Any,
+    name: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    finite: bool = True,
+) -> float:
+    """The value as a float, if it is a real number: an int or a float of Python, NumPy or torch, and no bool.
+
+    Args:
+        value: the number.
+        name: what errors call it.
+        least, most: the bounds, which are allowed themselves.
+        above: a bound that is not.
+        finite: whether infinity is refused; NaN always is.
+
+    Raises:
+        TypeError: if it is of another type, such as True, "3" or an array.
+        ValueError: if it lies outside the bounds, is NaN, or infinite where it must be finite.
+    """
+    number = _scalar(value)
+    wanted = "a finite number" if finite else "a number"
+    if isinstance(number, bool | np.bool_) or not isinstance(number, Real):
+        raise TypeError(f"{name} must be {wanted}{_bounds(least, most, above)}; it is {_shown(value)}")
+    try:
+        number = float(number)
+    except OverflowError:  # a whole number of more than 308 digits
+        raise ValueError(f"{name} must be {wanted} that float64 holds; it is {_shown(value)}") from None
+    if math.isnan(number) or (finite and math.isinf(number)):
+        raise ValueError(f"{name} must be {wanted}{_bounds(least, most, above)}; it is {number}")
+    _check_bounds(number, name, least, most, wanted, above)
+    return number
+
+
+def check_strengths(values: Any, name: str = "strengths") -> tuple[float, ...]:
+    """Penalties to try, at least one, none below 0."""
+    if not isinstance(values, list | tuple):
+        values = as_tensor(values, name).tolist()
+    if not isinstance(values, list | tuple) or not len(values):
+        raise ValueError(f"{name} must be one or more penalties; it is {values}")
+    return tuple(check_number(value, name, least=0) for value in values)
+
+
+def check_fraction(value: Any, name: str, *, within: str = "[0, 1]") -> float:
+    """The value as a float, if it lies in [0, 1], (0, 1] or (0, 1), as `within` says."""
+    number = check_number(value, name, finite=False)
+    if not (0 < number < 1 or (number == 0 and within[0] == "[") or (number == 1 and within[-1] == "]")):
         raise ValueError(f"{name} must lie in {within}; it is {value}. Percent? Divide by 100.")
-    return value
+    return number
+
+
+def _scalar(value: Any) -> Any:
+    """What stands in an array without axes; anything else as it is."""
+    return value.item() if isinstance(value, np.ndarray | Tensor) and value.ndim == 0 else value
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, short enough for a message."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def _bounds(least: float | None, most: float | None, above: float | None = None) -> str:
+    parts = [
+        f"{word} {bound}"
+        for word, bound in (("of at least", least), ("above", above), ("of at most", most))
+        if bound is not None
+    ]
+    return " " + " and ".join(parts) if parts else ""
+
+
+def _check_bounds(
+    number: float, name: str, least: float | None, most: float | None, wanted: str, above: float | None = None
+) -> None:
+    low = (least is not None and number < least) or (above is not None and number <= above)
+    if low or (most is not None and number > most):
+        raise ValueError(f"{name} must be {wanted}{_bounds(least, most, above)}; it is {number}")
 
 
 def check_finite(values: Tensor, name: str) -> None:
@@ -70,25 +248,47 @@ def check_finite(values: Tensor, name: str) -> None:
     bad = ~values.isfinite()
     if not bad.any():
         return
-    row = tuple(bad.nonzero()[0].tolist())
-    where = f"row {row[0]}" + (f", column {row[1]}" if len(row) > 1 else "")
-    hint = "Logits that overflowed in half precision do this: recompute them in float32."
-    if values[row] == -torch.inf:
-        hint += " So does the logarithm of probability 0: pass log(probs.clip(1e-12))."
-    raise ValueError(f"{name} must be finite; {where} is {values[row].item()}. {hint}")
+    where = tuple(bad.nonzero()[0].tolist())
+    message = f"{name} must be finite; {_place(where)} is {values[where].item()}. {_hint_of_infinity(values, where)}"
+    raise ValueError(message.rstrip())
+
+
+def _hint_of_infinity(values: Tensor, where: tuple[int, ...]) -> str:
+    overflow = "Logits that overflowed in half precision do this: recompute them in float32."
+    if values[where] != -torch.inf:
+        return overflow
+    if values.ndim == 2 and (values[:, where[1]] == -torch.inf).all():
+        return (
+            "Classes masked by -inf? Drop them: with kept = np.isfinite(logits).all(0) pass logits[:, kept] "
+            "and np.cumsum(kept)[labels] - 1."
+        )
+    return f"{overflow} So does the logarithm of probability 0: pass log(probs.clip(1e-12))."
 
 
 def check_confidence(confidence: Any, name: str = "confidence") -> Float[Tensor, " n"]:
     """A finite real score per example, at least one, as a floating tensor."""
-    confidence = as_tensor(confidence)
-    _check_one_axis(confidence, name)
-    return _finite_floats(confidence, name)
+    return _finite_floats(_one_axis(as_tensor(confidence, name), name), name)
 
 
-def check_mask(mask: Any, name: str = "correct", rows: int | None = None) -> Bool[Tensor, " n"]:
-    """A yes or no per example; zeros and ones of any type are taken, anything else is refused."""
-    mask = as_tensor(mask)
-    _check_one_axis(mask, name)
+def check_share(confidence: Any, name: str = "confidence") -> Float[Tensor, " n"]:
+    """A confidence in [0, 1] per example, at least one, as a floating tensor."""
+    score = check_confidence(confidence, name)
+    low, high = torch.aminmax(score)
+    if low < 0 or high > 1:
+        row = int(((score < 0) | (score > 1)).nonzero()[0])
+        raise ValueError(
+            f"{name} must lie in [0, 1]; row {row} is {score[row].item():.9g}. "
+            "Logits? Pass the largest probability, logits.softmax(-1).max(-1). Percent? Divide by 100. "
+            "Rounding? Clip it to 1."
+        )
+    return score
+
+
+def check_mask(
+    mask: Any, name: str = "correct", rows: int | None = None, device: torch.device | None = None
+) -> Bool[Tensor, " n"]:
+    """A yes or no per example, on the device; zeros and ones of any type are taken, anything else is refused."""
+    mask = _one_axis(as_tensor(mask, name), name)
     check_rows(mask, rows, name)
     if mask.dtype != torch.bool:
         odd = (mask != 0) & (mask != 1)
@@ -99,29 +299,58 @@ def check_mask(mask: Any, name: str = "correct", rows: int | None = None) -> Boo
                 "Pass `preds == labels`, or another comparison, not class indices."
             )
         mask = mask != 0
-    return mask
+    return mask if device is None else mask.to(device)
 
 
-def check_labels(labels: Any, classes: int, rows: int | None = None, name: str = "labels") -> Int[Tensor, " n"]:
-    """Class indices in [0, classes), as int64."""
-    labels = as_tensor(labels)
-    if labels.ndim != 1:
+def check_labels(
+    labels: Any, classes: int | None, rows: int | None = None, name: str = "labels", device: torch.device | None = None
+) -> Int[Tensor, " n"]:
+    """Class indices in [0, classes), as int64, on the device; None takes any number of classes."""
+    labels = check_whole_column(labels, name, rows)
+    if classes is None:
+        refuse_ignored(labels, name=name)
+    outside = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        hint = "" if classes is None else f"A {classes}-class head with the labels of another data set?"
+        if labels[row] in (-1, -100, 255):
+            hint = f"Rows to leave out? Drop them from every array: keep = {name} != {labels[row].item()}."
+        wanted = "be 0 or larger" if classes is None else f"lie in [0, {classes})"
+        raise ValueError(f"{name} must {wanted}; row {row} is {labels[row].item()}. {hint}".rstrip())
+    return labels if device is None else labels.to(device)
+
+
+def check_whole_column(labels: Any, name: str = "labels", rows: int | None = None) -> Int[Tensor, " n"]:
+    """A whole number per example, of whatever size, as int64: labels where nothing says how many classes there are."""
+    labels = as_tensor(labels, name)
+    if labels.ndim == 2 and labels.shape[1] > 1:
         raise ValueError(
             f"{name} must hold one class index a row (n,); their shape is {tuple(labels.shape)}. "
-            "One-hot rows? Pass labels.argmax(-1)."
+            f"One-hot rows? Pass {name}.argmax(-1)."
         )
+    labels = _one_axis(labels, name)
+    if not len(labels):
+        raise ValueError(f"{name} is empty; at least one example is needed")
     check_rows(labels, rows, name)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"{name} must be integers; they are {labels.dtype}. Class indices? Convert them to int64.")
-    labels = labels.long()
-    outside = (labels < 0) | (labels >= classes)
-    if outside.any():
-        row = int(outside.nonzero()[0])
+    return labels.long()
+
+
+def refuse_ignored(labels: Int[Tensor, " n"], *others: Int[Tensor, " n"], name: str = "labels") -> None:
+    """Raise a ValueError if 255 stands among labels that otherwise stay far below it: it marks what is to be left out.
+
+    Where the number of classes is known, check_labels knows better.
+    """
+    ignored = labels == 255
+    if not ignored.any() or ignored.all() or max(int(each.max()) for each in (labels, *others)) > 255:
+        return
+    most = max(int(each.max()) for each in (labels[~ignored], *others))
+    if most < 128:
         raise ValueError(
-            f"{name} must lie in [0, {classes}); row {row} is {labels[row].item()}. "
-            f"A {classes}-class head with the labels of another data set?"
+            f"{name} must be classes; row {int(ignored.nonzero()[0])} is 255, where every other is at most {most}. "
+            f"Rows to leave out? Drop them from every array: keep = {name} != 255. A class? Give it another number."
         )
-    return labels
 
 
 def check_rows(array: Sized, rows: int | None, name: str) -> None:
@@ -130,26 +359,87 @@ def check_rows(array: Sized, rows: int | None, name: str) -> None:
         raise ValueError(f"{name} has {len(array)} rows where {rows} are expected; both must list the same examples")
 
 
-def check_logits(logits: Any, name: str = "logits") -> Float[Tensor, "n c"]:
-    """Finite rows before the softmax. Rows that are probabilities are refused: a second softmax flattens them."""
-    logits = _check_table(logits, name)
-    if _look_like_probs(logits[:1]) and _look_like_probs(logits):  # the first row settles nearly every case
+def check_made(result: Any, kind: type, name: str, maker: str) -> None:
+    """Raise a TypeError unless this is a result of that kind; the message says which function makes one."""
+    if not isinstance(result, kind):
+        raise TypeError(f"{name} must be what {maker} returns, a {kind.__name__}; it is {_shown(result)}")
+
+
+def check_size(values: Float[Tensor, "..."], name: str, most: float = 1e100) -> None:
+    """Raise a ValueError where finite values are so large that their powers overflow, or all so small that these vanish."""
+    if torch.finfo(values.dtype).max <= most or not values.numel():
+        return
+    low, high = values.aminmax()
+    size = max(-low.item(), high.item())
+    if size > most:
+        where = tuple((values.double().abs() > most).nonzero()[0].tolist())  # in bfloat16 the bound itself is rounded
         raise ValueError(
-            f"{name} look like probabilities: every row lies in [0, 1] and sums to 1. "
-            "Pass the network's output before the softmax, or log(probs.clip(1e-12))."
+            f"{name} must be at most {most:.0e} in size, since sums of their powers must not overflow; {_place(where)} is "
+            f"{values[where].item():.6g}. Divide all of them by a constant."
+        )
+    if 0 < size < 1 / most:
+        raise ValueError(
+            f"{name} must not all be below {1 / most:.0e} in size, where their powers vanish; the largest is {size:.6g}. "
+            "Multiply all of them by a constant."
+        )
+
+
+def check_logits(logits: Any, name: str = "logits") -> Float[Tensor, "n c"]:
+    """Finite rows before the softmax. Rows that are probabilities are refused: a second softmax flattens them.
+
+    Probabilities are told by their rows: no entry below 0, and nearly all rows sum to 1, or to 100, as far as the
+    rounding of their entries allows. A few rows settle nearly every case.
+    """
+    logits = _check_table(logits, name)
+    if (total := _total_of_probs(logits)) is not None:
+        what, probs = ("probabilities", "probs") if total == 1 else ("percent", "(percent / 100)")
+        tiny = 1e-7 if logits.dtype == torch.float16 else 1e-12  # which the dtype can hold
+        raise ValueError(
+            f"{name} look like {what}: no entry is negative and the rows sum to {total}, up to rounding. "
+            f"Pass the network's output before the softmax, or log({probs}.clip({tiny:g}))."
         )
     return logits
 
 
+def check_row_constant(logits: Float[Tensor, "n c"], name: str = "logits") -> None:
+    """Raise a ValueError if the constant of each row is gone: its maximum was taken off, or its log of the sum of exp.
+
+    A softmax does not see it, the largest logit and the energy are made of it.
+    """
+    if _every_row(logits, lambda part: part.amax(-1) == 0):
+        gone = "every row has the maximum 0, as if that had been taken off"
+    elif _every_row(logits, lambda part: part.double().logsumexp(-1).abs() <= ROUNDED_SLACK):
+        gone = "every row is the logarithm of probabilities"
+    else:
+        return
+    raise ValueError(
+        f"{name} have lost the constant of each row: {gone}. Pass the network's own logits in float32, or add the maximum "
+        f"of each row again where it was kept, {name} + maximum[:, None]."
+    )
+
+
+def _every_row(table: Float[Tensor, "n c"], holds: Callable[[Tensor], Tensor]) -> bool:
+    """Whether it holds of every row. A few of them settle nearly every case."""
+    few = table[:: 1 + len(table) // 32]
+    return bool(holds(few).all()) and all(holds(part).all() for (part,) in by_rows(CHUNK // table.shape[1], table))
+
+
 def check_members(member_logits: Any) -> list[Float[Tensor, "n c"]]:
     """The logits of each member of an ensemble, at least one and all of one shape, from (m, n, c) or a list of (n, c)."""
+    if not isinstance(member_logits, list | tuple):
+        member_logits = as_tensor(member_logits, "member_logits")
+        if member_logits.ndim != 3:
+            raise ValueError(
+                f"member_logits must have shape (m, n, c), or be a list of m tables (n, c); it is "
+                f"{tuple(member_logits.shape)}. The table of one member? Pass it in a list."
+            )
     if not len(member_logits):
         raise ValueError("member_logits is empty; at least one member is needed")
-    return check_same_shape({f"member {m}": logits for m, logits in enumerate(member_logits)})
+    return check_same_shape({f"member_logits[{m}]": logits for m, logits in enumerate(member_logits)})
 
 
 def check_same_shape(logits: dict[str, Any]) -> list[Float[Tensor, "n c"]]:
-    """The logits of several networks, by name, on the same examples and classes."""
+    """The logits of several networks, by name, on the same examples and classes, on the device of the first."""
     first, *_ = tables = [check_logits(table, name) for name, table in logits.items()]
     for name, table in zip(logits, tables, strict=True):
         if table.shape != first.shape:
@@ -157,36 +447,82 @@ def check_same_shape(logits: dict[str, Any]) -> list[Float[Tensor, "n c"]]:
                 f"{next(iter(logits))} and {name} must have one shape (n, c), the same examples and classes in the same "
                 f"order; they have {tuple(first.shape)} and {tuple(table.shape)}. A background class? Drop its column."
             )
-    return tables
+    return [table.to(first.device) for table in tables]
 
 
 def check_probs(probs: Any, name: str = "probs") -> Float[Tensor, "n c"]:
-    """Finite, non-negative rows that sum to one (within what half precision allows)."""
+    """Finite, non-negative rows that sum to one, within what half precision allows."""
     probs = _check_table(probs, name)
-    if not _look_like_probs(probs):
-        total = probs.sum(-1, dtype=torch.float64)
-        bad = ((total - 1).abs() > PROBS_SLACK) | (probs < 0).any(-1)
-        row = int(bad.nonzero()[0])
+    slack = max(PROBS_SLACK, torch.finfo(probs.dtype).eps) if probs.dtype in HALVES else PROBS_SLACK
+    total = probs.sum(-1, dtype=torch.float64)
+    if (total - 1).abs().max() > slack or probs.min() < 0:
+        row = int((((total - 1).abs() > slack) | (probs < 0).any(-1)).nonzero()[0])
         raise ValueError(
             f"{name} must be non-negative rows that sum to 1; row {row} sums to {total[row].item():.6g} "
-            f"with least entry {probs[row].min().item():.6g}. Logits? Pass logits.softmax(-1)."
+            f"with least entry {probs[row].min().item():.6g}. {_hint_of_probs(probs, name)}"
         )
     return probs
 
 
-def _look_like_probs(table: Float[Tensor, "n c"]) -> bool:
-    if (table < 0).any():
+def _hint_of_probs(probs: Float[Tensor, "n c"], name: str) -> str:
+    if _total_of_probs(probs) == 100:
+        return "Percent? Divide by 100."
+    if probs.min() < -ROUNDED_SLACK or probs.max() > 1 + ROUNDED_SLACK:
+        return "Logits? Pass logits.softmax(-1)."
+    if probs.min() < 0:
+        return f"Below 0 by rounding? Pass {name}.clip(0, 1)."
+    return f"Rounded? Pass them as they were computed, or divide each row by its sum, {name} / {name}.sum(-1, keepdims=True)."
+
+
+def _total_of_probs(table: Float[Tensor, "n c"]) -> int | None:
+    """What the rows sum to if they are probabilities, 1, or percent, 100; None for anything else."""
+    for total in (1, 100):
+        few = table[:: 1 + len(table) // 32]  # settles nearly every case
+        if _are_probs(few, total, 0.5) and _are_probs(table, total, 0.95) and table.max() > 0:
+            return total
+    return None
+
+
+def _are_probs(table: Float[Tensor, "n c"], total: int, share: float) -> bool:
+    """Whether no entry is negative and so many of the rows sum to the total, as far as rounded entries do."""
+    if (table < -ROUNDED_SLACK * total).any():
         return False
-    return bool(((table.sum(-1, dtype=torch.float64) - 1).abs() <= PROBS_SLACK).all())
+    sums = table.sum(-1, dtype=torch.float64) / total
+    near = (sums - 1).abs() <= ROUNDED_SLACK
+    if near.double().mean() >= share:
+        return True
+    unit = _rounded_to(table[:32] / total)
+    reach = unit * table.shape[1] / 2  # what rounding every entry may add up to
+    fair = (sums - 1 <= min(reach, 0.25)) & (sums - 1 >= -reach)
+    return bool(reach > ROUNDED_SLACK and table.max() <= total and fair.double().mean() >= share)
 
 
-def _check_one_axis(array: Tensor, name: str) -> None:
+def _rounded_to(rows: Float[Tensor, "n c"]) -> float:
+    """The unit, 0.1 to 0.0001, of which all entries are multiples; 0 if there is none."""
+    eps = torch.finfo(rows.dtype).eps
+    rows = rows.double()
+    for unit in (0.1, 0.01, 1e-3, 1e-4):
+        if ((rows / unit).round() * unit - rows).abs().le(eps * rows.abs() + 1e-9).all():
+            return unit
+    return 0.0
+
+
+def _one_axis(array: Tensor, name: str) -> Tensor:
+    """The array if it has one axis, and a column (n, 1) as what it is."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
     if array.ndim != 1:
         raise ValueError(f"{name} must have one axis (n,); its shape is {tuple(array.shape)}")
+    return array
 
 
 def _check_table(table: Any, name: str) -> Float[Tensor, "n c"]:
-    table = as_tensor(table)
+    table = as_tensor(table, name)
+    if table.ndim == 1 or (table.ndim == 2 and table.shape[1] == 1):
+        raise ValueError(
+            f"{name} must have shape (n, c) with c >= 2 classes; it is {tuple(table.shape)}. A binary network with one "
+            "logit z? Pass both, np.column_stack([0 * z, z]). One probability p? Pass np.column_stack([1 - p, p])."
+        )
     if table.ndim != 2 or table.shape[1] < 2:
         raise ValueError(f"{name} must have shape (n, c) with c >= 2 classes; it is {tuple(table.shape)}")
     return _finite_floats(table, name)
@@ -195,6 +531,21 @@ def _check_table(table: Any, name: str) -> Float[Tensor, "n c"]:
 def _finite_floats(values: Tensor, name: str) -> Float[Tensor, "..."]:
     if not len(values):
         raise ValueError(f"{name} is empty; at least one example is needed")
-    values = values if values.is_floating_point() else values.double()
+    if not values.is_floating_point():
+        _refuse_inexact(values, name)
+        return values.double()
     check_finite(values, name)
     return values
+
+
+def _refuse_inexact(values: Tensor, name: str) -> None:
+    """Raise a ValueError if a whole number is so large that float64 would round it, and tie what differs."""
+    if values.dtype != torch.int64:
+        return
+    low, high = torch.aminmax(values)
+    if low < -EXACT or high > EXACT:
+        where = tuple(((values < -EXACT) | (values > EXACT)).nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} must be at most 2**53, where float64 is exact; {_place(where)} is {values[where].item()}. "
+            f"For a metric that ranks, pass the ranks, np.unique({name}, return_inverse=True)[1]."
+        )

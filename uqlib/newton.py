@@ -4,6 +4,7 @@ A projected Newton method. It serves the temperatures and weights of this librar
 log-likelihoods: of order one, convex, with a Hessian that may be singular.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def minimize(
     if (point < lower).any():
         raise ValueError(f"start must not lie below the bound {lower}; its least entry is {point.min().item()}")
     value, gradient, hessian = objective(point)
-    if not torch.tensor(value).isfinite():
+    if not math.isfinite(value):
         raise ValueError(f"the objective at the start is {value}; a finite value is needed")
     previous, polished = float("inf"), False
     for iteration in range(1, max_iterations + 1):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uqlib import duos
-from uqlib.arrays import Column, Table, check_choice, check_labels, check_same_shape
+from uqlib.arrays import Column, Table, check_choice, check_labels, check_same_shape, check_whole
 from uqlib.duos import VARIANTS, Decision, DuoFit
 from uqlib.metrics import bootstrap, calibration, classification, detection, selective
 from uqlib.metrics.bootstrap import Interval
@@ -182,11 +182,13 @@ def repeat_duo(
         ValueError: as `duos.fit_duo`, or if fit_size leaves nothing to test.
     """
     large, small = check_same_shape({"large": large, "small": small})
-    labels = check_labels(labels, large.shape[1], rows=len(large))
-    if not 0 < fit_size < len(labels):
+    labels = check_labels(labels, large.shape[1], rows=len(large), device=large.device)
+    fit_size = check_whole(fit_size, "fit_size", least=1)
+    if fit_size >= len(labels):
         raise ValueError(
             f"fit_size must lie in 1 to {len(labels) - 1}, so that rows are left to test; it is {fit_size}"
         )
+    splits, seed = check_whole(splits, "splits", least=1), check_whole(seed, "seed", least=0)
     parts = [split(len(labels), fit_size, seed=seed + k) for k in range(splits)]
     fits = [duos.fit_duo(large[fit], small[fit], labels[fit]) for fit, _ in parts]
     trials = [

@@ -1,7 +1,8 @@
 """Confidence scores read off the logits of one network; higher = more certain.
 
 All take logits (n, c) and return float64 (n,), so that confidences near 1 do not tie by rounding. max_probability,
-neg_entropy and margin depend on the probabilities alone: for stored probabilities pass their logarithm.
+neg_entropy and margin depend on the probabilities alone: for stored probabilities pass their logarithm. max_logit and
+energy see the constant of each row besides, which a softmax does not, and refuse logits that have lost it.
 mutual_information is an uncertainty of several networks and points the other way.
 """
 
@@ -11,7 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.arrays import Array, Table, by_rows, check_choice, check_logits, check_members, like
+from uqlib.arrays import (
+    Array,
+    Table,
+    by_rows,
+    check_choice,
+    check_logits,
+    check_members,
+    check_number,
+    check_row_constant,
+    like,
+)
 from uqlib.metrics.classification import CHUNK
 
 
@@ -52,12 +63,13 @@ def max_logit(logits: Table) -> Float[Array, " n"]:
     """Largest logit, unbounded, higher = more certain. Not invariant to a constant added to a row.
 
     Raises:
-        ValueError: if the logits are not finite or are probabilities.
+        ValueError: if the logits are not finite, are probabilities, or have lost the constant of each row: their maximum
+            was taken off, or they are logarithms of probabilities.
 
     Source:
         Hendrycks et al. 2022 (arXiv:1911.11132).
     """
-    return _by_rows(logits, lambda z: z.amax(-1))
+    return _by_rows(logits, lambda z: z.amax(-1), sees_constant=True)
 
 
 def energy(logits: Table, *, temperature: float = 1.0) -> Float[Array, " n"]:
@@ -70,14 +82,14 @@ def energy(logits: Table, *, temperature: float = 1.0) -> Float[Array, " n"]:
         temperature: T > 0.
 
     Raises:
-        ValueError: if the logits are not finite or are probabilities, or the temperature is not above 0.
+        ValueError: if the logits are not finite, are probabilities, or have lost the constant of each row (as for
+            max_logit), or the temperature is not above 0.
 
     Source:
         Liu et al. 2020 (arXiv:2010.03759), equation 4; the sign is turned.
     """
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be a finite number above 0; got {temperature}")
-    return _by_rows(logits, lambda z: temperature * (z / temperature).logsumexp(-1))
+    temperature = check_number(temperature, "temperature", above=0)
+    return _by_rows(logits, lambda z: temperature * (z / temperature).logsumexp(-1), sees_constant=True)
 
 
 CONFIDENCES: dict[str, Callable[[Table], Array]] = {
@@ -93,7 +105,8 @@ def confidence(name: str, logits: Table) -> Float[Array, " n"]:
     """The confidence of that name in CONFIDENCES, higher = more certain.
 
     Raises:
-        ValueError: if the name is unknown, the logits are not finite, or they are probabilities.
+        ValueError: if the name is unknown, or the logits are not finite, are probabilities, or have lost what the score
+            needs of them.
     """
     return CONFIDENCES[check_choice(name, CONFIDENCES, "confidence")](logits)
 
@@ -118,7 +131,7 @@ def mutual_information(member_logits: Table) -> Float[Array, " n"]:
     """
     members = check_members(member_logits)
     if len(members) < 2:
-        raise ValueError("one member cannot disagree; at least two are needed. A table (n, c)? Pass a list of them.")
+        raise ValueError("member_logits: one member cannot disagree; at least two are needed")
     parts = by_rows(CHUNK // (len(members) * members[0].shape[1]), *members)
     return like(torch.cat([_divergence(torch.stack(part).double()) for part in parts]), member_logits)
 
@@ -134,7 +147,9 @@ def _plogp(log_probs: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
     return (log_probs.exp() * log_probs).sum(-1)
 
 
-def _by_rows(logits: Table, score: Callable[[Tensor], Tensor]) -> Float[Array, " n"]:
+def _by_rows(logits: Table, score: Callable[[Tensor], Tensor], *, sees_constant: bool = False) -> Float[Array, " n"]:
     """The score of every row, in float64, a chunk of rows at a time."""
     table = check_logits(logits)
+    if sees_constant:
+        check_row_constant(table)
     return like(torch.cat([score(part.double()) for (part,) in by_rows(CHUNK // table.shape[1], table)]), logits)

@@ -5,14 +5,25 @@ minimum to rounding in a few passes; every fit carries the gradient and the gap 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uqlib.arrays import Array, Column, Table, as_tensor, by_rows, check_labels, check_logits, like
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    by_rows,
+    check_labels,
+    check_logits,
+    check_number,
+    check_row_constant,
+    like,
+)
 from uqlib.likelihood import CHUNK, fit_nonnegative_weights
 from uqlib.newton import NoMinimum, minimize
 
@@ -40,20 +51,49 @@ class ClassTemperatureFit(NamedTuple):
 def scale_logits(logits: Table, temperature: float | Column) -> Array:
     """The logits divided by the temperature: above 1 softens, below 1 sharpens. One for all, or (c,), one a class.
 
+    A tensor keeps its gradient and its dtype. Temperatures of classes see the constant of each row, as their fit does.
+
     Raises:
-        ValueError: if a temperature is not above 0.
-        TypeError: if it is a whole fit.
+        ValueError: if a temperature is not above 0, there is not one a class, or the logits are not finite, are
+            probabilities, or have lost the constant of each row.
+        TypeError: if the temperature is a whole fit, or no number.
     """
     if isinstance(temperature, TemperatureFit | ClassTemperatureFit):
         raise TypeError("temperature must be a number, or one a class; got a fit: pass fit.temperature")
-    if not (torch.as_tensor(temperature) > 0).all():
-        raise ValueError(f"temperature must be above 0; got {temperature}. It divides the logits; was it a weight?")
-    if not isinstance(logits, Tensor):
-        logits = np.asarray(logits)
-    if isinstance(temperature, float | int):
-        return logits / temperature
-    divisor = temperature if isinstance(temperature, Tensor) else as_tensor(temperature)  # a tensor keeps its gradient
-    return logits / (divisor.to(logits.device) if isinstance(logits, Tensor) else divisor.detach().cpu().numpy())
+    table = check_logits(logits)
+    if _is_one(temperature):
+        value = check_number(temperature, "temperature", above=0, finite=False)
+        return _divide(logits, table, temperature if isinstance(temperature, Tensor) else value)
+    _check_class_temperatures(temperature, table.shape[1])
+    check_row_constant(table)
+    return _divide(logits, table, temperature if isinstance(temperature, Tensor) else as_tensor(temperature))
+
+
+def _is_one(temperature: Any) -> bool:
+    """Whether it has no axes, as the temperatures of classes have."""
+    return np.ndim(temperature.detach().cpu() if isinstance(temperature, Tensor) else temperature) == 0
+
+
+def _divide(logits: Table, table: Float[Tensor, "n c"], temperature: float | Tensor) -> Array:
+    """In the kind and dtype that were given: of a tensor the one with the gradient, of NumPy in NumPy."""
+    if isinstance(logits, Tensor):
+        return logits / (temperature.to(logits.device) if isinstance(temperature, Tensor) else temperature)
+    return like(table / (as_tensor(temperature) if isinstance(temperature, Tensor) else temperature), logits)
+
+
+def _check_class_temperatures(temperature: Any, classes: int | None = None) -> Float[Tensor, " c"]:
+    """One above 0 for each class, perhaps infinite."""
+    values = as_tensor(temperature, "temperature")
+    if values.ndim != 1 or (classes is not None and len(values) != classes):
+        wanted = "(c,)" if classes is None else f"({classes},)"
+        raise ValueError(f"temperature must be one number, or one a class {wanted}; its shape is {tuple(values.shape)}")
+    if not (values > 0).all():  # NaN is not, either
+        row = int((~(values > 0)).nonzero()[0])
+        raise ValueError(
+            f"temperature must be above 0; that of class {row} is {values[row].item()}. It divides the logits; was it a "
+            "weight?"
+        )
+    return values
 
 
 def fit_temperature(logits: Table, labels: Column) -> TemperatureFit:
@@ -74,7 +114,7 @@ def fit_temperature(logits: Table, labels: Column) -> TemperatureFit:
         Guo et al. 2017 (arXiv:1706.04599), section 4.2.
     """
     table = check_logits(logits)
-    labels = check_labels(labels, table.shape[1], rows=len(table))
+    labels = check_labels(labels, table.shape[1], rows=len(table), device=table.device)
     if _all_first(table, labels):
         raise ValueError(
             f"every one of the {len(labels)} labels has the largest logit of its row, so the NLL falls for ever as T "
@@ -102,13 +142,15 @@ def fit_class_temperatures(logits: Table, labels: Column) -> ClassTemperatureFit
 
     Raises:
         ValueError: if a class has no label, or the NLL falls for ever as some temperatures go to 0; if logits are not
-            finite or are probabilities, or a label is outside [0, c).
+            finite, are probabilities, or have lost the constant of each row (their maximum was taken off, or they are
+            logarithms of probabilities); if a label is outside [0, c).
 
     Source:
         Guo et al. 2017 (arXiv:1706.04599), section 4.2, vector scaling.
     """
     table = check_logits(logits)
-    labels = check_labels(labels, table.shape[1], rows=len(table))
+    check_row_constant(table)
+    labels = check_labels(labels, table.shape[1], rows=len(table), device=table.device)
     missing = (torch.bincount(labels, minlength=table.shape[1]) == 0).nonzero()[:, 0].tolist()
     if missing:
         raise ValueError(
@@ -128,11 +170,17 @@ def fit_class_temperatures(logits: Table, labels: Column) -> ClassTemperatureFit
 
 
 class TemperatureScaled(nn.Module):
-    """A network whose logits are divided by a temperature, which its state_dict keeps.
+    """A network whose logits are divided by a temperature, which its state_dict keeps in float32.
+
+    The temperature is checked here, once; a call waits for no device.
 
     Args:
         model: images to logits (n, c).
-        temperature: one number, or (c,).
+        temperature: one number above 0, or (c,); or what fit_temperature or fit_class_temperatures returned.
+
+    Raises:
+        ValueError: if a temperature is not above 0, or the only one is infinite.
+        TypeError: if it is no number.
     """
 
     temperature: Tensor
@@ -142,11 +190,15 @@ class TemperatureScaled(nn.Module):
         self.model = model
         if isinstance(temperature, TemperatureFit | ClassTemperatureFit):
             temperature = temperature.temperature
-        value = as_tensor(temperature).to(torch.get_default_dtype())
+        if _is_one(temperature):
+            value = torch.tensor(check_number(temperature, "temperature", above=0), dtype=torch.float32)
+        else:
+            value = _check_class_temperatures(temperature).float()
         self.register_buffer("temperature", value.clone())
 
     def forward(self, images: Tensor) -> Float[Tensor, "n c"]:
-        return scale_logits(self.model(images), self.temperature)
+        logits = self.model(images)
+        return logits / self.temperature.to(logits)
 
 
 def _all_first(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> bool:

@@ -9,8 +9,10 @@ import torch
 from sklearn.metrics import log_loss
 
 from uqlib.metrics.bootstrap import BY_COUNTS, PER_EXAMPLE, interval, paired_difference, pool, resample
+from uqlib.metrics.calibration import bin_by_width, ece
 from uqlib.metrics.classification import accuracy, brier, nll
 from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
+from uqlib.metrics.ranking import rank
 from uqlib.metrics.selective import (
     augrc,
     aurc,
@@ -162,7 +164,7 @@ def test_bad_input_is_named():
         interval(aurc, [0.1, 0.2], [1, 0], draws=0)
     with pytest.raises(ValueError, match="confidence must be finite; row 0 is nan"):
         interval(aurc, [float("nan"), 0.2], [1, 0])
-    with pytest.raises(ValueError, match="an array has 3 rows where 2 are expected"):
+    with pytest.raises(ValueError, match=r"second\[0\] has 3 rows where 2 are expected"):
         paired_difference(aurc, ([0.1, 0.2], [1, 0]), ([0.1, 0.2, 0.3], [1, 0, 0]))
     with pytest.raises(ValueError, match="stratify has 3 rows where 2 are expected"):
         interval(aurc, [0.1, 0.2], [1, 0], stratify=[0, 0, 1])
@@ -184,16 +186,24 @@ def test_cuda_sees_the_draws_of_the_cpu():
     [
         (
             lambda: interval(aurc, [0.1], [1], draws=10.5),
-            ValueError,
+            TypeError,
             "draws must be a whole number of at least 1; it is 10.5",
         ),
         (lambda: interval(aurc, [0.1], [1], generator=0), TypeError, "generator must be torch's, .*; it is 0"),
-        (lambda: interval(lambda a: 0.0, []), ValueError, "the arrays are empty"),
+        (lambda: interval(lambda a: 0.0, []), ValueError, r"arrays\[0\] is empty"),
         (lambda: interval(aurc, [0.1, 0.2], [1, 0], stratify=[[0, 1], [1, 0]]), ValueError, r"its shape is \(2, 2\)"),
-        (lambda: interval(aurc, [0.1, 0.2], [1, 0], stratify=[0, math.nan]), ValueError, "none of them nan"),
-        (lambda: paired_difference(aurc, np.ones(3), np.ones(3)), TypeError, "the arrays of each method together"),
-        (lambda: pool([], []), ValueError, "it has 0 values, 0 sets"),
-        (lambda: pool([0.0, 1.0], [torch.zeros(3)]), ValueError, "it has 2 values, 1 sets"),
+        (
+            lambda: interval(aurc, [0.1, 0.2], [1, 0], stratify=[0, math.nan]),
+            ValueError,
+            "stratify must be finite; row 1 is nan",
+        ),
+        (
+            lambda: paired_difference(aurc, np.ones(3), np.ones(3)),
+            TypeError,
+            "first must be the arrays of one method together",
+        ),
+        (lambda: pool([], []), ValueError, "values is empty"),
+        (lambda: pool([0.0, 1.0], [torch.zeros(3)]), ValueError, "each of the 2 values; it has 1"),
     ],
 )
 def test_what_is_handed_over_wrongly_is_named(unchecked, call, error, message):
@@ -203,3 +213,41 @@ def test_what_is_handed_over_wrongly_is_named(unchecked, call, error, message):
 
 def test_pool_takes_draws_of_any_kind(unchecked):
     assert pool([2.0], [np.array([1.0, 3.0], np.float32)])[:3] == pytest.approx((2, 1.05, 2.95))
+
+
+@pytest.mark.parametrize("draws", [100, np.int64(100), torch.tensor(100)], ids=repr)
+@pytest.mark.parametrize("level", [0.9, np.float64(0.9), torch.tensor(0.9, dtype=torch.float64)], ids=repr)
+def test_numbers_of_every_library_are_taken(unchecked, draws, level):
+    found = interval(aurc, *rows(50, 0), draws=draws, level=level, generator=seeded())
+    assert found == interval(aurc, *rows(50, 0), draws=100, level=0.9, generator=seeded())
+    assert (type(found.draws), type(found.level)) == (int, float)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: interval(aurc, rank(*rows(9, 0))),
+            r"arrays\[0\] is of type Ranking, and a bootstrap needs the examples",
+        ),
+        (
+            lambda: interval(ece, bin_by_width([0.5, 0.2], [1, 0])),
+            r"arrays\[0\] is of type Bins, and a bootstrap needs the",
+        ),
+        (lambda: resample(aurc, rank(*rows(9, 0))), r"arrays\[0\] is of type Ranking"),
+        (lambda: paired_difference(aurc, rows(9, 0), (rank(*rows(9, 0)),)), r"second\[0\] is of type Ranking"),
+        (lambda: interval(aurc), "arrays are missing"),
+        (lambda: interval(aurc, *rows(9, 0), draws=True), r"draws must be .* it is True \(bool\)"),
+        (lambda: interval(aurc, *rows(9, 0), level="0.9"), r"level must be .* it is '0\.9' \(str\)"),
+        (lambda: interval(lambda a: a, [1.0, 2.0]), "statistic must return one number; it returned list"),
+        (lambda: interval(aurc, ["a", "b"], [1, 0]), r"arrays\[0\] must be an array of numbers"),
+    ],
+)
+def test_what_is_no_example_is_refused_by_name(unchecked, call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_draws_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match=r"draws\[1\] must be finite; row 0 is nan"):
+        pool([0.0, 1.0], [torch.zeros(3), torch.tensor([math.nan])])

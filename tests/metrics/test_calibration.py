@@ -138,7 +138,7 @@ def test_batches_add_up_to_the_whole():
     assert torch.equal(total.correct, whole.correct)
     torch.testing.assert_close(total.confidence, whole.confidence, rtol=1e-14, atol=0)
     assert ece(total) == pytest.approx(ece(confidence, correct), abs=1e-14)
-    assert debiased_ece(total) == pytest.approx(debiased_ece(confidence, correct, by="width"), abs=1e-14)
+    assert debiased_ece(total, by="width") == pytest.approx(debiased_ece(confidence, correct, by="width"), abs=1e-14)
 
 
 def test_bins_with_other_edges_do_not_add():
@@ -260,7 +260,7 @@ EMPTY = Bins(torch.zeros(2, dtype=torch.long), torch.zeros(2), torch.zeros(2, dt
         (lambda: ece(np.eye(2), [True, False]), r"confidence must have one axis \(n,\); its shape is \(2, 2\)"),
         (lambda: ece([0.5], [True], norm="l3"), "unknown norm 'l3'; choose from l1, l2, max"),
         (lambda: ece([0.5], [True], by="size"), "unknown by 'size'; choose from width, mass"),
-        (lambda: ece([0.5], [True], bins=0), "bins must be a positive whole number; got 0"),
+        (lambda: ece([0.5], [True], bins=0), "bins must be a whole number of at least 1; it is 0"),
         (lambda: ece(np.float32([1 + 2e-7]), [True]), "row 0 is 1.00000024. .* Rounding. Clip it to 1"),
         (lambda: ece([0.5]), "correct is missing"),
         (lambda: ece(EMPTY), "the bins hold no examples"),
@@ -281,6 +281,48 @@ def test_a_column_of_a_table_is_taken_without_a_warning():
 
 
 def test_bins_of_another_type_are_refused(unchecked):
-    with pytest.raises(ValueError, match=r"bins must be a positive whole number; got 15\.0"):
+    with pytest.raises(TypeError, match=r"bins must be a whole number of at least 1; it is 15\.0"):
         ece([0.5], [True], bins=15.0)
     assert ece([0.5], [True], bins=np.int64(15)) == 0.5
+
+
+def test_options_beside_bins_are_obeyed_or_refused():
+    confidence, correct = sample(500)
+    width, mass = bin_by_width(confidence, correct), bin_by_mass(confidence, correct)
+    for metric in (ece, rms_calibration_error, debiased_ece):
+        assert metric(width, by="width", bins=15) == metric(confidence, correct, by="width")
+        assert metric(mass, by="mass") == metric(confidence, correct, by="mass")
+        for bins, by in ((width, "mass"), (mass, "width")):
+            with pytest.raises(ValueError, match=f"by is '{by}', and these Bins were made by {bins.by}: pass by="):
+                metric(bins, by=by)
+        with pytest.raises(ValueError, match="bins is 5, and these Bins are 15"):
+            metric(width, by="width", bins=5)
+    assert ece(width) == ece(confidence, correct)
+    for metric, bins in ((ece, mass), (reliability_curve, mass), (rms_calibration_error, width), (debiased_ece, width)):
+        with pytest.raises(ValueError, match="by is "):  # what the metric takes by default is not what these are
+            metric(bins)
+    assert reliability_curve(mass, by="mass").count.equal(mass.count)
+    assert ece(bin_by_width(confidence, correct, bins=4)) == ece(confidence, correct, bins=4)
+
+
+def test_bins_of_two_kinds_do_not_add():
+    grid = torch.arange(1, 5) / 4
+    width, mass = (make(grid, grid > 0.5, bins=4) for make in (bin_by_width, bin_by_mass))
+    assert width.upper.equal(mass.upper)
+    with pytest.raises(ValueError, match="cannot add bins by width and bins by mass"):
+        width + mass
+    assert sum([mass, mass]).by == "mass"
+
+
+@pytest.mark.parametrize("bins", [5, np.int64(5), np.array(5), torch.tensor(5)], ids=repr)
+def test_numbers_of_bins_of_every_library_are_the_same(unchecked, bins):
+    confidence, correct = sample(500)
+    assert ece(confidence, correct, bins=bins) == ece(confidence, correct, bins=5)
+    assert ece(bin_by_width(confidence, correct, bins=5), bins=bins) == ece(confidence, correct, bins=5)
+
+
+@pytest.mark.parametrize("bins", [True, "5", 5.0, [5]], ids=repr)
+def test_what_is_no_number_of_bins_is_refused(unchecked, bins):
+    for arrays in (sample(500), (bin_by_width(*sample(500)),)):
+        with pytest.raises(TypeError, match="bins must be a whole number of at least 1; it is"):
+            ece(*arrays, bins=bins)

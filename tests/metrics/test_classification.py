@@ -99,3 +99,10 @@ def test_the_kind_of_array_comes_back(logits, labels):
 def test_errors_say_what_came_and_where(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("most", [10**6, 2**40])
+def test_classes_with_large_numbers_cost_no_memory(most):
+    preds, labels = [0, 5, most, most, 7], [0, most, most, 5, 7]
+    renamed = f1_score([0, 2, 2, 1, 3], [0, 1, 2, 2, 3], average="macro")
+    assert macro_f1(preds, labels) == pytest.approx(renamed, rel=1e-14)

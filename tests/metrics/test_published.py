@@ -1,6 +1,7 @@
 """Published rules against independent literal readings, and against the sound metrics where they must agree."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -200,3 +201,19 @@ def test_the_loosest_threshold_of_a_recall_counts():
 def test_errors_say_what_came_and_where(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ece_zhou2025,
+        soft_f1_hendrycks2019,
+        partial(rms_calibration_error_hendrycks2019, beta=2),
+        partial(mad_calibration_error_hendrycks2019, beta=2),
+    ],
+)
+@pytest.mark.parametrize("confidence", [[90.0, 40.0, 70.0], [0.9, 3.2, 0.1], [0.9, -0.4, 0.1]])
+def test_rules_that_compare_with_a_share_refuse_percent_and_logits(rule, confidence):
+    with pytest.raises(ValueError, match=r"confidence must lie in \[0, 1\]; row .* Percent\? Divide by 100"):
+        rule(confidence, [True, False, True])
+    assert 0 <= rule([0.9, 0.4, 0.7], [True, False, True]) <= 1

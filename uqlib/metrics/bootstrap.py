@@ -13,8 +13,19 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Column, as_tensor, check_fraction, check_rows, like
+from uqlib.arrays import (
+    Column,
+    Table,
+    as_tensor,
+    check_confidence,
+    check_fraction,
+    check_mask,
+    check_rows,
+    check_whole,
+    like,
+)
 from uqlib.metrics import classification, detection, selective
+from uqlib.metrics.calibration import Bins
 from uqlib.metrics.ranking import Ranking, rank
 
 # the formula on counts, and whether neighbouring scores of one outcome may act as one score: not where the place of
@@ -89,8 +100,9 @@ def interval(
     Source:
         Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """
-    check_fraction(level, "level", within="(0, 1)")
-    value = float(statistic(*arrays))  # first, so that bad arrays meet the statistic's own errors
+    level = check_fraction(level, "level", within="(0, 1)")
+    _check_examples({"arrays": arrays})
+    value = _number(statistic(*arrays))  # first, so that bad arrays meet the statistic's own errors
     return _percentiles(value, resample(statistic, *arrays, draws=draws, generator=generator, stratify=stratify), level)
 
 
@@ -118,10 +130,9 @@ def paired_difference(
     Raises:
         ValueError: as interval.
     """
-    check_fraction(level, "level", within="(0, 1)")
-    if not (isinstance(first, tuple | list) and isinstance(second, tuple | list)):
-        raise TypeError("pass the arrays of each method together: (confidence_b, correct_b), (confidence_a, correct_a)")
-    value = float(statistic(*first)) - float(statistic(*second))
+    level = check_fraction(level, "level", within="(0, 1)")
+    _check_examples({"first": first, "second": second})
+    value = _number(statistic(*first)) - _number(statistic(*second))
     options = {"draws": draws, "generator": generator, "stratify": stratify}
     return _percentiles(value, resample_difference(statistic, first, second, **options), level)
 
@@ -134,7 +145,7 @@ def resample(
     stratify: Column | None = None,
 ) -> Float[Tensor, " draws"]:
     """The statistic on each draw, float64: the raw material of interval, with its arguments and errors."""
-    return _resample(torch.clone, statistic, (arrays,), draws=draws, generator=generator, stratify=stratify)
+    return _resample(torch.clone, statistic, {"arrays": arrays}, draws=draws, generator=generator, stratify=stratify)
 
 
 def resample_difference(
@@ -147,10 +158,11 @@ def resample_difference(
     stratify: Column | None = None,
 ) -> Float[Tensor, " draws"]:
     """statistic(*first) - statistic(*second) on each draw: the raw material of paired_difference."""
-    return _resample(torch.sub, statistic, (first, second), draws=draws, generator=generator, stratify=stratify)
+    methods = {"first": first, "second": second}
+    return _resample(torch.sub, statistic, methods, draws=draws, generator=generator, stratify=stratify)
 
 
-def pool(values: Sequence[float], draws: Sequence[Float[Tensor, " _"]], *, level: float = 0.95) -> Interval:
+def pool(values: Column, draws: Sequence[Column] | Table, *, level: float = 0.95) -> Interval:
     """One interval over repetitions, such as random splits: the mean of their values, percentiles of all their draws.
 
     Every repetition brings draws of its own, so the interval covers both the choice of the split and that of the
@@ -159,38 +171,40 @@ def pool(values: Sequence[float], draws: Sequence[Float[Tensor, " _"]], *, level
 
     Args:
         values: the statistic on all examples of each repetition.
-        draws: of each repetition, from resample or resample_difference.
+        draws: of each repetition, from resample or resample_difference; a list, or a table with a row each.
         level: share of the draws inside, in (0, 1).
 
     Raises:
-        ValueError: if there is no repetition, or not one set of draws for each value.
+        ValueError: if there is no repetition, not one set of draws for each value, or one of them is not finite.
     """
-    check_fraction(level, "level", within="(0, 1)")
-    if not len(values) or len(values) != len(draws):
-        raise ValueError(f"pool needs one set of draws for each value; it has {len(values)} values, {len(draws)} sets")
-    return _percentiles(sum(values) / len(values), torch.cat([as_tensor(each).double() for each in draws]), level)
+    level = check_fraction(level, "level", within="(0, 1)")
+    values = check_confidence(values, "values").double().tolist()
+    if not isinstance(draws, list | tuple):
+        table = as_tensor(draws, "draws")
+        if table.ndim != 2:
+            raise ValueError(f"draws must hold one set for each value, (m, k); their shape is {tuple(table.shape)}")
+        draws = list(table)
+    if len(values) != len(draws):
+        raise ValueError(f"draws must hold one set for each of the {len(values)} values; it has {len(draws)}")
+    drawn = [check_confidence(each, f"draws[{k}]").double() for k, each in enumerate(draws)]
+    return _percentiles(sum(values) / len(values), torch.cat(drawn), level)
 
 
 def _resample(
     combine: Callable[..., Tensor],
     statistic: Callable[..., Any],
-    methods: tuple[tuple[Column, ...], ...],
+    methods: dict[str, tuple[Column, ...]],
     *,
     draws: int,
     generator: torch.Generator | None,
     stratify: Column | None,
 ) -> Float[Tensor, " draws"]:
     """One number a draw: what combine makes of the statistic of each method on the same rows."""
-    if not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws must be a whole number of at least 1; it is {draws!r}")
+    draws = check_whole(draws, "draws", least=1)
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator must be torch's, such as torch.Generator().manual_seed(0); it is {generator!r}")
-    n = len(methods[0][0])
-    if not n:
-        raise ValueError("the arrays are empty; at least one example is needed")
-    for array in (array for arrays in methods for array in arrays):
-        check_rows(as_tensor(array), n, "an array")
-    evaluate = [_evaluator(statistic, arrays) for arrays in methods]
+    n = _check_examples(methods)
+    evaluate = [_evaluator(statistic, arrays, name) for name, arrays in methods.items()]
     values = torch.cat(
         [combine(*(each(rows) for each in evaluate)).cpu() for rows in _draw(n, draws, generator, stratify)]
     )
@@ -207,10 +221,8 @@ def _draw(n: int, draws: int, generator: torch.Generator | None, stratify: Colum
     chunk = max(1, 2**20 // n)
     pick = partial(torch.randint, generator=generator, device=generator.device if generator else "cpu")
     if stratify is not None:
-        group = as_tensor(stratify)
+        group = check_confidence(stratify, "stratify")
         check_rows(group, n, "stratify")
-        if group.ndim != 1 or (group != group).any():
-            raise ValueError(f"stratify must hold one group a row, none of them nan; its shape is {tuple(group.shape)}")
         groups = [(group == value).nonzero()[:, 0].to(pick.keywords["device"]) for value in group.unique()]
     for done in range(0, draws, chunk):
         size = min(chunk, draws - done)
@@ -220,31 +232,71 @@ def _draw(n: int, draws: int, generator: torch.Generator | None, stratify: Colum
             yield torch.cat([members[pick(len(members), (size, len(members)))] for members in groups], 1)
 
 
-def _evaluator(statistic: Callable[..., Any], arrays: tuple[Column, ...]) -> Callable[[Rows], Float[Tensor, " b"]]:
-    """The statistic as a function of row numbers, prepared once."""
+def _evaluator(
+    statistic: Callable[..., Any], arrays: tuple[Column, ...], name: str
+) -> Callable[[Rows], Float[Tensor, " b"]]:
+    """The statistic as a function of row numbers, prepared once; errors call the arrays by the name."""
     bound = isinstance(statistic, partial) and not statistic.args
     metric, options = (statistic.func, statistic.keywords) if bound else (statistic, {})
     if metric in BY_COUNTS and len(arrays) == 2:
         form, merges = BY_COUNTS[metric]
-        return _count_evaluator(partial(form, **options), *arrays, merges=merges)
+        ranking = rank(*arrays, names=(f"{name}[0]", f"{name}[1]"))
+        return _count_evaluator(partial(form, **options), ranking, *arrays, merges=merges)
     if metric in PER_EXAMPLE:
         each = as_tensor(PER_EXAMPLE[metric](*arrays, **options)).double()
         return lambda rows: each.take(rows.to(each.device)).mean(-1)
-    return partial(_call, statistic, arrays)
+    return partial(_call, statistic, arrays, [as_tensor(array) for array in arrays])
 
 
-def _call(statistic: Callable[..., Any], arrays: tuple[Column, ...], rows: Rows) -> Float[Tensor, " b"]:
-    """The slow path: any statistic, one call a draw, on arrays of the kind that came in."""
-    taken = ([like(as_tensor(array)[row.to(as_tensor(array).device)], array) for array in arrays] for row in rows)
-    return torch.tensor([float(statistic(*resampled)) for resampled in taken], dtype=torch.float64)
+def _call(
+    statistic: Callable[..., Any], given: tuple[Column, ...], arrays: list[Tensor], rows: Rows
+) -> Float[Tensor, " b"]:
+    """The slow path: any statistic, one call a draw, on arrays of the kind that was given."""
+    taken = (
+        [like(array[row.to(array.device)], kind) for array, kind in zip(arrays, given, strict=True)] for row in rows
+    )
+    return torch.tensor([_number(statistic(*resampled)) for resampled in taken], dtype=torch.float64)
+
+
+def _number(result: Any) -> float:
+    """What a statistic returned, if it is one number."""
+    try:
+        return float(result)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"statistic must return one number; it returned {type(result).__name__}") from None
+
+
+def _check_examples(methods: dict[str, tuple[Column, ...]]) -> int:
+    """The number of rows that all the arrays have; what was summed up already has no examples to draw from."""
+    for name, arrays in methods.items():
+        if not isinstance(arrays, tuple | list):
+            raise TypeError(
+                f"{name} must be the arrays of one method together, as in (confidence_b, correct_b), (confidence_a, "
+                f"correct_a); it is {type(arrays).__name__}"
+            )
+        if not arrays:
+            raise TypeError(f"{name} are missing; pass the arrays that the statistic takes")
+    named = {f"{name}[{k}]": array for name, arrays in methods.items() for k, array in enumerate(arrays)}
+    n = None
+    for name, array in named.items():
+        if isinstance(array, Ranking | Bins):
+            raise TypeError(
+                f"{name} is of type {type(array).__name__}, and a bootstrap needs the examples: pass the arrays that it "
+                "was made of"
+            )
+        tensor = as_tensor(array, name)
+        if not tensor.ndim or not len(tensor):
+            raise ValueError(f"{name} is empty; at least one example is needed")
+        check_rows(tensor, n, name)
+        n = len(tensor)
+    return n
 
 
 def _count_evaluator(
-    form: Callable[..., Tensor], score: Column, positive: Column, *, merges: bool
+    form: Callable[..., Tensor], ranking: Ranking, score: Column, positive: Column, *, merges: bool
 ) -> Callable[[Rows], Float[Tensor, " b"]]:
     """The fast path of a rank metric: sort once, then count the rows of each draw at each score."""
-    ranking = rank(score, positive)
-    score, positive = as_tensor(score).to(ranking.scores), as_tensor(positive) != 0
+    score, positive = check_confidence(score).to(ranking.scores), check_mask(positive, device=ranking.scores.device)
     place = torch.searchsorted(-ranking.scores, -score)
     if merges:
         place = _runs(ranking)[place]

@@ -21,10 +21,11 @@ from uqlib.arrays import (
     as_tensor,
     by_rows,
     check_choice,
-    check_confidence,
     check_labels,
     check_mask,
     check_probs,
+    check_share,
+    check_whole,
     like,
 )
 
@@ -37,13 +38,15 @@ class Bins:
     """Totals of confidence and of correctness in each bin: all that a binned calibration error needs.
 
     Bins of equal width from several batches add up, `a + b` or `sum(parts)`, to the bins of all their rows:
-    counts exactly, sums of confidence up to rounding. The size does not grow with the data.
+    counts exactly, sums of confidence up to rounding. The size does not grow with the data. Bins know how they were
+    made, and a metric that asks for others refuses them.
     """
 
     count: Int[Array, " b"]  # examples
     confidence: Float[Array, " b"]  # sum of their confidences
     correct: Int[Array, " b"]  # how many of them are correct
     upper: Float[Array, " b"]  # last confidence that belongs to the bin
+    by: str = "width"  # or "mass"
 
     def __add__(self, other: "Bins") -> "Bins":
         if not isinstance(other, Bins):
@@ -53,11 +56,14 @@ class Bins:
                 f"cannot add bins with different edges ({len(self.upper)} and {len(other.upper)} bins). "
                 "Use bin_by_width with one number of bins; quantiles of two samples do not add."
             )
+        if self.by != other.by:
+            raise ValueError(f"cannot add bins by {self.by} and bins by {other.by}")
         return Bins(
             self.count + other.count,
             self.confidence + other.confidence,
             self.correct + other.correct,
             self.upper,
+            self.by,
         )
 
     def __radd__(self, other: int) -> "Bins":
@@ -85,14 +91,15 @@ def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15) -> Bins
         bins: how many.
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or bins is not a positive whole number.
+        ValueError: if a confidence is outside [0, 1] or NaN, or bins is below 1.
     """
-    score, hit = _check(confidence, correct, bins)
+    bins = check_whole(bins, "bins", least=1)
+    score, hit = _check(confidence, correct)
     upper = torch.arange(1, bins + 1, dtype=torch.float64, device=score.device) / bins
     parts = [_totals(*part, upper) for part in by_rows(_chunk(score), score, hit)]
     # stacked, then summed: torch sums in pairs, which keeps the error of 10^8 rows near that of one chunk
     counts, sums = (torch.stack(part).sum(0).view(bins, 2) for part in zip(*parts, strict=True))
-    return _bins(counts.sum(1), sums.sum(1), counts[:, 1], upper, confidence)
+    return _bins(counts.sum(1), sums.sum(1), counts[:, 1], upper, confidence, "width")
 
 
 def bin_by_mass(confidence: Column, correct: Column, *, bins: int = 15) -> Bins:
@@ -108,9 +115,10 @@ def bin_by_mass(confidence: Column, correct: Column, *, bins: int = 15) -> Bins:
         bins: how many.
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or bins is not a positive whole number.
+        ValueError: if a confidence is outside [0, 1] or NaN, or bins is below 1.
     """
-    score, hit = _check(confidence, correct, bins)
+    bins = check_whole(bins, "bins", least=1)
+    score, hit = _check(confidence, correct)
     values, hits = _sorted(score), _sorted(score[hit])
     last = [-(-k * len(values) // bins) - 1 for k in range(1, bins + 1)]
     upper = values[torch.tensor(last, device=values.device)]
@@ -118,7 +126,7 @@ def bin_by_mass(confidence: Column, correct: Column, *, bins: int = 15) -> Bins:
     count = ends.diff(prepend=ends.new_zeros(1))
     right = torch.searchsorted(hits, upper, right=True).diff(prepend=ends.new_zeros(1))
     sums = torch.stack([part.sum(dtype=torch.float64) for part in values.split(count.tolist())])
-    return _bins(count, sums, right, upper.double(), confidence)
+    return _bins(count, sums, right, upper.double(), confidence, "mass")
 
 
 BINNINGS = {"width": bin_by_width, "mass": bin_by_mass}
@@ -143,7 +151,7 @@ def ece(
     confidence: Column | Bins,
     correct: Column | None = None,
     *,
-    bins: int = 15,
+    bins: int | None = None,
     by: str = "width",
     norm: str = "l1",
 ) -> float:
@@ -157,12 +165,13 @@ def ece(
     Args:
         confidence: in [0, 1], (n,); or the Bins, then alone.
         correct: whether each prediction equals its label, (n,).
-        bins: how many.
-        by: "width" (Guo et al.) or "mass" (Nguyen & O'Connor, Nixon et al.).
+        bins: how many, by default 15; beside Bins the number that they have.
+        by: "width" (Guo et al.), which "ECE" means where nothing else is said, or "mass" (Nguyen & O'Connor, Nixon et
+            al.). It must say how Bins were made.
         norm: "l1", "l2" or "max".
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or an option is unknown.
+        ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
 
     Source:
         Guo et al. 2017 (arXiv:1706.04599), section 2; equal mass: Nguyen & O'Connor 2015 (arXiv:1508.05154).
@@ -172,18 +181,18 @@ def ece(
 
 
 def rms_calibration_error(
-    confidence: Column | Bins, correct: Column | None = None, *, bins: int = 15, by: str = "mass"
+    confidence: Column | Bins, correct: Column | None = None, *, bins: int | None = None, by: str = "mass"
 ) -> float:
     """Root of the mean squared gap between confidence and accuracy, lower is better: ece(norm="l2").
 
-    Equal mass by default, as in Hendrycks et al. 2019 (arXiv:1901.09960). Their own number, in which the most
+    Equal mass by default (pass by="width" beside Bins of equal width), as in Hendrycks et al. 2019 (arXiv:1901.09960). Their own number, in which the most
     confident bin is missing, is rms_calibration_error_hendrycks2019.
     """
     return ece(confidence, correct, bins=bins, by=by, norm="l2")
 
 
 def debiased_ece(
-    confidence: Column | Bins, correct: Column | None = None, *, bins: int = 15, by: str = "mass"
+    confidence: Column | Bins, correct: Column | None = None, *, bins: int | None = None, by: str = "mass"
 ) -> float:
     """Squared l2 calibration error without the bias of the plug-in estimate, lower is better.
 
@@ -194,11 +203,11 @@ def debiased_ece(
     Args:
         confidence: in [0, 1], (n,); or the Bins, then alone.
         correct: whether each prediction equals its label, (n,).
-        bins: how many.
-        by: "mass" (as in the paper) or "width".
+        bins: how many, by default 15; beside Bins the number that they have.
+        by: "mass" (as in the paper) or "width". It must say how Bins were made.
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or an option is unknown.
+        ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
 
     Source:
         Kumar, Liang & Ma 2019, Verified Uncertainty Calibration (arXiv:1909.10155), debiased estimator.
@@ -230,7 +239,7 @@ def classwise_ece(probs: Table, labels: Column, *, bins: int = 15, by: str = "wi
         Kull et al. 2019 (arXiv:1910.12656); Nixon et al. 2019 (arXiv:1904.01685).
     """
     probs = check_probs(probs)
-    labels = check_labels(labels, probs.shape[1], rows=len(probs))
+    labels = check_labels(labels, probs.shape[1], rows=len(probs), device=probs.device)
     columns = probs.clamp(max=1).T.contiguous()  # rounding may leave a probability just above 1
     errors = [ece(column, labels == j, bins=bins, by=by, norm=norm) for j, column in enumerate(columns)]
     return sum(errors) / len(errors)
@@ -269,18 +278,18 @@ def smooth_ece(confidence: Column, correct: Column) -> float:
 
 
 def reliability_curve(
-    confidence: Column | Bins, correct: Column | None = None, *, bins: int = 15, by: str = "width"
+    confidence: Column | Bins, correct: Column | None = None, *, bins: int | None = None, by: str = "width"
 ) -> ReliabilityCurve:
     """Mean confidence, accuracy and count in each bin: what a reliability diagram draws.
 
     Args:
         confidence: in [0, 1], (n,); or the Bins, then alone.
         correct: whether each prediction equals its label, (n,).
-        bins: how many.
-        by: "width" or "mass".
+        bins: how many, by default 15; beside Bins the number that they have.
+        by: "width" or "mass". It must say how Bins were made.
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or an option is unknown.
+        ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
     """
     totals = _as_bins(confidence, correct, bins, by)
     count = as_tensor(totals.count)
@@ -341,30 +350,28 @@ def _gaps(totals: Bins) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     return count[held].double() / count.sum(), ((summed - right).abs() / count)[held]
 
 
-def _as_bins(confidence: Column | Bins, correct: Column | None, bins: int, by: str) -> Bins:
+def _as_bins(confidence: Column | Bins, correct: Column | None, bins: int | None, by: str) -> Bins:
     binning = BINNINGS[check_choice(by, BINNINGS, "by")]
-    if isinstance(confidence, Bins):
-        if correct is not None:
-            raise ValueError("Bins already hold which predictions were correct; pass them alone")
-        return confidence
-    if correct is None:
-        raise ValueError("correct is missing; pass `preds == labels` beside the confidence, or Bins alone")
-    return binning(confidence, correct, bins=bins)
-
-
-def _check(confidence: Column, correct: Column, bins: int = 1) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    if not isinstance(bins, int | np.integer) or bins < 1:
-        raise ValueError(f"bins must be a positive whole number; got {bins!r}")
-    score = check_confidence(confidence)
-    low, high = torch.aminmax(score)
-    if low < 0 or high > 1:
-        row = int(((score < 0) | (score > 1)).nonzero()[0])
+    if not isinstance(confidence, Bins):
+        if correct is None:
+            raise ValueError("correct is missing; pass `preds == labels` beside the confidence, or Bins alone")
+        return binning(confidence, correct, bins=15 if bins is None else bins)
+    if correct is not None:
+        raise ValueError("correct is known to the Bins; pass them alone")
+    if by != confidence.by:
         raise ValueError(
-            f"confidence must lie in [0, 1]; row {row} is {score[row].item():.9g}. "
-            "Logits? Pass the largest probability, logits.softmax(-1).max(-1). Rounding? Clip it to 1."
+            f"by is {by!r}, and these Bins were made by {confidence.by}: pass by={confidence.by!r}, or others"
         )
-    return score, check_mask(correct, rows=len(score))
+    made = len(confidence.count)
+    if bins is not None and check_whole(bins, "bins", least=1) != made:
+        raise ValueError(f"bins is {bins}, and these Bins are {made}: leave it out, or pass confidence and correct")
+    return confidence
 
 
-def _bins(count: Tensor, confidence: Tensor, correct: Tensor, upper: Tensor, given: Column) -> Bins:
-    return Bins(*(like(part, given) for part in (count, confidence, correct, upper)))
+def _check(confidence: Column, correct: Column) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    score = check_share(confidence)
+    return score, check_mask(correct, rows=len(score), device=score.device)
+
+
+def _bins(count: Tensor, confidence: Tensor, correct: Tensor, upper: Tensor, given: Column, by: str) -> Bins:
+    return Bins(*(like(part, given) for part in (count, confidence, correct, upper)), by)

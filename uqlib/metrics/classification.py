@@ -8,7 +8,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uqlib.arrays import Array, Column, Table, as_tensor, by_rows, check_labels, check_logits, check_probs, like
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    by_rows,
+    check_labels,
+    check_logits,
+    check_probs,
+    check_whole_column,
+    like,
+    refuse_ignored,
+)
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -30,11 +42,15 @@ def macro_f1(preds: Column, labels: Column) -> float:
         labels: true classes, integers (n,).
 
     Raises:
-        ValueError: if there are no rows, or not as many predictions as labels.
+        ValueError: if there are no rows, not as many predictions as labels, or a class is negative, or 255 where every
+            other is far below it (marks of rows to leave out).
         TypeError: if either is not of integer type.
     """
     preds, labels = _check_classes(preds, labels)
     classes = 1 + int(torch.maximum(preds.max(), labels.max()))
+    if classes > 1000 + 10 * len(labels):  # numbers with gaps, which a table of all classes would not fit into memory
+        preds, labels = torch.stack([preds, labels]).unique(return_inverse=True)[1]
+        classes = 2 * len(labels)
     hits = torch.bincount(labels[preds == labels], minlength=classes).double()
     occurrences = torch.bincount(labels, minlength=classes) + torch.bincount(preds, minlength=classes)
     present = occurrences > 0
@@ -49,7 +65,8 @@ def nll(logits: Table, labels: Column) -> float:
 def brier(probs: Table, labels: Column) -> float:
     """Squared distance between the probabilities and the one-hot label, in [0, 2], lower is better.
 
-    Summed over the classes (Brier 1950) and averaged over the examples: the mean of brier_each.
+    Summed over the classes (Brier 1950) and averaged over the examples: the mean of brier_each. Half-precision
+    probabilities are taken as they are, not divided by their sum.
     Some papers divide by the number of classes as well, see brier_zhou2025.
     """
     return as_tensor(brier_each(probs, labels)).mean().item()
@@ -63,7 +80,8 @@ def correctness(preds: Column, labels: Column) -> Bool[Array, " n"]:
         labels: true classes, integers (n,).
 
     Raises:
-        ValueError: if there are no rows, or not as many predictions as labels.
+        ValueError: if there are no rows, not as many predictions as labels, or a class is negative, or 255 where every
+            other is far below it (marks of rows to leave out).
         TypeError: if either is not of integer type.
     """
     pair = _check_classes(preds, labels)
@@ -84,7 +102,7 @@ def nll_each(logits: Table, labels: Column) -> Float[Array, " n"]:
         ValueError: if the logits are not finite or are probabilities, or a label is outside [0, c).
     """
     checked = check_logits(logits)
-    labels = check_labels(labels, checked.shape[1], rows=len(checked))
+    labels = check_labels(labels, checked.shape[1], rows=len(checked), device=checked.device)
     parts = by_rows(CHUNK // checked.shape[1], checked, labels)
     log_probs = [part.log_softmax(-1, dtype=torch.float64).gather(1, y[:, None])[:, 0] for part, y in parts]
     return like(-torch.cat(log_probs), logits)
@@ -103,7 +121,7 @@ def brier_each(probs: Table, labels: Column) -> Float[Array, " n"]:
         ValueError: if the rows are not probabilities, or a label is outside [0, c).
     """
     checked = check_probs(probs)
-    labels = check_labels(labels, checked.shape[1], rows=len(checked))
+    labels = check_labels(labels, checked.shape[1], rows=len(checked), device=checked.device)
     parts = by_rows(CHUNK // checked.shape[1], checked, labels)
     return like(torch.cat([_squared_distance(*part) for part in parts]), probs)
 
@@ -115,10 +133,11 @@ def _squared_distance(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) ->
 
 
 def _check_classes(preds: Column, labels: Column) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    preds, labels = as_tensor(preds), as_tensor(labels)
-    if not preds.numel():
-        raise ValueError("preds is empty; at least one example is needed")
-    whole = [x for x in (preds, labels) if x.numel() and not x.is_floating_point() and x.dtype != torch.bool]
-    classes = 1 + max((int(x.max()) for x in whole), default=0)  # so that only a negative class is outside
-    preds = check_labels(preds, classes, name="preds")
-    return preds, check_labels(labels, classes, rows=len(preds))
+    preds = check_whole_column(preds, "preds")
+    labels = check_whole_column(labels, rows=len(preds)).to(preds.device)
+    most = max(int(preds.max()), int(labels.max()))
+    if most == 255:
+        refuse_ignored(labels, preds)
+        refuse_ignored(preds, labels, name="preds")
+    preds = check_labels(preds, most + 1, name="preds")  # so that only a negative class is outside
+    return preds, check_labels(labels, most + 1)

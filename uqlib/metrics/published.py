@@ -19,6 +19,8 @@ from uqlib.arrays import (
     check_labels,
     check_mask,
     check_probs,
+    check_share,
+    check_whole,
     like,
 )
 from uqlib.metrics.classification import brier, macro_f1
@@ -62,7 +64,7 @@ def sac_zhou2025(confidence: Column, correct: Column, *, accuracy: float) -> flo
     Source:
         As aurc_zhou2025.
     """
-    check_fraction(accuracy, "accuracy")
+    accuracy = check_fraction(accuracy, "accuracy")
     risks = _risks_in_row_order(*_check(confidence, correct))
     kept = (risks <= 1 - accuracy).nonzero()
     return (int(kept.max()) + 1) / len(risks) if len(kept) else 0.0
@@ -76,7 +78,7 @@ def ece_zhou2025(confidence: Column, correct: Column) -> float:
     Source:
         As aurc_zhou2025.
     """
-    score, hit = _check(confidence, correct)
+    score, hit = _check_share(confidence, correct)
     score, error = score.double(), 0.0
     for k in range(15):
         inside = (score > k / 15) & (score <= (k + 1) / 15)
@@ -116,7 +118,7 @@ def duo_confidence_zhou2025(probs: Table, large_preds: Column) -> Float[Array, "
         As aurc_zhou2025.
     """
     table = check_probs(probs)
-    classes = check_labels(large_preds, table.shape[1], rows=len(table), name="large_preds")
+    classes = check_labels(large_preds, table.shape[1], rows=len(table), name="large_preds", device=table.device)
     return like(table.gather(1, classes[:, None])[:, 0], probs)
 
 
@@ -162,7 +164,7 @@ def soft_f1_hendrycks2019(confidence: Column, correct: Column) -> float:
     Source:
         As rms_calibration_error_hendrycks2019; in the code only, no table shows it.
     """
-    score, hit = _check(confidence, correct)
+    score, hit = _check_share(confidence, correct)
     doubt, wrong = 1 - score.double(), (~hit).double()
     if not wrong.any():
         raise ValueError("soft F1 needs at least one error; every prediction is correct")
@@ -186,7 +188,9 @@ def fpr_at_recall_hendrycks2019(score: Column, positive: Column, *, recall: floa
     Source:
         As rms_calibration_error_hendrycks2019.
     """
-    score, positive = check_confidence(score, "score"), check_mask(positive, "positive", rows=len(score))
+    recall = check_fraction(recall, "recall", within="(0, 1]")
+    score = check_confidence(score, "score")
+    positive = check_mask(positive, "positive", rows=len(score), device=score.device)
     if positive.all() or not positive.any():
         raise ValueError(f"both groups are needed; positive is {positive[0].item()} in every row")
     order = score.argsort(descending=True)
@@ -264,9 +268,12 @@ def _gaps_hendrycks2019(
     confidence: Column, correct: Column, beta: int, drop_last: bool
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Share of the examples and gap of each bin of beta examples, from the least confident on."""
-    score, hit = _check(confidence, correct)
-    if not 1 <= beta <= len(score):
-        raise ValueError(f"beta must lie in [1, n] for n = {len(score)} rows; got {beta}")
+    score, hit = _check_share(confidence, correct)
+    beta = check_whole(beta, "beta", least=1)
+    if beta > len(score):
+        raise ValueError(f"beta must lie in [1, n] for n = {len(score)} rows; it is {beta}")
+    if not isinstance(drop_last, bool):
+        raise TypeError(f"drop_last must be True or False; it is {drop_last!r}")
     order = score.argsort(stable=True)
     excess = score[order].double() - hit[order].double()
     full = len(score) // beta
@@ -278,4 +285,10 @@ def _gaps_hendrycks2019(
 
 def _check(confidence: Column, correct: Column) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
     score = check_confidence(confidence)
-    return score, check_mask(correct, rows=len(score))
+    return score, check_mask(correct, rows=len(score), device=score.device)
+
+
+def _check_share(confidence: Column, correct: Column) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Of a rule that compares the confidence with a share of correct predictions."""
+    score = check_share(confidence)
+    return score, check_mask(correct, rows=len(score), device=score.device)

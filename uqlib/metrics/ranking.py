@@ -49,7 +49,7 @@ def rank(score: Column, positive: Column, *, names: tuple[str, str] = ("score", 
         ValueError: if a score is not finite, the lengths differ, or there is no example.
     """
     score = check_confidence(score, names[0])
-    positive = check_mask(positive, names[1], rows=len(score)).to(score.device)
+    positive = check_mask(positive, names[1], rows=len(score), device=score.device)
     if score.dtype in (torch.float16, torch.bfloat16):
         score = score.float()
     mostly = bool(2 * positive.count_nonzero() > len(positive))
@@ -87,7 +87,7 @@ def ranked(
 ) -> Ranking:
     """What a metric was given, as a Ranking: two arrays are ranked, a Ranking is taken as it is."""
     if isinstance(score, Ranking) != (positive is None):
-        raise TypeError(f"pass {names[0]} and {names[1]}, or one Ranking alone")
+        raise TypeError(f"pass {names[0]} and {names[1]}, or one Ranking alone as {names[0]}")
     return score if isinstance(score, Ranking) else rank(score, positive, names=names)
 
 

@@ -13,16 +13,18 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Array, Column, check_fraction, like
+from uqlib.arrays import Array, Column, check_confidence, check_fraction, like
 from uqlib.metrics.ranking import NAMES, Counts, Ranking, Values, kind_of, ranked
 
 
 def coverages(confidence: Column | Ranking) -> Float[Array, " n"]:
     """The fractions kept, 1/n, 2/n, ..., 1: the horizontal axis of selective_risks, in float64."""
-    given = kind_of(confidence)
-    n = int(confidence.count.sum()) if isinstance(confidence, Ranking) else len(confidence)
-    device = given.device if isinstance(given, Tensor) else "cpu"
-    return like(torch.arange(1, n + 1, dtype=torch.float64, device=device) / n, given)
+    if isinstance(confidence, Ranking):
+        n, device = int(confidence.count.sum()), confidence.count.device
+    else:
+        score = check_confidence(confidence)
+        n, device = len(score), score.device
+    return like(torch.arange(1, n + 1, dtype=torch.float64, device=device) / n, kind_of(confidence))
 
 
 def selective_risks(confidence: Column | Ranking, correct: Column | None = None) -> Float[Array, " n"]:
@@ -206,14 +208,14 @@ def augrc_from_counts(count: Counts, positives: Counts) -> Values:
 
 def coverage_at_risk_from_counts(count: Counts, positives: Counts, *, risk: float) -> Values:
     """The last cut with so little risk."""
-    check_fraction(risk, "risk")
+    risk = check_fraction(risk, "risk")
     kept = count.cumsum(-1)
     return _largest_coverage(kept, (kept - positives.cumsum(-1)) / kept.double() <= risk)
 
 
 def sac_from_counts(count: Counts, positives: Counts, *, accuracy: float) -> Values:
     """The last cut with so much accuracy."""
-    check_fraction(accuracy, "accuracy")
+    accuracy = check_fraction(accuracy, "accuracy")
     kept = count.cumsum(-1)
     return _largest_coverage(kept, positives.cumsum(-1) / kept.double() >= accuracy)
 
@@ -237,7 +239,7 @@ def _largest_coverage(kept: Counts, allowed: Bool[Tensor, "*draws k"]) -> Values
 
 def _keep(count: Counts, positives: Counts, coverage: float) -> tuple[Int64[Tensor, "*draws"], Int64[Tensor, "*draws"]]:
     """How many are kept, and how many of them are correct, at the first cut that keeps the coverage."""
-    check_fraction(coverage, "coverage", within="(0, 1]")
+    coverage = check_fraction(coverage, "coverage", within="(0, 1]")
     kept = count.cumsum(-1)
     cut = (kept / kept[..., -1:].double() < coverage).sum(-1, keepdim=True)
     return kept.gather(-1, cut)[..., 0], positives.cumsum(-1).gather(-1, cut)[..., 0]
