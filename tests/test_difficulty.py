@@ -451,11 +451,11 @@ def test_errors_of_the_moments(examples):
         moments(features[:0], labels[:0], classes=K)
     with pytest.raises(ValueError, match=r"features must have shape \(n, d\)"):
         moments(features[0], labels[:1], classes=K)
-    with pytest.raises(ValueError, match="classes must be 1 or more; it is 0"):
+    with pytest.raises(ValueError, match="classes must be a whole number of at least 1; it is 0"):
         moments(features, labels, classes=0)
     with pytest.raises(ValueError, match="unknown precision 'half'; choose from float64, float32"):
         moments(features, labels, classes=K, precision="half")
-    with pytest.raises(ValueError, match="there is no batch"):
+    with pytest.raises(ValueError, match="batches holds no batch"):
         moments_of([], classes=K, progress=False)
     with pytest.raises(ValueError, match="batch 1: features have width 11 where 12 is expected"):
         moments_of([(features, labels), (features[:, 1:], labels)], classes=K, progress=False)
@@ -470,7 +470,7 @@ def test_errors_of_the_fit(examples):
     found = moments(features, labels, classes=K)
     with pytest.raises(ValueError, match="unknown covariance 'lasso'; choose from ridge, oas, shrunk, empirical"):
         fit_gaussians(found, covariance="lasso")
-    with pytest.raises(ValueError, match="ridge must be 0 or larger and finite; it is -1"):
+    with pytest.raises(ValueError, match="ridge must be a finite number of at least 0; it is -1"):
         fit_gaussians(found, ridge=-1)
     with pytest.raises(ValueError, match=r"go together; covariance is 'ridge' and shrinkage 0\.1"):
         fit_gaussians(found, shrinkage=0.1)
@@ -478,7 +478,10 @@ def test_errors_of_the_fit(examples):
         fit_gaussians(found, covariance="shrunk")
     with pytest.raises(ValueError, match=r"shrinkage must lie in \[0, 1\]; it is 2"):
         fit_gaussians(found, covariance="shrunk", shrinkage=2)
-    with pytest.raises(ValueError, match=r"components must lie in \[1, 12\], the number of features; it is 13"):
+    with pytest.raises(
+        ValueError,
+        match="components, of the features, must be a whole number of at least 1 and of at most 12; it is 13",
+    ):
         fit_gaussians(found, components=13)
     with pytest.raises(ValueError, match="the moments hold no example"):
         fit_gaussians(found._replace(counts=0 * found.counts))
@@ -514,7 +517,9 @@ def test_a_singular_covariance_names_rank_and_remedy(examples):
         fit_gaussians(few, covariance="empirical", least=1)
     constant = moments(np.full((10, 2), 0.3), np.arange(10) % 2, classes=2)
     for covariance in sorted(set(COVARIANCES) - {"shrunk"}):
-        with pytest.raises(ValueError, match="its rank is 0 in 2 dimensions"):
+        with pytest.raises(
+            ValueError, match=r"features must vary within the classes; feature 0 \(and 1 more\) .* 10 examples"
+        ):
             fit_gaussians(constant, covariance=covariance)
 
 
@@ -545,7 +550,10 @@ def test_errors_of_the_distances(examples, gaussians):
 
 def test_errors_of_the_other_measures_and_weights(examples):
     features, _ = examples
-    with pytest.raises(ValueError, match=r"clusters must lie in \[1, 600\], the number of examples; it is 601"):
+    with pytest.raises(
+        ValueError,
+        match="clusters, of the examples, must be a whole number of at least 1 and of at most 600; it is 601",
+    ):
         kmeans_distance(features, clusters=601)
     with pytest.raises(
         ValueError, match=r"correct must have shape \(epochs, n\) with two epochs or more; it is \(1, 2\)"
@@ -560,11 +568,223 @@ def test_errors_of_the_other_measures_and_weights(examples):
     with pytest.raises(ValueError, match="divides by the number of features; dimensions is None"):
         weights([1.0, 2.0], normaliser="dimension")
     for temperature in (0, -1, math.inf, math.nan):
-        with pytest.raises(ValueError, match="temperature must be positive and finite; it is"):
+        with pytest.raises(ValueError, match="temperature must be a finite number above 0; it is"):
             weights([1.0, 2.0], temperature=temperature)
-    with pytest.raises(ValueError, match="c must be 0 or larger and finite; it is -1"):
+    with pytest.raises(ValueError, match="c must be a finite number of at least 0; it is -1"):
         weights([1.0, 2.0], c=-1)
     with pytest.raises(ValueError, match="difficulty must be finite; row 1 is nan"):
         weights([1.0, math.nan])
     with pytest.raises(ValueError, match="difficulty is empty"):
         weights([])
+
+
+# --- kinds and sizes of numbers
+
+
+@pytest.mark.parametrize("normaliser", ["minmax", "clipped", "zscore"])
+@pytest.mark.parametrize("unit", [1e308, 1e155, 1e-155, 1e-300])
+def test_the_unit_of_a_difficulty_does_not_count(normaliser, unit):
+    shape = np.array([-1.0, 0.25, 0.5, 1.0])
+    found = normalised(unit * shape, normaliser)
+    np.testing.assert_allclose(found, normalised(shape, normaliser), rtol=1e-12)
+    np.testing.assert_allclose(
+        weights(unit * shape, normaliser=normaliser), weights(shape, normaliser=normaliser), rtol=1e-12
+    )
+
+
+def test_a_power_of_two_changes_no_bit_of_the_normalised():
+    values = np.random.default_rng(0).normal(size=1000)
+    for normaliser in ("minmax", "zscore"):
+        assert np.array_equal(normalised(values, normaliser), normalised(2.0**900 * values, normaliser))
+    plain = (values - values.min()) / (values.max() - values.min())
+    assert np.array_equal(normalised(values), plain)
+
+
+def test_a_temperature_at_which_weights_overflow_is_refused():
+    with pytest.raises(ValueError, match=r"difficulty over temperature must be finite; .* 0\.5 is too low .*'minmax'"):
+        weights([1e308, 0.0], temperature=0.5, normaliser="raw")
+    assert weights([1e308, 0.0], temperature=0.5)[0] == pytest.approx(1, abs=1e-3)  # the advice
+
+
+@pytest.mark.parametrize("size", [1e71, 1e300])
+def test_features_whose_squares_overflow_are_refused(examples, gaussians, size):
+    features, labels = examples
+    huge = size * features
+    calls = (
+        lambda: moments(huge, labels, classes=K),
+        lambda: relative_mahalanobis(gaussians, huge, labels),
+        lambda: mahalanobis(gaussians, huge, labels),
+        lambda: distances(gaussians, huge),
+        lambda: kmeans_distance(huge, clusters=2),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"features must be at most 1e\+\d+ in size, .*Divide all of them"):
+            call()
+    with pytest.raises(ValueError, match=r"features must be at most 1e\+15 in size"):
+        moments(1e20 * features, labels, classes=K, precision="float32")
+    for covariance in ("ridge", "oas"):
+        plain, large = (
+            relative_mahalanobis(fit_gaussians(moments(x, labels, classes=K), covariance=covariance), x, labels)
+            for x in (features, 1e60 * features)
+        )
+        np.testing.assert_allclose(large, plain, rtol=1e-6, atol=1e-6)
+    small, large = (ledoit_wolf(moments(x, labels, classes=K), x, labels) for x in (features, 1e60 * features))
+    assert large == pytest.approx(small, rel=1e-6)
+
+
+def test_moments_and_gaussians_are_told_from_features(examples, gaussians, unchecked):
+    features, labels = examples
+    for odd in (features, None, (1, 2, 3)):
+        with pytest.raises(TypeError, match=r"moments must be what moments\(features, labels, classes=...\) returns"):
+            fit_gaussians(odd)
+        with pytest.raises(TypeError, match="the moments at place 1 must be what moments"):
+            merge(moments(features, labels, classes=K), odd)
+        with pytest.raises(TypeError, match="gaussians must be what fit_gaussians returns"):
+            relative_mahalanobis(odd, features, labels)
+        with pytest.raises(TypeError, match="gaussians must be what fit_gaussians returns"):
+            distances(odd, features)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [
+        (np.full((10, 2), 0.3), np.arange(10) % 2),
+        (np.zeros((10, 2)), np.arange(10) % 2),
+        (np.repeat([[1.0, 2.0], [3.0, 5.0]], 5, 0), np.repeat([0, 1], 5)),
+    ],
+    ids=["equal rows", "zeros", "equal within a class"],
+)
+def test_equal_rows_are_called_equal_and_not_a_matter_of_the_covariance(features, labels):
+    found = moments(features, labels, classes=2)
+    for options in ({}, {"covariance": "oas"}, {"covariance": "empirical"}, {"components": 1}, {"ridge": 1.0}):
+        with pytest.raises(
+            ValueError, match=r"features must vary within the classes; .* 10 examples in 2 classes"
+        ) as told:
+            fit_gaussians(found, **options)
+        assert "ridge" not in str(told.value)
+
+
+def test_advice_on_a_singular_covariance_works(examples):
+    features, labels = examples
+    copied = np.concatenate([features, features[:, :2] + features[:, 2:4], np.full((600, 1), 0.1)], 1)
+    few = moments(features[:9], labels[:9] % 2, classes=2)
+    for found in (moments(copied, labels, classes=K), few):
+        for failing in (
+            {"covariance": "empirical"},
+            {"ridge": 0},
+            {"covariance": "shrunk", "shrinkage": 0},
+        ):
+            with pytest.raises(
+                ValueError, match="Pass covariance='ridge' with ridge=1e-6 or larger, or covariance='oas'"
+            ):
+                fit_gaussians(found, **failing)
+        fit_gaussians(found, covariance="ridge", ridge=1e-6)
+        fit_gaussians(found, covariance="oas")
+    large = moments(np.concatenate([features, np.full((600, 1), 1e14)], 1), labels, classes=K)
+    with pytest.raises(ValueError, match=r"feature 12 of the moments .* Leave out features that are constant"):
+        fit_gaussians(large)
+    apart, labels = np.array([[1e3, 1], [1e3, -1], [0, 1], [0, -1]]), np.array([1, 1, 0, 0])
+    with pytest.raises(ValueError, match=r"leading direction 0 .* Pass more components, or None for all"):
+        fit_gaussians(moments(apart, labels, classes=K), components=1)
+    fit_gaussians(moments(apart, labels, classes=K), components=2)
+    fit_gaussians(moments(apart, labels, classes=K))
+
+
+def test_labels_and_features_of_every_kind_give_the_same_distances(examples, gaussians, unchecked):
+    features, labels = examples[0][:40], examples[1][:40]
+    expected = relative_mahalanobis(gaussians, features, labels)
+    whole = moments(features, labels, classes=K)
+    kinds = [labels.astype(kind) for kind in ("u1", "u2", "u4", "u8", "i1", ">i4")] + [labels[:, None], labels.tolist()]
+    for kind in [*kinds, torch.tensor(labels), torch.tensor(labels).to(torch.uint8), np.repeat(labels, 2)[::2]]:
+        assert np.array_equal(relative_mahalanobis(gaussians, features, kind), expected), type(kind)
+        assert np.array_equal(moments(features, kind, classes=np.int64(K)).means, whole.means)
+        assert ledoit_wolf(whole, features, kind) == ledoit_wolf(whole, features, labels)
+    fixed = features.copy()
+    fixed.setflags(write=False)
+    for kind in (fixed, np.asfortranarray(features), features.astype(">f8"), features.tolist(), torch.tensor(features)):
+        found = np.asarray(relative_mahalanobis(gaussians, kind, labels))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(examples, dtype):
+    def everything():
+        features, labels = torch.tensor(examples[0]).float(), examples[1]
+        model = fit_gaussians(moments(features, labels, classes=K), covariance="oas", components=7)
+        hard = relative_mahalanobis(model, features, labels)
+        others = kmeans_distance(features, clusters=3), training_loss(features, labels), forgetting(features > 100)
+        return [*model[:-1], hard, *distances(model, features), weights(hard), normalised(hard, "zscore"), *others]
+
+    expected = everything()
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *((lambda f, y, odd=odd: moments(f, y, classes=odd), "classes must be") for odd in (5.0, True, "5", None)),
+        *((lambda f, y, odd=odd: moments(odd, y, classes=K), "features must") for odd in (None, [["a"]], 3.0)),
+        *(
+            (lambda f, y, odd=odd: moments(f, odd, classes=K), "labels")
+            for odd in (None, 0.0 * np.ones(600), ["a"] * 600)
+        ),
+        (
+            lambda f, y: moments(f, np.where(y == 0, -100, y), classes=K),
+            r"labels must lie in \[0, 5\); row \d+ is -100",
+        ),
+        (lambda f, y: moments(f, np.where(y == 0, 255, y), classes=K), r"labels must lie in \[0, 5\); row \d+ is 255"),
+        (lambda f, y: moments_of(None, classes=K), "batches must be pairs"),
+        (
+            lambda f, y: moments_of([f], classes=K, progress=False),
+            "batch 0 must be a pair .features, labels.; it is a ndarray",
+        ),
+        *((lambda f, y, odd=odd: kmeans_distance(f, clusters=odd), "clusters") for odd in (2.0, True, None, 0)),
+        *((lambda f, y, odd=odd: kmeans_distance(f, clusters=2, seed=odd), "seed") for odd in (0.5, None, -1)),
+        *((lambda f, y, odd=odd: kmeans_distance(f, clusters=2, batch=odd), "batch must be") for odd in (0, 2.5, True)),
+        *(
+            (lambda f, y, odd=odd: weights(y + 0.0, temperature=odd), "temperature must be")
+            for odd in (True, "1", None)
+        ),
+        *((lambda f, y, odd=odd: weights(y + 0.0, c=odd), "c must be") for odd in (True, "1", None, math.inf)),
+        *((lambda f, y, odd=odd: normalised(y, "dimension", dimensions=odd), "dimensions") for odd in (0, 2.5, True)),
+        (lambda f, y: normalised(None), "difficulty must be"),
+        (lambda f, y: normalised([1.0, 2.0], None), "unknown normaliser None"),
+        (lambda f, y: forgetting(None), "correct must be"),
+        (lambda f, y: forgetting(np.zeros((2, 0), bool)), r"correct must have shape .*\(2, 0\)"),
+        (lambda f, y: training_loss(f, None), "labels must be"),
+        (lambda f, y: training_loss(None, y), "logits must be"),
+        *((lambda f, y, odd=odd: fit_with(f, y, ridge=odd), "ridge must be") for odd in (True, "1", None, math.nan)),
+        *((lambda f, y, odd=odd: fit_with(f, y, least=odd), "least must be") for odd in (1.5, True, 0)),
+        *((lambda f, y, odd=odd: fit_with(f, y, components=odd), "components, of the") for odd in (2.0, True, 0)),
+        (lambda f, y: fit_with(f, y, covariance="shrunk", shrinkage="0.1"), "shrinkage must be"),
+    ],
+)
+def test_what_no_difficulty_can_be_had_from_is_refused_by_name(examples, call, message, unchecked):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(*examples)
+
+
+def fit_with(features, labels, **options):
+    return fit_gaussians(moments(features, labels, classes=K), **options)
+
+
+def test_numbers_of_every_kind_are_the_same(examples, unchecked):
+    features, labels = examples
+    expected = weights(labels, temperature=0.5, c=0.25, normaliser="dimension", dimensions=12)
+    for half, quarter, twelve in (
+        (np.float32(0.5), np.float64(0.25), np.int8(12)),
+        (torch.tensor(0.5), torch.tensor(0.25), torch.tensor(12)),
+    ):
+        found = weights(labels, temperature=half, c=quarter, normaliser="dimension", dimensions=twelve)
+        assert np.array_equal(found, expected)
+        assert np.array_equal(
+            fit_with(features, labels, components=twelve, ridge=half).axes,
+            fit_with(features, labels, ridge=0.5, components=12).axes,
+        )

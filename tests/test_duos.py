@@ -237,12 +237,145 @@ PERFECT = LARGE.argmax(-1)
             "unknown variant 'best'; choose from base, ours, unweighted",
         ),
         (lambda: duo_logits(LARGE, SMALL[:5], FIT), "must have one shape"),
-        (lambda: fit_weights([LARGE, SMALL[:5]], LABELS), "member 0 and member 1 must have one shape"),
+        (
+            lambda: fit_weights([LARGE, SMALL[:5]], LABELS),
+            r"member_logits\[0\] and member_logits\[1\] must have one shape",
+        ),
         (lambda: fit_weights([], LABELS), "member_logits is empty"),
         (lambda: ensemble_probs([LARGE], average="median"), "unknown average 'median'; choose from probs, logits"),
-        (lambda: flops_balance(1.0, 0.0), "costs must be positive; got 1.0 for the small and 0.0"),
+        (lambda: flops_balance(1.0, 0.0), "large_macs must be a finite number above 0; it is 0.0"),
     ],
 )
 def test_errors_say_what_came_and_where(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- kinds and sizes of numbers
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_weights_that_would_all_be_zero_are_refused(m):
+    """Labels that the logits speak against: a weight of zero makes every prediction uniform, without a word."""
+    with pytest.raises(ValueError, match=f"all {m} weights are best at zero: .*the same order"):
+        fit_weights([-LARGE, -SMALL, -LARGE - SMALL][:m], LABELS)
+    with pytest.raises(ValueError, match=f"all {m} weights are best at zero"):
+        fit_weights([0 * LARGE] * m, LABELS)
+
+
+@pytest.mark.parametrize("size", [1e300, 1e101])
+def test_logits_whose_squares_overflow_are_refused(size):
+    huge = size * LARGE / LARGE.abs().max()
+    for call, name in (
+        (lambda: fit_weights([SMALL, huge], LABELS), r"member_logits\[1\]"),
+        (lambda: fit_duo(huge, SMALL, LABELS), "large"),
+        (lambda: fit_duo(LARGE, huge, LABELS), "small"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} must be at most 1e\+100 in size, .*Divide all of them"):
+            call()
+
+
+def test_logits_whose_weighted_sum_overflows_are_refused():
+    huge = LARGE / LARGE.abs().max() * 1.5e308
+    steep = FIT._replace(weights=(10.0, 10.0), temperatures=(0.1, 0.1))
+    for name in VARIANTS:
+        with pytest.raises(
+            ValueError, match=r"large and small .* must be so small that their weighted sum does not overflow"
+        ):
+            decide(name, huge, huge, steep)
+    with pytest.raises(ValueError, match=r"large and small .* must be so small"):
+        duo_logits(huge, SMALL, steep)
+    with pytest.raises(ValueError, match=r"member_logits.* must be so small"):
+        ensemble_probs([huge, huge], average="logits")
+    with pytest.raises(ValueError, match=r"large and small .* must be so small"):
+        decide("unweighted", huge, huge, FIT._replace(temperatures=(1.0, 1.0)))
+    assert decide("ours", huge, SMALL, FIT).preds.equal(huge.argmax(-1))  # what does not overflow is right
+
+
+@pytest.mark.parametrize("unit", [1e-90, 1e-30, 1e30, 1e90])
+def test_the_unit_of_the_logits_is_that_of_the_weights(unit):
+    fit = fit_duo(unit * LARGE, SMALL, LABELS)
+    np.testing.assert_allclose([unit * fit.weights[0], fit.weights[1]], FIT.weights, rtol=1e-9)
+    found = fit_weights([unit * LARGE, SMALL], LABELS)
+    np.testing.assert_allclose([unit * found.weights[0], found.weights[1]], FIT.weights, rtol=1e-9)
+    with pytest.raises(ValueError, match="large must not all be below 1e-100"):
+        fit_duo(1e-200 * LARGE, SMALL, LABELS)  # its weight came out as zero
+
+
+def test_labels_and_logits_of_every_kind_give_the_same_duo(unchecked):
+    large, small, labels = LARGE[:300].numpy(), SMALL[:300].numpy(), LABELS[:300].numpy()
+    expected = fit_duo(large, small, labels).weights
+    kinds = [labels.astype(kind) for kind in ("u1", "u2", "u4", "u8", "i1", ">i4")] + [labels[:, None], labels.tolist()]
+    for kind in [*kinds, torch.tensor(labels).to(torch.uint8), np.repeat(labels, 2)[::2]]:
+        assert fit_duo(large, small, kind).weights == expected, type(kind)
+        assert tuple(fit_weights([large, small], kind).weights.tolist()) == expected
+    fixed = large.copy()
+    fixed.setflags(write=False)
+    for kind in (
+        fixed,
+        np.asfortranarray(large),
+        large.astype(">f8"),
+        large.tolist(),
+        torch.tensor(large).requires_grad_(),
+    ):
+        np.testing.assert_allclose(fit_duo(kind, small, labels).weights, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(dtype):
+    def everything():
+        fit = fit_duo(LARGE.float(), SMALL.half(), LABELS)
+        said = [part for name in VARIANTS for part in decide(name, LARGE.float(), SMALL.half(), fit)]
+        return fit, [*said, *fit_weights([LARGE.float(), SMALL], LABELS)[:2], ensemble_probs([LARGE.float(), SMALL])]
+
+    expected = everything()
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found[0] == expected[0]
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (lambda odd=odd: fit_duo(LARGE[:3], SMALL[:3], odd), "labels")
+            for odd in (None, "abc", [0.0] * 3, [0, 1, -100])
+        ),
+        *(
+            (lambda odd=odd: fit_duo(odd, SMALL, LABELS), "large must")
+            for odd in (None, "a", [["a", "b"]], LARGE[:, 0])
+        ),
+        *(
+            (lambda odd=odd: fit_duo(LARGE, odd, LABELS), "small (must|is empty)")
+            for odd in (None, 3.0, LARGE[:, :1], LARGE[:0])
+        ),
+        *((lambda odd=odd: fit_weights(odd, LABELS), "member_logits") for odd in (None, LARGE, [None], 3.0, "ab")),
+        *((lambda odd=odd: ensemble_probs(odd), "member_logits") for odd in (None, LARGE, [None], [])),
+        *(
+            (lambda odd=odd: duo_logits(LARGE, SMALL, odd), "fit must be what fit_duo returns")
+            for odd in (None, (1, 2))
+        ),
+        *(
+            (lambda name=name: decide(name, LARGE, SMALL, None), "fit must be what fit_duo returns")
+            for name in VARIANTS
+        ),
+        (lambda: relative_weighting((1.0, 2.0)), "fit must be what fit_duo returns"),
+        (lambda: decide(None, LARGE, SMALL, FIT), "unknown variant None"),
+        *((lambda odd=odd: flops_balance(odd, 1.0), "small_macs must be") for odd in (-1, True, "1", None, math.nan)),
+        *((lambda odd=odd: flops_balance(1.0, odd), "large_macs must be") for odd in (0, True, "1", None, math.inf)),
+    ],
+)
+def test_what_is_no_duo_is_refused_by_name(call, message, unchecked):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_costs_are_numbers_of_any_kind(unchecked):
+    for one, two in ((1, 2), (np.float32(1), np.int64(2)), (torch.tensor(1), torch.tensor(2.0)), (10**30, 2 * 10**30)):
+        assert flops_balance(one, two) == 0.5

@@ -217,10 +217,13 @@ NAN[7, 1] = np.nan
     ("call", "message"),
     [
         (lambda: fit_dynamic_duo(*DATA, LABELS, features="both"), "unknown features 'both'; choose from concat, own"),
-        (lambda: fit_dynamic_duo(*DATA, LABELS, l2=-1.0), "l2 must be 0 or larger, and finite; it is -1"),
-        (lambda: fit_dynamic_duo(*DATA, LABELS, l2=np.inf), "finite; it is inf"),
-        (lambda: fit_dynamic_duo(*DATA, LABELS, l2=np.nan), "finite; it is nan"),
-        (lambda: fit_dynamic_duo(*DATA, LABELS, iterations=0), "iterations must be at least 1; got 0"),
+        (lambda: fit_dynamic_duo(*DATA, LABELS, l2=-1.0), "l2 must be a finite number of at least 0; it is -1"),
+        (lambda: fit_dynamic_duo(*DATA, LABELS, l2=np.inf), "l2 must be a finite number of at least 0; it is inf"),
+        (lambda: fit_dynamic_duo(*DATA, LABELS, l2=np.nan), "l2 must be a finite number of at least 0; it is nan"),
+        (
+            lambda: fit_dynamic_duo(*DATA, LABELS, iterations=0),
+            "iterations must be a whole number of at least 1; it is 0",
+        ),
         (lambda: fit_dynamic_duo(*DATA, LABELS[:5]), "labels has 5 rows where 3000"),
         (lambda: fit_dynamic_duo(*DATA, LABELS + 4), r"labels must lie in \[0, 4\)"),
         (lambda: fit_dynamic_duo(*bad(1, DATA[1][:9]), LABELS), r"large and small must have one shape"),
@@ -236,11 +239,130 @@ NAN[7, 1] = np.nan
         ),
         (lambda: dynamic_duo(*bad(3, NAN), FIT), "small_features must be finite"),
         (lambda: dynamic_temperatures(DATA[2], DATA[3][:9], FIT), "small_features has 9 rows"),
-        (lambda: choose_l2(*DATA, LABELS, strengths=[]), "strengths is empty"),
-        (lambda: choose_l2(*DATA, LABELS, folds=1), "folds must lie in 2 to 3000, the number of rows; got 1"),
+        (lambda: choose_l2(*DATA, LABELS, strengths=[]), "strengths must be one or more penalties"),
+        (
+            lambda: choose_l2(*DATA, LABELS, folds=1),
+            "folds, of the rows, must be a whole number of at least 2 and of at most 3000; it is 1",
+        ),
         (lambda: choose_l2(*DATA, LABELS, features="all"), "unknown features 'all'"),
     ],
 )
 def test_errors_say_what_came_and_where(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- kinds and sizes of numbers
+
+
+def few(n=200):
+    return tuple(part[:n] for part in DATA), LABELS[:n]
+
+
+def test_a_duo_that_knows_nothing_of_the_labels_is_refused():
+    """Temperatures then grow for as long as there are iterations, and every class is as likely as any."""
+    with pytest.raises(ValueError, match=r"the duo says nothing of these labels: its NLL is .* of guessing is 1\.3863"):
+        fit_dynamic_duo(-DATA[0], -DATA[1], *DATA[2:], LABELS, iterations=100)
+    for constant in (np.ones_like(DATA[0]), np.broadcast_to(DATA[0][:1], DATA[0].shape)):
+        with pytest.raises(ValueError, match="small is constant"):
+            fit_dynamic_duo(DATA[0], constant, *DATA[2:], LABELS)
+
+
+def test_a_feature_counts_whatever_its_unit():
+    data, labels = few()
+    plain = dynamic_logits(*data, fit_dynamic_duo(*data, labels))
+    tiny = (*data[:2], 1e-14 * data[2], 1e14 * data[3])
+    np.testing.assert_allclose(dynamic_logits(*tiny, fit_dynamic_duo(*tiny, labels)), plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_numbers_whose_squares_overflow_are_refused(place):
+    name = ("large", "small", "large_features", "small_features")[place]
+    with pytest.raises(ValueError, match=rf"{name} must be at most 1e\+100 in size"):
+        fit_dynamic_duo(*bad(place, 1e300 * DATA[place] / np.abs(DATA[place]).max()), LABELS)
+    with pytest.raises(ValueError, match=rf"{name} must be at most 1e\+100 in size"):
+        dynamic_logits(*bad(place, 1e300 * DATA[place] / np.abs(DATA[place]).max()), FIT)
+
+
+def test_a_fit_that_diverges_is_refused():
+    data, labels = few()
+    with pytest.raises(ValueError, match=r"the fit diverged|says nothing of these labels"):
+        fit_dynamic_duo(*data[:2], 1e90 * data[2], data[3], labels, standardise=False)
+
+
+def test_labels_and_arrays_of_every_kind_give_the_same_fit(unchecked):
+    data, labels = few()
+    expected = fit_dynamic_duo(*data, labels).intercepts
+    kinds = [labels.astype(kind) for kind in ("u1", "u2", "u4", "u8", "i1", ">i4")] + [labels[:, None], labels.tolist()]
+    for kind in [*kinds, torch.tensor(labels).to(torch.uint8), np.repeat(labels, 2)[::2]]:
+        assert fit_dynamic_duo(*data, kind).intercepts == expected, type(kind)
+    for turn in (
+        np.asfortranarray,
+        lambda x: x.astype(">f8"),
+        np.ndarray.tolist,
+        lambda x: torch.tensor(x).requires_grad_(),
+    ):
+        np.testing.assert_allclose(fit_dynamic_duo(*map(turn, data), labels).intercepts, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(dtype):
+    data, labels = few()
+    data = [torch.tensor(part).float() for part in data]
+
+    def everything():
+        fit = fit_dynamic_duo(*data, labels)
+        return *fit.slopes, dynamic_logits(*data, fit), dynamic_temperatures(*data[2:], fit), *dynamic_duo(*data, fit)
+
+    expected = everything()
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def test_numbers_of_every_kind_are_the_same(unchecked):
+    data, labels = few()
+    expected = fit_dynamic_duo(*data, labels, l2=0.5, iterations=3).intercepts
+    for half, three in ((np.float32(0.5), np.int8(3)), (torch.tensor(0.5), torch.tensor(3))):
+        assert fit_dynamic_duo(*data, labels, l2=half, iterations=three).intercepts == expected
+    chosen = choose_l2(
+        *data, labels, strengths=np.array([0.5], np.float32), folds=np.uint8(2), seed=np.int64(0), iterations=2
+    )
+    assert chosen == choose_l2(*data, labels, strengths=[0.5], folds=2, iterations=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *((lambda odd=odd: fit_dynamic_duo(*DATA, LABELS, l2=odd), "l2 must be") for odd in (True, "1", None)),
+        *(
+            (lambda odd=odd: fit_dynamic_duo(*DATA, LABELS, iterations=odd), "iterations must be")
+            for odd in (True, 2.0, None)
+        ),
+        *((lambda odd=odd: fit_dynamic_duo(*DATA, odd), "labels") for odd in (None, 1.0 * LABELS, LABELS - 100)),
+        *((lambda k=k: fit_dynamic_duo(*bad(k, None), LABELS), "(large|small)(_features)? must") for k in range(4)),
+        *(
+            (lambda odd=odd: dynamic_logits(*DATA, odd), "fit must be what fit_dynamic_duo returns")
+            for odd in (None, (1, 2))
+        ),
+        (lambda: dynamic_temperatures(*DATA[2:], None), "fit must be what fit_dynamic_duo returns"),
+        (lambda: dynamic_duo(*DATA, None), "fit must be what fit_dynamic_duo returns"),
+        *(
+            (lambda odd=odd: choose_l2(*DATA, LABELS, strengths=odd), "strengths must be")
+            for odd in (0.1, "1", [True], None)
+        ),
+        *(
+            (lambda odd=odd: choose_l2(*DATA, LABELS, folds=odd), "folds, of the rows, must be")
+            for odd in (2.0, True, None)
+        ),
+        *((lambda odd=odd: choose_l2(*DATA, LABELS, seed=odd), "seed must be") for odd in (0.5, True, None, -1)),
+    ],
+)
+def test_what_is_no_dynamic_duo_is_refused_by_name(call, message, unchecked):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()

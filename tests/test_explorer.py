@@ -17,7 +17,6 @@ from uqlib.explorer import difficulty_explorer, duo_explorer
 from uqlib.metrics import detection, selective
 from uqlib.splits import split
 
-pytestmark = pytest.mark.xdist_group("explorer")  # one browser for all
 NODE = shutil.which("node")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -208,7 +207,7 @@ def test_a_name_cannot_end_the_script_or_open_a_tag(case):
         ({"labels": torch.full((2500,), 10)}, r"labels must lie in \[0, 10\); row 0 is 10"),
         ({"large_logits": 100 * drawn()[0][500:]}, "large_logits spread too far: row .* and 327.67 is the most"),
         ({"small_logits": torch.full((2500, 10), torch.nan)}, "small_logits must be finite; row 0, column 0 is nan"),
-        ({"rows": 0}, "rows must be at least 1; got 0"),
+        ({"rows": 0}, "rows must be a whole number of at least 1; it is 0"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(case, change, message):
@@ -351,13 +350,55 @@ def test_the_name_of_a_measure_cannot_end_the_script():
         ({"difficulty": np.zeros((3, 2))}, r"difficulty must have one axis \(n,\)"),
         ({"difficulty": np.full(7, 2.5)}, "all but a few of 7 difficulties are 2.5; the figure needs some that differ"),
         ({"difficulty": np.arange(2000) > 1997}, "all but a few of 2,000 difficulties are 0;"),
-        ({"classes": 1}, "classes must be at least 2; got 1"),
-        ({"rows": 0}, "rows must be at least 1; got 0"),
+        ({"classes": 1}, "classes must be a whole number of at least 2; it is 1"),
+        ({"rows": 0}, "rows must be a whole number of at least 1; it is 0"),
     ],
 )
 def test_difficulties_that_cannot_be_shown_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         difficulty_explorer(**{"difficulty": skewed(), **RMD, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({"rows": odd}, "rows must be a whole number") for odd in (10.0, True, "10", None)),
+        *(({"seed": odd}, "seed must be a whole number") for odd in (0.5, None, -1)),
+        *(({"names": odd}, "names must be two") for odd in (None, ("a", 3), {"a", "b"}, ("a", "b", "c"))),
+        *(({"fit": odd}, "fit must be what fit_duo returns, a DuoFit") for odd in (None, (1.0, 2.0))),
+    ],
+    ids=str,
+)
+def test_what_a_duo_cannot_be_shown_with_is_refused_by_name(case, change, message, unchecked):
+    given = dict(zip(("large_logits", "small_logits", "labels", "fit"), case, strict=True))
+    with pytest.raises((TypeError, ValueError), match=message):
+        duo_explorer(**(given | {"names": NAMES, "seed": 0} | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({"rows": odd}, "rows must be a whole number") for odd in (10.0, True, "10", None)),
+        *(({"classes": odd}, "classes must be a whole number") for odd in (10.0, True, "10", None)),
+        *(({"seed": odd}, "seed must be a whole number") for odd in (0.5, None, -1)),
+        ({"name": None}, "name must be a string"),
+        ({"difficulty": [-1e308, 0.0, 1e308]}, r"difficulty must be at most 1e\+100 in size, .*; row 0"),
+        ({"difficulty": ["a", "b"]}, "difficulty must be an array of numbers"),
+    ],
+    ids=str,
+)
+def test_what_a_difficulty_cannot_be_shown_with_is_refused_by_name(change, message, unchecked):
+    with pytest.raises((TypeError, ValueError), match=message):
+        difficulty_explorer(**{"difficulty": skewed(), **RMD, **change})
+
+
+def test_numbers_of_any_kind_give_the_same_figures(case, unchecked):
+    ten = np.int64(10)
+    expected = duo_explorer(*case, names=NAMES, seed=0, rows=10)
+    assert duo_explorer(*case, names=list(NAMES), seed=np.uint8(0), rows=ten) == expected
+    assert difficulty_explorer(skewed(), **RMD | {"classes": ten, "rows": ten}) == difficulty_explorer(
+        skewed(), **RMD | {"classes": 10, "rows": 10}
+    )
 
 
 # In a browser

@@ -157,8 +157,14 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
             lambda f: last_layer_laplace(X, Y, W, B, hessian="kfac"),
             "unknown Hessian 'kfac'; choose from kron, diag, full",
         ),
-        (lambda f: last_layer_laplace(X, Y, W, B, prior_precision=0), "prior precision must be above 0; it is 0"),
-        (lambda f: last_layer_laplace(X, Y, W, B, prior_precision=math.nan), "must be above 0; it is nan"),
+        (
+            lambda f: last_layer_laplace(X, Y, W, B, prior_precision=0),
+            "prior_precision must be a number of at least 1e-100; it is 0",
+        ),
+        (
+            lambda f: last_layer_laplace(X, Y, W, B, prior_precision=math.nan),
+            "prior_precision must be a number of at least 1e-100; it is nan",
+        ),
         (lambda f: last_layer_laplace(X, Y, W, B, total=59), "at least the number of rows, 60; it is 59"),
         (lambda f: last_layer_laplace(X, Y, W.T, B), r"they are \(4, 3\) and \(3,\). A layer without bias"),
         (lambda f: last_layer_laplace(X, Y, W / 0, B), "weight must be finite"),
@@ -175,7 +181,10 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
         ),
         (lambda f: laplace_probs(f, X, link="bridge"), "unknown link 'bridge'; choose from probit, map"),
         (lambda f: laplace_probs(f, X[:0]), "with at least one row"),
-        (lambda f: choose_prior_precision(f, X, Y, values=[1.0, -1.0]), "must be above 0; it is -1.0"),
+        (
+            lambda f: choose_prior_precision(f, X, Y, values=[1.0, -1.0]),
+            "values must be a number of at least 1e-100; it is -1.0",
+        ),
         (lambda f: choose_prior_precision(f, X, Y, values=[]), "values is empty"),
         (lambda f: choose_prior_precision(f, X, Y, link="mc"), "unknown link 'mc'"),
         (lambda f: choose_prior_precision(f, X, Y[:3]), "labels has 3 rows"),
@@ -183,4 +192,78 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 )
 def test_errors_say_what_came_and_where(fits, call, message):
     with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+        call(fits["kron"])
+
+
+# --- kinds and sizes of numbers
+
+
+def test_a_prior_that_was_replaced_is_checked(fits):
+    for odd in (-1.0, 0.0, math.nan, 1e-320):
+        with pytest.raises(ValueError, match="prior_precision must be a number of at least 1e-100"):
+            laplace_probs(fits["kron"]._replace(prior_precision=odd), X)
+    for edge in (1e-100, math.inf):
+        assert np.isfinite(laplace_probs(fits["kron"]._replace(prior_precision=edge), np.zeros((2, D)))).all()
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_arrays_and_numbers_of_every_kind_give_the_same(fits, hessian, unchecked):
+    expected = laplace_probs(fits[hessian], NEW)
+    kinds = [Y.astype(kind) for kind in ("u1", "u2", "u8", ">i4")] + [Y[:, None], Y.tolist(), torch.tensor(Y)]
+    for kind in kinds:
+        fit = last_layer_laplace(X, kind, W, B, hessian=hessian, prior_precision=0.7)
+        np.testing.assert_allclose(laplace_probs(fit, NEW), expected, atol=1e-12)
+    weight, bias = torch.tensor(W, requires_grad=True), B.tolist()
+    fit = last_layer_laplace(
+        X.tolist(), Y, weight, bias, hessian=hessian, prior_precision=np.float64(0.7), total=np.int32(N)
+    )
+    np.testing.assert_allclose(laplace_probs(fit, NEW.astype(">f8")), expected, atol=1e-12)
+    assert choose_prior_precision(fit, X, Y, values=np.array([0.5], np.float32)).prior_precision == 0.5
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(fits, hessian, dtype):
+    expected = laplace_probs(fits[hessian], NEW)
+    torch.set_default_dtype(dtype)
+    try:
+        fit = last_layer_laplace(X, Y, W, B, hessian=hessian, prior_precision=0.7)
+        found = laplace_probs(fit, NEW)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (lambda f, odd=odd: last_layer_laplace(X, Y, W, B, prior_precision=odd), "prior_precision must")
+            for odd in (True, "1", None)
+        ),
+        *(
+            (lambda f, odd=odd: last_layer_laplace(X, Y, W, B, total=odd), "total must be")
+            for odd in (60.0, True, "60")
+        ),
+        *((lambda f, odd=odd: last_layer_laplace(X, odd, W, B), "labels") for odd in (None, 1.0 * Y, Y - 100, Y > 0)),
+        (lambda f: last_layer_laplace(None, Y, W, B), "features must be"),
+        (lambda f: last_layer_laplace(X, Y, None, B), "weight must be"),
+        (lambda f: last_layer_laplace(X, Y, W, None), "bias must be"),
+        (lambda f: last_layer_laplace(1e300 * X, Y, W, B), r"features must be at most 1e\+70 in size"),
+        (lambda f: last_layer_laplace(X, Y, 1e300 * W, B), r"weight must be at most 1e\+70 in size"),
+        (lambda f: laplace_probs(f, 1e300 * X), r"features must be at most 1e\+70 in size"),
+        *(
+            (lambda f, odd=odd: laplace_probs(odd, X), "fit must be what last_layer_laplace returns")
+            for odd in (None, (1, 2))
+        ),
+        (lambda f: choose_prior_precision(None, X, Y), "fit must be what last_layer_laplace returns"),
+        *(
+            (lambda f, odd=odd: choose_prior_precision(f, X, Y, values=odd), "values")
+            for odd in ("1", 1.0, [[1.0]], [True], ["a"])
+        ),
+        (lambda f: choose_prior_precision(f, X, Y, link=None), "unknown link None"),
+    ],
+)
+def test_what_is_no_layer_or_prior_is_refused_by_name(fits, call, message, unchecked):
+    with pytest.raises((TypeError, ValueError), match=message):
         call(fits["kron"])

@@ -1,4 +1,6 @@
+import inspect
 import math
+import tomllib
 
 import mpmath
 import numpy as np
@@ -45,8 +47,9 @@ def test_the_equations(batch):
     weights = NEEDED["difficulty"]["weights"][rows].double().numpy()
     for criterion, expected in (
         (losses.cross_entropy(), -np.log(p)),
-        (losses.focal(gamma=3), -((1 - p) ** 3) * np.log(p)),
-        (losses.focal(gamma=0.5, detached=False), -np.sqrt(1 - p) * np.log(p)),
+        (losses.focal(), -((1 - p) ** 2) * np.log(p)),
+        (losses.focal(gamma=3, detached=True), -((1 - p) ** 3) * np.log(p)),
+        (losses.focal(gamma=0.5), -np.sqrt(1 - p) * np.log(p)),
         (losses.l1_norm(strength=0.05), -np.log(p) + 0.05 * np.abs(logits.numpy()).sum(1)),
         (losses.entropy(alpha=0.2), -np.log(p) - 0.2 * h),
         (losses.poly(epsilon=2), -np.log(p) + 2 * (1 - p)),
@@ -71,7 +74,7 @@ def test_label_smoothing_is_that_of_torch(batch, epsilon):
         losses.cross_entropy(),
         losses.label_smoothing(epsilon=0),
         losses.focal(gamma=0),
-        losses.focal(gamma=0, detached=False),
+        losses.focal(gamma=0, detached=True),
         losses.l1_norm(strength=0),
         losses.entropy(alpha=0),
         losses.poly(epsilon=0),
@@ -103,24 +106,42 @@ def with_history(criterion):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_finite_differences(batch, name):
     logits, labels, rows = batch
-    criterion = with_history(made(name, **({"detached": False} if name == "focal" else {})))
+    criterion = with_history(made(name))
     assert torch.autograd.gradcheck(lambda z: criterion(z, labels, rows), logits.requires_grad_())
 
 
-def test_the_factor_of_the_focal_loss_is_a_constant_for_the_gradient(batch):
+def test_the_focal_loss_is_that_of_lin_et_al(batch):
+    """Their equation 4, and the gradient through all of it; their gamma is 2."""
+    logits, labels, rows = batch
+    z = logits.clone().requires_grad_()
+    p = z.softmax(-1).gather(1, labels[:, None])[:, 0]
+    (-((1 - p) ** 2) * p.log()).mean().backward()
+    found = logits.clone().requires_grad_()
+    losses.focal()(found, labels, rows).backward()
+    assert torch.allclose(found.grad, z.grad, rtol=1e-12, atol=1e-15)
+
+
+def test_defaults_are_those_of_the_papers_that_named_the_losses():
+    """Szegedy et al. 2016, section 7; Lin et al. 2017, section 5.1; Pereyra et al. 2017, on CIFAR-10; Moon et al. 2020."""
+    expected = ("label_smoothing", "epsilon", 0.1), ("focal", "gamma", 2.0), ("entropy", "alpha", 0.1)
+    for name, option, value in (*expected, ("focal", "detached", False), ("ranking", "strength", 1.0)):
+        assert inspect.signature(LOSSES[name]).parameters[option].default == value, name
+
+
+def test_the_factor_of_the_detached_focal_loss_is_a_constant_for_the_gradient(batch):
     logits, labels, rows = batch
     p = logits.softmax(-1).gather(1, labels[:, None])[:, 0]
     z = logits.clone().requires_grad_()
     ((1 - p) ** 3 * F.cross_entropy(z, labels, reduction="none")).mean().backward()
     found = logits.clone().requires_grad_()
-    losses.focal(gamma=3)(found, labels, rows).backward()
+    losses.focal(gamma=3, detached=True)(found, labels, rows).backward()
     assert torch.allclose(found.grad, z.grad, rtol=1e-12, atol=1e-15)
 
 
 def test_a_certain_example_has_a_finite_gradient_in_the_focal_loss():
     logits = torch.tensor([[200.0, 0.0], [0.0, 0.0]], requires_grad=True)
     zero = torch.zeros(2, dtype=torch.int64)
-    losses.focal(gamma=0.5, detached=False)(logits, zero, zero).backward()
+    losses.focal(gamma=0.5)(logits, zero, zero).backward()
     assert logits.grad.isfinite().all()
 
 
@@ -462,7 +483,7 @@ def test_any_callable_is_recorded(batch):
 
 
 def test_names_say_all_options():
-    assert str(loss("focal", gamma=5.0)) == "focal(gamma=5.0, detached=True)"
+    assert str(loss("focal", gamma=5.0)) == "focal(gamma=5.0, detached=False)"
     names = [
         str(each)
         for each in (
@@ -473,7 +494,7 @@ def test_names_say_all_options():
             losses.ranking(examples=4),
             losses.ranking(examples=4, strength=0.5),
             losses.focal(),
-            losses.focal(detached=False),
+            losses.focal(detached=True),
             losses.poly(epsilon=0.5),
             losses.poly(),
             losses.entropy(),
@@ -493,6 +514,15 @@ def test_published_options_make_losses(dataset):
         made(name, **options)
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+def test_the_baselines_of_the_book_have_the_published_options(repository, dataset):
+    studies = tomllib.loads((repository / "data/trainings.toml").read_text())["study"]
+    [variants] = [each["variant"] for each in studies if each["name"] == dataset and each["scale"] == "cpu"]
+    options = {each["name"]: each.get("options", {}) for each in variants}
+    for name, published in PUBLISHED[dataset].items():
+        assert str(made(name, **options[name])) == str(made(name, **published))
+
+
 def test_errors_name_the_value(unchecked):
     for make, message in (
         (lambda: loss("brier"), "unknown loss 'brier'; choose from cross_entropy, label_smoothing, focal, l1_norm"),
@@ -502,14 +532,17 @@ def test_errors_name_the_value(unchecked):
         (lambda: loss("difficulty", alpha=0.1), "difficulty needs weights"),
         (lambda: losses.label_smoothing(epsilon=1.0), r"epsilon must lie in \[0, 1\); it is 1.0"),
         (lambda: losses.label_smoothing(epsilon=-0.1), r"epsilon must lie in \[0, 1\); it is -0.1"),
-        (lambda: losses.focal(gamma=-1), "gamma must be a finite number >= 0; it is -1"),
-        (lambda: losses.l1_norm(strength=math.inf), "strength must be a finite number >= 0; it is inf"),
-        (lambda: losses.entropy(alpha=math.nan), "alpha must be a finite number >= 0; it is nan"),
-        (lambda: losses.difficulty([1.0], alpha=-0.3), "alpha must be a finite number >= 0; it is -0.3"),
-        (lambda: losses.poly(epsilon=-1.5), "epsilon must be a finite number >= -1; it is -1.5"),
-        (lambda: losses.ranking(examples=0), "examples must be at least 1; it is 0"),
-        (lambda: losses.ranking(examples=3, strength=-1), "strength must be a finite number >= 0; it is -1"),
-        (lambda: Recorded(losses.entropy(), examples=3, epochs=0), "epochs must be at least 1; it is 0"),
+        (lambda: losses.focal(gamma=-1), "gamma must be a finite number of at least 0; it is -1.0"),
+        (lambda: losses.l1_norm(strength=math.inf), "strength must be a finite number of at least 0; it is inf"),
+        (lambda: losses.entropy(alpha=math.nan), "alpha must be a finite number of at least 0; it is nan"),
+        (lambda: losses.difficulty([1.0], alpha=-0.3), "alpha must be a finite number of at least 0; it is -0.3"),
+        (lambda: losses.poly(epsilon=-1.5), "epsilon must be a finite number of at least -1; it is -1.5"),
+        (lambda: losses.ranking(examples=0), "examples must be a whole number of at least 1; it is 0"),
+        (lambda: losses.ranking(examples=3, strength=-1), "strength must be a finite number of at least 0; it is -1.0"),
+        (
+            lambda: Recorded(losses.entropy(), examples=3, epochs=0),
+            "epochs must be a whole number of at least 1; it is 0",
+        ),
         (lambda: losses.difficulty([0.5, math.nan]), "weights must be finite and >= 0; row 1 is nan"),
         (lambda: losses.difficulty([0.5, 0.1, -3.0]), "weights must be finite and >= 0; row 2 is -3.0. Distances"),
         (
@@ -518,11 +551,202 @@ def test_errors_name_the_value(unchecked):
         ),
         (lambda: losses.difficulty([]), "weights must have one entry a training row"),
         (lambda: losses.difficulty([0.5, 0.5], [0, 1, 2]), "labels has 3 rows where 2 are expected"),
-        (lambda: optimal_confidence(0.3, 1), "classes must be at least 2; it is 1"),
-        (lambda: optimal_confidence(-0.3, 10), "strength must be finite and >= 0; it is -0.3"),
+        (lambda: optimal_confidence(0.3, 1), "classes must be a whole number of at least 2; it is 1"),
+        (lambda: optimal_confidence(-0.3, 10), "strength must be a finite number of at least 0; it is -0.3"),
         (lambda: optimal_confidence([0.1, math.nan], 10), "strength must be finite and >= 0"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
     with pytest.raises(TypeError, match="labels must be integers"):
         losses.difficulty([0.5, 0.5], [0.0, 1.0])
+
+
+# --- kinds of input
+
+
+def integers(labels):
+    """The same labels as every kind of array in which people have them."""
+    kinds = [labels.to(kind) for kind in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)]
+    kinds += [labels.numpy().astype(kind) for kind in ("u2", "u4", "u8", ">i4", "i8")]
+    fixed = labels.numpy().copy()
+    fixed.setflags(write=False)
+    return [*kinds, fixed, fixed[:, None], np.repeat(fixed, 2)[::2], fixed.tolist(), tuple(fixed.tolist())]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_and_rows_of_every_integer_kind_are_the_same(batch, name, unchecked):
+    logits, labels, rows = batch
+    expected = with_history(made(name))(*batch)
+    for given in integers(labels):
+        assert torch.equal(with_history(made(name))(logits, given, rows), expected), type(given)
+    for given in integers(rows):
+        assert torch.equal(with_history(made(name))(logits, labels, given), expected), type(given)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_logits_of_every_kind_give_the_same_loss(batch, name, unchecked):
+    logits, labels, rows = batch
+    logits = logits.bfloat16()  # exact in all that follow
+    expected = with_history(made(name))(logits.double(), labels, rows).item()
+    kinds = [logits, logits.half(), logits.float(), logits.float().numpy(), logits.double().numpy().astype(">f8")]
+    kinds += [
+        logits.half().numpy(),
+        logits.tolist(),
+        logits.double().T.contiguous().T,
+        logits.double().requires_grad_(),
+    ]
+    for given in kinds:
+        assert with_history(made(name))(given, labels, rows).item() == pytest.approx(expected, rel=1e-6), type(given)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, -100, 2], ValueError, r"labels .*; row 1 is -100.*keep = labels != -100"),
+        ([0, 1, -1], ValueError, r"labels .*; row 2 is -1\b"),
+        ([0, 1, 255], ValueError, r"labels must lie in \[0, 5\); row 2 is 255"),
+        (np.array([0, 1, 255], np.uint8), ValueError, r"labels .*; row 2 is 255"),
+        (np.eye(5, dtype=int)[:3], ValueError, "labels .*One-hot"),
+        (np.zeros((3, 2, 1), int), ValueError, r"labels .*\(3, 2, 1\)"),
+        ([0, 1], ValueError, "labels has 2 rows where 3"),
+        ([0.0, 1.0, 2.0], TypeError, "labels must be integers; they are torch.float64"),
+        ([True, False, True], TypeError, "labels must be integers; they are torch.bool"),
+        (["cat", "dog", "cat"], TypeError, "labels must be"),
+        (None, TypeError, "labels must be"),
+        ([], ValueError, "labels is empty"),
+        (torch.tensor([0, 1, 2]).to_sparse(), TypeError, "labels must be a dense array"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_none_are_refused_by_name(name, labels, error, message, unchecked):
+    logits, rows = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), torch.arange(3)
+    with pytest.raises(error, match=message):
+        made(name)(logits, labels, rows)
+    with pytest.raises(error, match=message):
+        made(name)(logits.requires_grad_(), labels, rows)
+    with pytest.raises(error, match=message):
+        Recorded(made(name), examples=3, epochs=1)(logits, labels, rows)
+    with pytest.raises(error, match=message):
+        surprise(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("logits", "error", "message"),
+    [
+        ([[1.0], [2.0]], ValueError, "logits must have shape .*Pass the columns 0 and z"),
+        ([1.0, 2.0], ValueError, r"logits must have shape .*\(2,\)"),
+        (np.zeros((0, 3)), ValueError, "logits must have shape .*at least one row"),
+        ([[True, False]] * 2, TypeError, "logits must be real numbers; they are torch.bool"),
+        (torch.zeros(2, 3, dtype=torch.complex64), TypeError, "logits must be an array of real numbers"),
+        (torch.zeros(2, 3).to_sparse(), TypeError, "logits must be a dense array"),
+        ([["a", "b"]] * 2, TypeError, "logits must be an array of numbers"),
+        (None, TypeError, "logits must be an array of numbers"),
+        ([[0.0, math.nan], [0.0, 1.0]], ValueError, "logits must be finite, .*; the largest of row 0 is nan"),
+        ([[0.0, 1.0], [0.0, math.inf]], ValueError, "logits must be finite, .*; the largest of row 1 is inf"),
+        ([[0.0, 1.0], [-math.inf, -math.inf]], ValueError, "the largest of row 1 is -inf"),
+    ],
+    ids=str,
+)
+def test_logits_that_are_none_are_refused_by_name(logits, error, message, unchecked):
+    labels = torch.zeros(2, dtype=torch.int64)
+    for call in (*(made(name) for name in LOSSES), lambda z, y, _: surprise(z, y), lambda z, y, _: entropy_of(z)):
+        with pytest.raises(error, match=message):
+            call(logits, labels, labels)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "entropy", "poly", "difficulty", "ranking"])
+def test_a_class_that_is_left_out_is_as_if_it_were_not_there(batch, name):
+    """Logits of -inf, as for the classes that ImageNet-A lacks: value and gradient are those of the other columns."""
+    logits, labels, rows = batch
+    few = logits.clone().requires_grad_()
+    expected = with_history(made(name))(few, labels, rows)
+    masked = torch.cat([logits, torch.full((N, 2), -math.inf, dtype=torch.float64)], 1)
+    assert with_history(made(name))(masked, labels, rows).item() == pytest.approx(expected.item(), **ROUNDING)
+    found = with_history(made(name))(masked.requires_grad_(), labels, rows)
+    found.backward()
+    expected.backward()
+    assert torch.allclose(masked.grad[:, :C], few.grad, **{"rtol": 1e-12, "atol": 1e-15})
+    assert not masked.grad[:, C:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_default_dtype_changes_nothing(batch, name, dtype):
+    def value():
+        criterion = Recorded(with_history(loss(name, **needed)), examples=100, epochs=2).train()
+        return criterion(batch[0].float(), *batch[1:]), criterion.nll
+
+    needed = NEEDED.get(name, {})
+    expected = value()
+    torch.set_default_dtype(dtype)
+    try:
+        found = value()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda x: losses.label_smoothing(epsilon=x), "epsilon"),
+        (lambda x: losses.focal(gamma=x), "gamma"),
+        (lambda x: losses.l1_norm(strength=x), "strength"),
+        (lambda x: losses.entropy(alpha=x), "alpha"),
+        (lambda x: losses.poly(epsilon=x), "epsilon"),
+        (lambda x: losses.difficulty([0.5], alpha=x), "alpha"),
+        (lambda x: losses.ranking(examples=1, strength=x), "strength"),
+        (lambda x: optimal_confidence(x, 10), "strength"),
+    ],
+)
+def test_strengths_are_numbers_of_any_kind_and_nothing_else(make, argument, unchecked):
+    expected = make(0.5)
+    for half in (np.float64(0.5), np.float32(0.5), np.array(0.5), torch.tensor(0.5), torch.tensor(0.5).half()):
+        assert str(make(half)) == str(expected)
+    for odd in (True, np.True_, "0.5", None, math.nan):
+        with pytest.raises((TypeError, ValueError), match=argument):
+            make(odd)
+
+
+def test_counts_are_whole_numbers_of_any_kind_and_nothing_else(unchecked):
+    for count in (3, np.int64(3), np.uint8(3), torch.tensor(3)):
+        assert str(losses.ranking(examples=count)) == "ranking(examples=3, strength=1.0)"
+        assert Recorded(losses.entropy(), examples=count, epochs=count).right.shape == (3, 3)
+    for odd in (True, 3.0, "3", None):
+        with pytest.raises(TypeError, match="examples must be a whole number"):
+            losses.ranking(examples=odd)
+        with pytest.raises(TypeError, match="epochs must be a whole number"):
+            Recorded(losses.entropy(), examples=3, epochs=odd)
+
+
+def test_a_training_shows_all_its_labels_once(batch):
+    criterion = losses.cross_entropy()
+    with pytest.raises(ValueError, match="labels must be 0 or larger; row 1 is -100"):
+        criterion.begin(torch.tensor([3, -100]))
+    criterion.begin(torch.tensor([3, 7]))
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 5\); row 0 is 7"):
+        criterion(batch[0][:1], torch.tensor([7]), torch.tensor([0]))
+
+
+def test_a_training_meets_nan_in_the_mean_of_its_epoch(batch):
+    """A look at each step would make a GPU wait; `training.train` refuses the mean."""
+    logits, labels, rows = batch
+    assert losses.entropy()((logits * math.nan).requires_grad_(), labels, rows).isnan()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_rows_and_what_a_loss_keeps_go_to_the_logits(batch, name):
+    logits, labels, rows = batch
+    expected = with_history(made(name))(*batch).item()
+    for here, there in ((labels, rows), (labels.cuda(), rows), (labels, rows.cuda())):
+        criterion = Recorded(with_history(made(name)), examples=100, epochs=1).eval()
+        value = criterion(logits.cuda(), here, there)
+        assert value.is_cuda
+        assert value.item() == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="labels must lie in"):
+        made(name)(logits.cuda(), labels.cuda() + 5, rows)

@@ -61,10 +61,24 @@ def test_blobs_are_black_or_bright():
     ("arguments", "message"),
     [
         (("perlin", 3, 8), "unknown noise 'perlin'; choose from gaussian, uniform, rademacher, blobs"),
-        (("uniform", 0, 8), "they are 0, 8 and 0"),
-        (("uniform", 3, -1), "they are 3, -1 and 0"),
+        (("uniform", 0, 8), "n must be a whole number of at least 1; it is 0"),
+        (("uniform", 3, -1), "size must be a whole number of at least 1; it is -1"),
     ],
 )
 def test_bad_input_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         noise_images(*arguments)
+
+
+def test_numbers_are_whole_and_of_any_kind(unchecked):
+    expected = noise_images("uniform", 2, 8, seed=3)
+    for two, eight, three in ((np.int64(2), np.uint8(8), np.int32(3)), (np.array(2), np.array(8), np.array(3))):
+        assert np.array_equal(noise_images("uniform", two, eight, seed=three), expected)
+    for odd in (2.0, True, "2", None, np.float64(2)):
+        for change in ({"n": odd}, {"size": odd}, {"seed": odd}):
+            with pytest.raises(TypeError, match=f"{next(iter(change))} must be a whole number"):
+                noise_images("uniform", **({"n": 2, "size": 8, "seed": 3} | change))
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0; it is -1"):
+        noise_images("uniform", 2, 8, seed=-1)
+    with pytest.raises(ValueError, match="unknown noise None"):
+        noise_images(None, 2, 8)

@@ -87,3 +87,50 @@ def test_errors_name_what_is_wrong():
         fit_duo_zhou2025(large, small, torch.full((20,), 7))
     with pytest.raises(ValueError, match="small look like probabilities"):
         fit_duo_zhou2025(large, small.softmax(-1), labels)
+
+
+def test_a_duo_that_knows_nothing_is_refused_as_fit_duo_refuses_it():
+    large, small, labels = draw()
+    with pytest.raises(ValueError, match=r"no pair of taus is better than guessing: .* of guessing 1\.6094"):
+        fit_duo_zhou2025(-large, -small, labels)
+    with pytest.raises(ValueError, match="small is constant"):
+        fit_duo_zhou2025(large, 0 * small, labels)
+    with pytest.raises(ValueError, match=r"large must be at most 1e\+30 in size"):
+        fit_duo_zhou2025(1e40 * large, small, labels)
+
+
+def test_labels_and_logits_of_every_kind_give_the_same_fit(unchecked):
+    large, small, labels = (part.numpy() for part in draw(100))
+    expected = fit_duo_zhou2025(large, small, labels, taus=TAUS[:8])
+    for kind in ("u1", "u2", "u4", "u8", "i1", ">i4"):
+        assert fit_duo_zhou2025(large, small, labels.astype(kind), taus=TAUS[:8]) == expected
+    taus = np.array(TAUS[:8])
+    for given in (labels.tolist(), labels[:, None], torch.tensor(labels)):
+        assert fit_duo_zhou2025(large.tolist(), small.astype(">f8"), given, taus=taus, steps=np.int8(50)) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(dtype):
+    expected = fit_duo_zhou2025(*draw(100), taus=TAUS[:8])
+    torch.set_default_dtype(dtype)
+    try:
+        found = fit_duo_zhou2025(*draw(100), taus=TAUS[:8])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({"taus": odd}, "taus must be") for odd in (None, 1.0, "12", [True], ["1"], [np.nan], [np.inf], [-1.0])),
+        *(({"steps": odd}, "steps must be a whole number") for odd in (-1, 1.5, True, None)),
+        *(({"labels": odd}, "labels must") for odd in (None, [0.0] * 400, [-100] * 400)),
+        ({"large": None}, "large must be"),
+    ],
+    ids=str,
+)
+def test_what_is_no_duo_is_refused_by_name(change, message, unchecked):
+    given = dict(zip(("large", "small", "labels"), draw(), strict=True)) | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit_duo_zhou2025(given.pop("large"), given.pop("small"), given.pop("labels"), **given)

@@ -252,3 +252,84 @@ A, B = classifiers(2)
 def test_errors_say_what_came_and_where(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+COUNTER = {"count": torch.tensor(3), "w": torch.tensor([1.0, 3.0])}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_states_of_every_kind_have_the_same_mean():
+    one, two = {"w": [1.0, 3.0]}, {"w": [3.0, 5.0]}
+    for kind in (np.float32, np.float64, np.float16, ">f4"):
+        states = [{"w": np.array(each["w"], kind)} for each in (one, two)]
+        assert uniform_soup(states)["w"].tolist() == [2, 4]
+        assert uniform_soup(iter(states))["w"].tolist() == [2, 4]
+    for kind in (torch.bfloat16, torch.float16, torch.float64):
+        states = [{"w": torch.tensor(each["w"], dtype=kind, requires_grad=True)} for each in (one, two)]
+        assert uniform_soup(states)["w"].dtype == kind
+        assert not uniform_soup(states)["w"].requires_grad
+        greedy = greedy_soup(tuple(states), np.array([[1], [2]], np.uint8), lambda state: state["w"].sum())
+        assert (greedy.members, greedy.score) == ((1,), 8.0)
+    mixed = uniform_soup([{"w": torch.tensor(one["w"])}, {"w": torch.tensor(two["w"]).half()}])["w"]
+    assert mixed.dtype == torch.float32
+    assert mixed.tolist() == [2, 4]
+    assert uniform_soup([COUNTER])["w"].tolist() == [1, 3]
+
+
+def test_a_single_whole_number_is_that_of_the_first_and_a_table_must_be_the_same():
+    assert uniform_soup([COUNTER, COUNTER | {"count": torch.tensor(9)}])["count"] == 3
+    table = COUNTER | {"index": torch.arange(4)}
+    assert uniform_soup([table, table])["index"].tolist() == [0, 1, 2, 3]
+    for other in (torch.arange(4).flip(0), torch.arange(4).flip(0).to(torch.int32)):
+        with pytest.raises(ValueError, match="whole numbers have no mean; 'index' differs between state 0 and state 1"):
+            uniform_soup([table, table | {"index": other}])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: uniform_soup(None), TypeError, "states must be a list of what model.state_dict"),
+        (lambda: uniform_soup("ab"), TypeError, "states must be a list"),
+        (lambda: uniform_soup(nn.Linear(2, 2)), TypeError, "states must be a list .*; it is a Linear"),
+        (lambda: uniform_soup([{}]), ValueError, "state 0 is empty"),
+        (lambda: uniform_soup([COUNTER, {}]), ValueError, "state 1 is empty"),
+        (lambda: uniform_soup([{"state_dict": COUNTER}]), TypeError, "'state_dict' of state 0 must be an array"),
+        (lambda: uniform_soup([{"w": ["a"]}]), TypeError, "'w' of state 0 must be an array"),
+        (
+            lambda: uniform_soup([{"w": torch.zeros(2) * 1j}]),
+            TypeError,
+            "'w' of state 0 must be an array of real numbers",
+        ),
+        (
+            lambda: uniform_soup([{"w": torch.ones(2).half()}, {"w": torch.full((2,), 1e6)}]),
+            ValueError,
+            "the mean of 'w' is beyond torch.float16, which state 0 has. Pass states in float32",
+        ),
+        (lambda: greedy_soup(iter([COUNTER]), [1.0], len), TypeError, "states must be a list"),
+        (lambda: greedy_soup([COUNTER], None, len), TypeError, "scores must be an array"),
+        (lambda: greedy_soup([COUNTER] * 4, [[1, 2], [3, 4]], len), ValueError, r"scores .*shape is \(2, 2\)"),
+        (lambda: greedy_soup([COUNTER], [1.0], lambda _: None), TypeError, "what evaluate gave must be a number"),
+        (lambda: greedy_soup([COUNTER], [1.0], lambda _: "0.5"), TypeError, "what evaluate gave must be a number"),
+        (lambda: reestimate_batch_norm(None, []), TypeError, "model must be a torch module; it is a NoneType"),
+        (lambda: reestimate_batch_norm(network(), None), TypeError, "batches must be arrays of images"),
+        (
+            lambda: reestimate_batch_norm(network(), [torch.full((4, 3, 8, 8), torch.nan)]),
+            ValueError,
+            "batch 0 must be finite; row 0",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_makes_no_soup_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        soup = uniform_soup([COUNTER, COUNTER])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert soup["w"].dtype == torch.float32

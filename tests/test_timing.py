@@ -1,5 +1,6 @@
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,8 +72,8 @@ def test_sleep_counts_on_the_wall_and_not_for_the_processor():
     ("options", "message"),
     [
         ({"calls": {}, "rounds": 1}, "calls is empty"),
-        ({"calls": {"a": print}, "rounds": 0}, "rounds must be at least 1 and warm_up at least 0; they are 0 and 1"),
-        ({"calls": {"a": print}, "rounds": 1, "warm_up": -1}, "they are 1 and -1"),
+        ({"calls": {"a": print}, "rounds": 0}, "rounds must be a whole number of at least 1; it is 0"),
+        ({"calls": {"a": print}, "rounds": 1, "warm_up": -1}, "warm_up must be a whole number of at least 0; it is -1"),
     ],
 )
 def test_nothing_to_time_is_refused(options, message):
@@ -101,3 +102,37 @@ def test_no_room_at_all_and_other_errors_are_not_hidden():
 
     with pytest.raises(RuntimeError, match="other"):
         timing.largest_batch(wrong, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"rounds": odd}, "rounds must be a whole number") for odd in (1.0, True, "1", None)),
+        *(({"warm_up": odd}, "warm_up must be a whole number") for odd in (0.0, False, "0", None)),
+        *(({"seed": odd}, "seed must be a whole number") for odd in (0.5, None)),
+        *(({"calls": odd}, "calls must be functions without arguments by name") for odd in (None, [print], {"a": 3})),
+        *(({"device": odd}, "device must be one of torch") for odd in ("gpu", None, 1.5)),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_call_or_device_is_refused_by_name(options, message, unchecked):
+    with pytest.raises((TypeError, ValueError), match=message):
+        timing.take_turns(**({"calls": {"a": int}, "rounds": 1} | options))
+
+
+def test_rounds_and_batches_are_whole_numbers_of_any_kind(unchecked):
+    for two in (2, np.int64(2), np.uint8(2), torch.tensor(2)):
+        assert len(timing.take_turns({"a": int}, rounds=two, warm_up=np.int8(0), seed=two)["a"]) == 2
+        assert timing.largest_batch(int, two) == 2
+    for odd in (0, -1, 2.0, True, "2", None):
+        with pytest.raises((TypeError, ValueError), match="most must be a whole number of at least 1"):
+            timing.largest_batch(int, odd)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        assert timing.take_turns({"a": int}, rounds=2)["a"].dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

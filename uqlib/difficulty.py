@@ -19,7 +19,7 @@ that of all examples is it plus the covariance between the means, as without reg
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from math import isfinite, log
+from math import frexp, log
 from typing import Any, NamedTuple
 
 import torch
@@ -39,19 +39,25 @@ from uqlib.arrays import (
     check_fraction,
     check_labels,
     check_logits,
+    check_made,
     check_mask,
+    check_number,
+    check_size,
+    check_whole,
     like,
 )
+from uqlib.extras import named
 
 ROWS = 512  # examples at a time: what a processor's cache holds
 UNEXPLAINED = 1e-12  # a feature of which the others leave a smaller share is a copy of them, to the digits of float64
+LARGEST = 1e70  # of a feature: the fourth powers of smaller ones can be added up
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
 
 class Moments(NamedTuple):
     """What one pass over labelled features leaves: enough for the Gaussians, and it adds up over batches and processes.
 
-    Four arrays of k classes and d features; `numpy.savez(path, **moments._asdict())` stores them.
+    Three arrays of k classes and d features; `numpy.savez(path, **moments._asdict())` stores them.
     """
 
     counts: Int[Array, " k"]  # examples of each class
@@ -120,14 +126,19 @@ def moments_of(
         ValueError: as in `moments`, with the number of the batch; if there is no batch or the widths differ.
     """
     running, first = _Running(classes, precision), None
-    for number, (features, labels) in enumerate(tqdm(batches, unit="batch", disable=None if progress else True)):
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be pairs (features, labels), one after the other; it is {batches!r:.60}")
+    for number, pair in enumerate(tqdm(batches, unit="batch", disable=None if progress else True)):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise TypeError(f"batch {number} must be a pair (features, labels); it is a {type(pair).__name__}")
+        features, labels = pair
         try:
             running.add(features, labels)
         except (TypeError, ValueError) as error:
             raise type(error)(f"batch {number}: {error}") from None
         first = features if first is None else first
     if first is None:
-        raise ValueError("there is no batch; a generator that was used up already? Make a new one.")
+        raise ValueError("batches holds no batch; a generator that was used up already? Make a new one.")
     return _moments_like(running.moments(), first)
 
 
@@ -140,7 +151,7 @@ def merge(first: Moments, *others: Moments) -> Moments:
     Source:
         Chan, Golub & LeVeque 1983, The American Statistician 37(3), pairwise update.
     """
-    parts = [_tensors(part) for part in (first, *others)]
+    parts = [_tensors(part, f"the moments at place {place}") for place, part in enumerate((first, *others))]
     for number, part in enumerate(parts):
         if part.means.shape != parts[0].means.shape:
             raise ValueError(
@@ -173,8 +184,8 @@ def ledoit_wolf(moments: Moments, features: Table, labels: Column) -> float:
         Ledoit & Wolf 2004, Journal of Multivariate Analysis 88(2), with the class means taken for known.
     """
     found = _tensors(moments)
-    x, y = _check_features(features, width=found.means.shape[1]), as_tensor(labels)
-    y = check_labels(y, len(found.counts), rows=len(x)).to(x.device)
+    x = _check_features(features, width=found.means.shape[1])
+    y = check_labels(labels, len(found.counts), rows=len(x), device=x.device)
     if not torch.equal(y.bincount(minlength=len(found.counts)), found.counts.to(x.device)):
         raise ValueError("labels count other classes than the moments do; pass the examples the moments came from")
     means, n = found.means.to(x.device), len(x)
@@ -224,16 +235,17 @@ def fit_gaussians(
     regularise = COVARIANCES[check_choice(covariance, COVARIANCES, "covariance")]
     strength = _check_strength(covariance, ridge, shrinkage)
     found = _tensors(moments)
-    n = _check_counts(found.counts, least)
+    n = _check_counts(found.counts, check_whole(least, "least", least=1))
     share = found.counts[:, None].double() / n
     centre = (share * found.means).sum(0)
     apart = (found.means - centre) * share.sqrt()  # the covariance between the means is apart' apart
     within, basis = found.within / n, None
     if components is not None:
+        components = check_whole(components, "components, of the features,", least=1, most=len(within))
         basis = _principal(within + apart.T @ apart, components)
         within, apart = basis.T @ within @ basis, apart @ basis
     within, shrunk = regularise(within, n, strength)
-    lower = _cholesky(within, found)
+    lower = _cholesky(within, found, components)
     present = int((found.counts > 0).sum())
     whitened = torch.linalg.solve_triangular(lower, apart.T, upper=False)
     few = len(apart) < len(whitened)  # fewer classes than dimensions: the means leave axes free, which are wanted too
@@ -366,16 +378,20 @@ def kmeans_distance(features: Table, *, clusters: int, seed: int = 0, batch: int
         batch: examples a step of mini-batch k-means, for large n; by default every step sees all.
 
     Raises:
+        ModuleNotFoundError: if scikit-learn is not installed.
         ValueError: if there are more clusters than examples, or features are not finite or not (n, d).
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), measure "K-means"; Sorscher et al. 2022 (arXiv:2206.14486).
     """
-    from sklearn.cluster import KMeans, MiniBatchKMeans  # slow to import, and only this function needs it
+    with named():  # slow to import, and only this function needs it
+        from sklearn.cluster import KMeans, MiniBatchKMeans
 
     x = _check_features(features)
-    if not 1 <= clusters <= len(x):
-        raise ValueError(f"clusters must lie in [1, {len(x)}], the number of examples; it is {clusters}")
+    check_size(x, "features", 1e15)  # scikit-learn squares in float32
+    clusters = check_whole(clusters, "clusters, of the examples,", least=1, most=len(x))
+    seed = check_whole(seed, "seed", least=0, most=2**32 - 1)
+    batch = None if batch is None else check_whole(batch, "batch", least=1)
     if batch is None:
         found = KMeans(clusters, n_init=1, random_state=seed)
     else:
@@ -397,7 +413,7 @@ def training_loss(logits: Table, labels: Column) -> Float[Array, " n"]:
         Cui et al. 2023 (arXiv:2304.10127), measure "Loss".
     """
     table = check_logits(logits)
-    y = check_labels(labels, table.shape[1], rows=len(table)).to(table.device)
+    y = check_labels(labels, table.shape[1], rows=len(table), device=table.device)
     parts = (rows.double().log_softmax(-1).gather(1, at[:, None])[:, 0] for rows, at in by_rows(ROWS, table, y))
     return like(-torch.cat(list(parts)), logits)
 
@@ -417,8 +433,8 @@ def forgetting(correct: Table) -> Int[Array, " n"]:
     Source:
         Toneva et al. 2019 (arXiv:1812.05159), section 3.
     """
-    table = as_tensor(correct)
-    if table.ndim != 2 or len(table) < 2:
+    table = as_tensor(correct, "correct")
+    if table.ndim != 2 or len(table) < 2 or not table.numel():
         raise ValueError(f"correct must have shape (epochs, n) with two epochs or more; it is {tuple(table.shape)}")
     right = torch.stack([check_mask(row, f"correct after epoch {epoch}") for epoch, row in enumerate(table)])
     events = (right[:-1] & ~right[1:]).sum(0)
@@ -434,7 +450,7 @@ def normalised(difficulty: Column, normaliser: str = "minmax", *, dimensions: in
             example does not set the scale; "zscore" to mean 0 and standard deviation 1; "max_abs" divides by the largest
             size; "dimension" by the number of features; "raw" leaves it. The paper does not say which; it decides how
             many examples get a weight that matters.
-        dimensions: number of features, for "dimension".
+        dimensions: number of features; "dimension" needs it, the others do not look at it.
 
     Raises:
         ValueError: if the difficulty is empty, not finite or constant where that leaves no scale, or the name is unknown.
@@ -471,12 +487,14 @@ def weights(
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equation 10.
     """
-    if not (temperature > 0 and isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite; it is {temperature}")
-    if not (c >= 0 and isfinite(c)):
-        raise ValueError(f"c must be 0 or larger and finite; it is {c}")
+    temperature, c = check_number(temperature, "temperature", above=0), check_number(c, "c", least=0)
     values = check_confidence(difficulty, "difficulty").double()
     scaled = _scaled(values, normaliser, dimensions) / temperature
+    if not scaled.isfinite().all():
+        raise ValueError(
+            f"difficulty over temperature must be finite; the temperature {temperature} is too low for difficulties of "
+            f"{values.abs().max().item():.6g} by normaliser={normaliser!r}. Pass normaliser='minmax', or a higher temperature."
+        )
     top = scaled.max()
     constant = torch.full_like(top, log(c) if c else -torch.inf)
     return like((scaled - torch.logaddexp(top, constant)).exp(), difficulty)
@@ -486,14 +504,15 @@ class _Running:
     """Sums over batches about provisional class means, which are those of the first rows that hold the class."""
 
     def __init__(self, classes: int, precision: str):
-        if classes < 1:
-            raise ValueError(f"classes must be 1 or more; it is {classes}")
-        self.classes, self.dtype = classes, PRECISIONS[check_choice(precision, PRECISIONS, "precision")]
+        self.classes = check_whole(classes, "classes", least=1)
+        self.dtype = PRECISIONS[check_choice(precision, PRECISIONS, "precision")]
         self.counts: Tensor | None = None
 
     def add(self, features: Table, labels: Column) -> None:
         x = _check_features(features, width=None if self.counts is None else self.sums.shape[1])
-        y = check_labels(labels, self.classes, rows=len(x)).to(x.device)
+        if self.dtype == torch.float32:
+            check_size(x, "features", 1e15)  # float32 holds sums of its squares
+        y = check_labels(labels, self.classes, rows=len(x), device=x.device)
         if self.counts is None:
             self._start(x)
         device = self.sums.device
@@ -555,7 +574,8 @@ def _added(covariance: Float[Tensor, "d d"], amount: float) -> Float[Tensor, "d 
 
 
 def _minmax(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
-    return (values - values.min()) / _scale(values.max() - values.min(), values)
+    half = values / 2  # costs no digit, and the difference of two huge numbers does not overflow
+    return (half - half.min()) / _scale(half.max() - half.min(), values)
 
 
 def _clipped(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
@@ -564,7 +584,10 @@ def _clipped(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tenso
 
 
 def _zscore(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
-    _scale(values.max() - values.min(), values)  # rounding leaves a constant a standard deviation above 0
+    half = values / 2
+    _scale(half.max() - half.min(), values)  # rounding leaves a constant a standard deviation above 0
+    _, digits = frexp(values.abs().max().item())
+    values = values * 2.0 ** -max(digits, -1000)  # a power of two: no digit is lost, and no square overflows
     return (values - values.mean()) / values.std(correction=0)
 
 
@@ -573,9 +596,9 @@ def _max_abs(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tenso
 
 
 def _dimension(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
-    if dimensions is None or dimensions < 1:
-        raise ValueError(f"normaliser 'dimension' divides by the number of features; dimensions is {dimensions}")
-    return values / dimensions
+    if dimensions is None:
+        raise ValueError("normaliser 'dimension' divides by the number of features; dimensions is None")
+    return values / check_whole(dimensions, "dimensions", least=1)
 
 
 def _raw(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
@@ -606,33 +629,47 @@ def _scale(size: Tensor, values: Float[Tensor, " n"]) -> Tensor:
 
 
 def _principal(covariance: Float[Tensor, "d d"], components: int) -> Float[Tensor, "d k"]:
-    d = len(covariance)
-    if not 1 <= components <= d:
-        raise ValueError(f"components must lie in [1, {d}], the number of features; it is {components}")
-    return torch.linalg.eigh(covariance).eigenvectors[:, d - components :].flip(-1)
+    return torch.linalg.eigh(covariance).eigenvectors[:, len(covariance) - components :].flip(-1)
 
 
-def _cholesky(covariance: Float[Tensor, "d d"], moments: Moments) -> Float[Tensor, "d d"]:
+def _cholesky(covariance: Float[Tensor, "d d"], moments: Moments, components: int | None) -> Float[Tensor, "d d"]:
     """Its lower factor; the squared pivots over the variances are what the earlier features leave of each feature."""
     lower, _ = torch.linalg.cholesky_ex(covariance)
-    size = moments.means.abs().amax(0) if len(covariance) == moments.means.shape[1] else moments.means.abs().max()
-    variance = covariance.diagonal()
-    varies = variance > (1e-15 * size) ** 2  # less is the rounding of a constant
+    size = moments.means.abs().amax(0) if components is None else moments.means.abs().max().expand(components)
+    variance, rounding = covariance.diagonal(), (1e-15 * size) ** 2
+    varies = variance > rounding  # less is the rounding of a constant
     if bool(varies.all()) and bool((lower.diagonal().square() > UNEXPLAINED * variance).all()):
         return lower
+    n, present = int(moments.counts.sum()), int((moments.counts > 0).sum())
+    lost = ~varies & (1e-6 * variance.mean() <= rounding)  # a ridge drowns as well
+    if lost.any():
+        raise ValueError(_constant(lost, size, n, present, components))
     scale = torch.where(varies, variance, torch.inf).rsqrt()
     rank = int((torch.linalg.eigvalsh(covariance * scale * scale[:, None]) > UNEXPLAINED).sum())
-    n, present = int(moments.counts.sum()), int((moments.counts > 0).sum())
+    more = ", or more examples" if n - present < len(covariance) else ""
     raise ValueError(
         f"the covariance within the classes is singular: its rank is {rank} in {len(covariance)} dimensions, and {n} "
-        f"examples of {present} classes allow at most {n - present}. Pass covariance='ridge' (with ridge > 0) or 'oas', "
-        f"or components={max(1, rank)} or fewer, or more examples."
+        f"examples of {present} classes allow at most {n - present}. Pass covariance='ridge' with ridge=1e-6 or larger, "
+        f"or covariance='oas'{more}."
+    )
+
+
+def _constant(lost: Tensor, size: Tensor, n: int, present: int, components: int | None) -> str:
+    """What is wrong where features say the same of all examples of a class, and what to do."""
+    k = int(lost.nonzero()[0])
+    what = f"feature {k}" if components is None else f"leading direction {k}"
+    what += f" (and {int(lost.sum()) - 1} more)" if lost.sum() > 1 else ""
+    remedy = "Leave out features that are constant." if components is None else "Pass more components, or None for all."
+    if components is None and lost.all():
+        remedy = "Was one image repeated, or one image a class? Pass features of several images a class, which differ."
+    return (
+        f"features must vary within the classes; {what} of the moments of {n} examples in {present} classes does not, "
+        f"beyond the rounding of its size, {size[k].item():.3g}. {remedy}"
     )
 
 
 def _check_strength(covariance: str, ridge: float, shrinkage: float | None) -> float:
-    if not (ridge >= 0 and isfinite(ridge)):
-        raise ValueError(f"ridge must be 0 or larger and finite; it is {ridge}")
+    ridge = check_number(ridge, "ridge", least=0)
     if (covariance == "shrunk") != (shrinkage is not None):
         raise ValueError(
             f"covariance='shrunk' and shrinkage go together; covariance is {covariance!r} and shrinkage {shrinkage}. "
@@ -656,19 +693,22 @@ def _check_counts(counts: Int[Tensor, " k"], least: int) -> int:
 
 
 def _check_features(features: Table, width: int | None = None) -> Float[Tensor, "n d"]:
-    x = as_tensor(features)
+    x = as_tensor(features, "features")
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"features must have shape (n, d) with at least one row; it is {tuple(x.shape)}")
     if width is not None and x.shape[1] != width:
         raise ValueError(
             f"features have width {x.shape[1]} where {width} is expected. Of another network, or another layer of it?"
         )
+    x = x if x.is_floating_point() else x.double()
     check_finite(x, "features")
-    return x if x.is_floating_point() else x.double()
+    check_size(x, "features", LARGEST)
+    return x
 
 
 def _check_pair(gaussians: Gaussians, features: Table) -> tuple[Gaussians, Float[Tensor, "n d"]]:
     """The Gaussians as tensors on the device of the features, and these."""
+    check_made(gaussians, Gaussians, "gaussians", "fit_gaussians")
     x = _check_features(features, width=len(gaussians.centre))
     return Gaussians(*(as_tensor(part).to(x.device) for part in gaussians[:-1]), gaussians.shrinkage), x
 
@@ -709,9 +749,10 @@ def _to_all(model: Gaussians, z: Float[Tensor, "n r"]) -> Float[Tensor, " n"]:
     return (z[:, :q].square() / model.spread).sum(-1) + z[:, q:].square().sum(-1)
 
 
-def _tensors(moments: Moments) -> Moments:
+def _tensors(moments: Moments, name: str = "moments") -> Moments:
+    check_made(moments, Moments, name, "moments(features, labels, classes=...)")
     counts, means, within = (as_tensor(part) for part in moments)
-    return Moments(counts.long(), means.double(), within.double())
+    return Moments(counts.long().to(means.device), means.double(), within.double().to(means.device))
 
 
 def _moments_like(moments: Moments, given: Any) -> Moments:

@@ -15,7 +15,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uqlib.arrays import Array, Column, Table, check_choice, check_labels, check_members, check_same_shape, like
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    check_choice,
+    check_labels,
+    check_made,
+    check_members,
+    check_number,
+    check_same_shape,
+    check_size,
+    like,
+)
 from uqlib.likelihood import fit_nonnegative_weights, standard_errors
 from uqlib.newton import Minimum, NoMinimum
 from uqlib.temperature import scale_logits
@@ -75,15 +87,13 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
         Zhou et al. 2025 (arXiv:2505.18636).
     """
     members = _check_pair(large, small)
-    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
-    _refuse_constant(members[0], "large")
-    _refuse_constant(members[1], "small")
+    for name, member in zip(("large", "small"), members, strict=True):
+        check_size(member, name)
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]), device=members[0].device)
+    refuse_constant(members[0], "large")
+    refuse_constant(members[1], "small")
     fit = _fit(members, labels)
-    if not fit.point.any():
-        raise ValueError(
-            "both weights are best at zero: the logits of the labels are on average no larger than those of the other "
-            "classes. Do logits and labels list the same examples, and the classes in the same order?"
-        )
+    _refuse_zero(fit, "both weights")
     alone = [_fit([member], labels) for member in members]
     for name, one in zip(("large", "small"), alone, strict=True):
         _refuse_guessing(one, name, len(labels), members[0].shape[1])
@@ -100,10 +110,11 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
 
 
 def duo_logits(large: Table, small: Table, fit: DuoFit) -> Float[Array, "n c"]:
-    """weight_large * large + weight_small * small, float64.
+    """weight_large * large + weight_small * small, float64. A constant that a row lacks, its sum lacks too.
 
     Raises:
-        ValueError: if shapes differ, or logits are not finite or are probabilities.
+        ValueError: if shapes differ, or logits are not finite, too large or are probabilities.
+        TypeError: if fit is no `DuoFit`.
     """
     return like(_mix(_check_pair(large, small), fit), large)
 
@@ -170,15 +181,19 @@ def fit_weights(member_logits: Table, labels: Column) -> WeightsFit:
         labels: (n,), classes in [0, c).
 
     Raises:
-        ValueError: if the weights would be infinite because together the networks put every label first; if shapes
-            differ, logits are not finite or are probabilities, or a label is outside [0, c).
+        ValueError: if the weights would be infinite because together the networks put every label first, or all zero
+            because none knows the labels; if shapes differ, logits are not finite, too large or are probabilities, or a
+            label is outside [0, c).
 
     Source:
         The duo of Zhou et al. 2025 (arXiv:2505.18636), for m networks.
     """
     members = check_members(member_logits)
-    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
+    for m, member in enumerate(members):
+        check_size(member, f"member_logits[{m}]")
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]), device=members[0].device)
     fit = _fit(members, labels)
+    _refuse_zero(fit, f"all {len(members)} weights")
     parts = (fit.point, standard_errors(fit, len(labels)), fit.gradient)
     weights, errors, gradient = (like(part.to(labels.device), member_logits) for part in parts)
     return WeightsFit(weights, errors, fit.value, gradient, fit.gap, fit.iterations)
@@ -189,7 +204,7 @@ def _mean_of_probs(members: list[Tensor]) -> Tensor:
 
 
 def _mean_of_logits(members: list[Tensor]) -> Tensor:
-    return (sum(member.double() for member in members) / len(members)).softmax(-1)
+    return _finite(sum(member.double() for member in members) / len(members)).softmax(-1)
 
 
 AVERAGES: dict[str, Callable[[list[Tensor]], Tensor]] = {"probs": _mean_of_probs, "logits": _mean_of_logits}
@@ -219,6 +234,7 @@ def relative_weighting(fit: DuoFit) -> float:
     Source:
         Zhou et al. 2025 (arXiv:2505.18636), appendix, learned relative weighting.
     """
+    check_made(fit, DuoFit, "fit", "fit_duo")
     large, small = (weight * temperature for weight, temperature in zip(fit.weights, fit.temperatures, strict=True))
     if fit.weights[1] == 0:
         return inf
@@ -232,16 +248,12 @@ def flops_balance(small_macs: float, large_macs: float) -> float:
         small_macs, large_macs: multiply-adds, or FLOPs, of one image, counted alike for both.
 
     Raises:
-        ValueError: if a cost is negative or the large one is 0.
+        ValueError: if a cost is negative or not finite, or the large one is 0.
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
     """
-    if not (small_macs >= 0 and large_macs > 0):
-        raise ValueError(
-            f"costs must be positive; got {small_macs} for the small and {large_macs} for the large network"
-        )
-    return small_macs / large_macs
+    return check_number(small_macs, "small_macs", least=0) / check_number(large_macs, "large_macs", above=0)
 
 
 def _fit(members: list[Float[Tensor, "n c"]], labels: Int[Tensor, " n"]) -> Minimum:
@@ -255,12 +267,23 @@ def _fit(members: list[Float[Tensor, "n c"]], labels: Int[Tensor, " n"]) -> Mini
 
 
 def _mix(members: list[Float[Tensor, "n c"]], fit: DuoFit) -> Float[Tensor, "n c"]:
-    return fit.weights[0] * members[0].double() + fit.weights[1] * members[1].double()
+    check_made(fit, DuoFit, "fit", "fit_duo")
+    return _finite(fit.weights[0] * members[0].double() + fit.weights[1] * members[1].double())
 
 
 def _scaled(large: Table, small: Table, fit: DuoFit) -> list[Float[Tensor, "n c"]]:
+    check_made(fit, DuoFit, "fit", "fit_duo")
     pairs = zip(_check_pair(large, small), fit.temperatures, strict=True)
-    return [scale_logits(member.double(), temperature) for member, temperature in pairs]
+    return [_finite(scale_logits(member.double(), temperature)) for member, temperature in pairs]
+
+
+def _finite(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+    if not logits.sum().isfinite() and not logits.isfinite().all():
+        raise ValueError(
+            "large and small (or member_logits) must be so small that their weighted sum does not overflow. Weights of a fit "
+            "on logits of another size? Divide all of them by a constant, for the fit too."
+        )
+    return logits
 
 
 def _decide(probs: Float[Tensor, "n c"], given: Table, preds: Int[Tensor, " n"] | None = None) -> Decision:
@@ -270,15 +293,25 @@ def _decide(probs: Float[Tensor, "n c"], given: Table, preds: Int[Tensor, " n"] 
 
 
 def _check_pair(large: Table, small: Table) -> list[Float[Tensor, "n c"]]:
+    """Both on the device of the first."""
     return check_same_shape({"large": large, "small": small})
 
 
-def _refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
+def refuse_constant(logits: Float[Tensor, "n c"], name: str) -> None:
     """A network that says the same of every example, or nothing of any, has no weight that means anything."""
     if bool((logits.amax(-1) == logits.amin(-1)).all()):
         raise ValueError(f"{name} is constant: every row has the same logit for all classes, so it has no say")
     if len(logits) > 1 and bool((logits.amax(0) == logits.amin(0)).all()):
         raise ValueError(f"{name} is constant: its logits are the same in every row. Was one image repeated?")
+
+
+def _refuse_zero(fit: Minimum, which: str) -> None:
+    """Weights that are all zero say nothing, of whatever image."""
+    if not fit.point.any():
+        raise ValueError(
+            f"{which} are best at zero: the logits of the labels are on average no larger than those of the other "
+            "classes. Do logits and labels list the same examples, and the classes in the same order?"
+        )
 
 
 def _refuse_guessing(alone: Minimum, name: str, n: int, classes: int) -> None:

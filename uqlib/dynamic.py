@@ -17,7 +17,7 @@ penalty, the number of iterations is what holds them back.
 """
 
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, isfinite, log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,11 +34,16 @@ from uqlib.arrays import (
     check_choice,
     check_finite,
     check_labels,
+    check_made,
+    check_number,
     check_rows,
     check_same_shape,
+    check_size,
+    check_strengths,
+    check_whole,
     like,
 )
-from uqlib.duos import Decision
+from uqlib.duos import Decision, refuse_constant
 
 STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 100.0)
 COLDEST = 1e-12  # a lower temperature changes no probability in float64, but may overflow
@@ -109,26 +114,27 @@ def fit_dynamic_duo(
 
     Raises:
         ValueError: if the choice of features is unknown, l2 or iterations are out of range, shapes differ, logits or
-            features are not finite, logits are probabilities, or a label is outside [0, c).
+            features are not finite or too large, logits are probabilities or the same for every row or class, or a label
+            is outside [0, c); if the duo is no better than guessing, as when labels are in another order, or diverges.
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636), released code.
     """
     combine = FEATURES[check_choice(features, FEATURES, "features")]
-    if not 0 <= l2 < inf:
-        raise ValueError(f"l2 must be 0 or larger, and finite; it is {l2}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1; got {iterations}")
+    l2, iterations = check_number(l2, "l2", least=0), check_whole(iterations, "iterations", least=1)
     members, inputs = _check(large, small, large_features, small_features)
-    labels = check_labels(labels, members[0].shape[1], rows=len(members[0])).to(members[0].device)
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]), device=members[0].device)
+    refuse_constant(members[0], "large")
+    refuse_constant(members[1], "small")
     scales = [_scale(part, standardise) for part in inputs]
     scaled = [(part - mean) / std for part, (mean, std) in zip(inputs, scales, strict=True)]
     (slopes, intercepts), nll, gradient, steps = _descend(members, combine(*scaled), labels, l2, iterations)
+    _refuse_failure(nll, gradient, members[0].shape[1])
     means, stds = (combine(*parts) for parts in zip(*scales, strict=True))
     slopes = tuple(slope / std for slope, std in zip(slopes, stds, strict=True))
     shifts = [(slope @ mean).item() for slope, mean in zip(slopes, means, strict=True)]
     intercepts = (intercepts[0].item() - shifts[0], intercepts[1].item() - shifts[1])
-    return DynamicFit(slopes, intercepts, features, float(l2), nll, gradient, steps)
+    return DynamicFit(slopes, intercepts, features, l2, nll, gradient, steps)
 
 
 def dynamic_temperatures(large_features: Table, small_features: Table, fit: DynamicFit) -> Float[Array, "n 2"]:
@@ -197,11 +203,9 @@ def choose_l2(
     Raises:
         ValueError: if there is nothing to try, folds are not in [2, n], or as `fit_dynamic_duo`.
     """
-    strengths = tuple(map(float, strengths))
-    if not strengths:
-        raise ValueError("strengths is empty; at least one penalty is needed")
+    strengths = check_strengths(strengths)
     members, inputs = _check(large, small, large_features, small_features)
-    labels = check_labels(labels, members[0].shape[1], rows=len(members[0])).to(members[0].device)
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]), device=members[0].device)
     parts = [part.to(labels.device) for part in _folds(len(labels), folds, seed)]
     nlls = []
     for l2 in strengths:
@@ -261,6 +265,7 @@ def _temperatures(inputs: Pair, slopes: Sequence[Tensor], intercepts: Sequence) 
 
 
 def _fitted_temperatures(inputs: Pair, fit: DynamicFit) -> list[Float[Tensor, " n"]]:
+    check_made(fit, DynamicFit, "fit", "fit_dynamic_duo")
     inputs = FEATURES[fit.features](*inputs)
     for part, slope, name in zip(inputs, fit.slopes, ("large", "small"), strict=True):
         if part.shape[1] != len(slope):
@@ -280,18 +285,33 @@ def _scale(features: Float[Tensor, "n d"], standardise: bool) -> tuple[Float[Ten
     mean, std = features.mean(0), features.std(0, correction=0)
     if not standardise:
         return torch.zeros_like(mean), torch.ones_like(std)
-    return mean, torch.where(std > 1e-6 * mean.abs() + 1e-12, std, inf)
+    return mean, torch.where(std > 1e-6 * mean.abs(), std, inf)
+
+
+def _refuse_failure(nll: float, gradient: float, classes: int) -> None:
+    """A fit that went astray, or that found nothing: temperatures that grow until every class is as likely as any."""
+    if not (isfinite(nll) and isfinite(gradient)):
+        raise ValueError(
+            f"the fit diverged: its NLL is {nll} and its gradient {gradient}. Features of a large size without "
+            "standardise=True?"
+        )
+    if nll >= log(classes):
+        raise ValueError(
+            f"the duo says nothing of these labels: its NLL is {nll:.4f}, that of guessing is {log(classes):.4f}. Do logits "
+            "and labels list the same examples, and the classes in the same order?"
+        )
 
 
 def _folds(n: int, folds: int, seed: int) -> list[Int[Tensor, " k"]]:
-    if not 2 <= folds <= n:
-        raise ValueError(f"folds must lie in 2 to {n}, the number of rows; got {folds}")
-    order = np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+    folds = check_whole(folds, "folds, of the rows,", least=2, most=n)
+    order = np.argsort(np.random.PCG64(check_whole(seed, "seed", least=0)).random_raw(n), kind="stable")
     return [torch.from_numpy(part) for part in np.array_split(order, folds)]
 
 
 def _check(large: Table, small: Table, large_features: Table, small_features: Table) -> tuple[Pair, Pair]:
     members = check_same_shape({"large": large, "small": small})
+    for name, member in zip(("large", "small"), members, strict=True):
+        check_size(member, name)
     inputs = _check_features(large_features, small_features, rows=len(members[0]), device=members[0].device)
     return (members[0].double(), members[1].double()), inputs
 
@@ -303,11 +323,13 @@ def _check_features(large: Table, small: Table, *, rows: int | None = None, devi
 
 
 def _check_table(features: Table, name: str, rows: int | None) -> Float[Tensor, "n d"]:
-    features = as_tensor(features)
+    features = as_tensor(features, name)
     if features.ndim != 2 or not features.numel():
         raise ValueError(
             f"{name} must have shape (n, d), with at least one row and one feature; it is {tuple(features.shape)}"
         )
     check_rows(features, rows, name)
     check_finite(features, name)
-    return features.double()
+    features = features.double()
+    check_size(features, name)
+    return features

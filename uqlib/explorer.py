@@ -10,7 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uqlib.arrays import Column, Table, check_confidence, check_labels, check_same_shape
+from uqlib.arrays import (
+    Column,
+    Table,
+    check_confidence,
+    check_labels,
+    check_made,
+    check_same_shape,
+    check_size,
+    check_whole,
+)
 from uqlib.duos import DuoFit
 from uqlib.splits import split
 
@@ -59,15 +68,16 @@ def duo_explorer(
     Raises:
         ValueError: if shapes differ, logits are not finite, are probabilities or spread too far for 16 bits, a label is
             outside [0, c), rows is below 1, or there are not two names.
+        TypeError: if fit is none, a name is no string, or a number is not whole.
     """
     tables = dict(zip(("large_logits", "small_logits"), (large_logits, small_logits), strict=True))
     members = check_same_shape(tables)
     n, classes = members[0].shape
     labels = check_labels(labels, classes, rows=n)
-    if isinstance(names, str) or len(names) != 2:
+    check_made(fit, DuoFit, "fit", "fit_duo")
+    if not isinstance(names, list | tuple) or len(names) != 2 or not all(isinstance(name, str) for name in names):
         raise ValueError(f"names must be two, of the large network and of the sidekick; got {names!r}")
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1; got {rows}")
+    rows, seed = check_whole(rows, "rows", least=1), check_whole(seed, "seed", least=0)
     chosen = torch.arange(n) if rows >= n else torch.from_numpy(split(n, rows, seed=seed)[0])
     large, small = (_packed(member.cpu()[chosen], name) for name, member in zip(tables, members, strict=True))
     payload = {
@@ -105,19 +115,25 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str, seed: in
         rows: at most so many are held.
 
     Raises:
-        ValueError: if difficulties are not finite or nearly all the same, classes is below 2 or rows below 1.
+        ValueError: if difficulties are not finite, too large or nearly all the same, classes is below 2 or rows below 1.
+        TypeError: if the name is no string or a number is not whole.
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equations 8 to 10.
     """
-    hardest_first = np.sort(check_confidence(difficulty, "difficulty").double().cpu().numpy())[::-1]
+    values = check_confidence(difficulty, "difficulty")
+    check_size(values, "difficulty")
+    hardest_first = np.sort(values.double().cpu().numpy())[::-1]
     n, low, high = len(hardest_first), hardest_first[-1], hardest_first[0]
     if hardest_first[n // 1000] == low:
-        raise ValueError(f"all but a few of {n:,} difficulties are {low:.6g}; the figure needs some that differ")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2; got {classes}")
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1; got {rows}")
+        raise ValueError(
+            f"all but a few of {n:,} difficulties are {low:.6g}; the figure needs some that differ. Pass the difficulty of "
+            "all training images."
+        )
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string; it is {name!r}")
+    classes, rows = check_whole(classes, "classes", least=2), check_whole(rows, "rows", least=1)
+    seed = check_whole(seed, "seed", least=0)
     codes = ((hardest_first - low) / (high - low) * LEVELS).round()
     held = low + codes * ((high - low) / LEVELS)  # the page's numbers are exact for these
     alone, chosen = _hardest_and_drawn(n, rows, seed)

@@ -11,8 +11,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uqlib.arrays import Array, Column, Table, as_tensor, check_finite, check_labels, like
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    check_finite,
+    check_fraction,
+    check_labels,
+    check_made,
+    check_number,
+    check_size,
+    check_strengths,
+    check_whole,
+    like,
+)
 from uqlib.splits import split
+
+LARGEST = 1e15  # of a feature: float32 holds sums of its squares
 
 
 class Head(NamedTuple):
@@ -44,7 +60,7 @@ def fit_head(
         features: (n, d).
         labels: (n,), classes in [0, classes).
         l2: strength of the penalty; 0 is allowed where the classes overlap.
-        classes: rows of the head; by default the largest label + 1.
+        classes: rows of the head, at least 2; by default the largest label + 1.
         iterations: at most so many steps.
         tolerance: ends when no entry of the gradient is larger.
 
@@ -52,21 +68,20 @@ def fit_head(
         Weights for the features as they were given, float32.
 
     Raises:
-        ValueError: if features are not finite or not (n, d), labels do not fit, or l2 is negative.
+        ValueError: if features are not finite, too large or not (n, d), labels do not fit, or a number is out of range.
     """
-    if not l2 >= 0:
-        raise ValueError(f"l2 must be 0 or larger; it is {l2}")
+    l2, tolerance = check_number(l2, "l2", least=0), check_number(tolerance, "tolerance", least=0)
+    iterations = check_whole(iterations, "iterations", least=1)
     x = _check_features(features)
-    known = as_tensor(labels)
-    y = check_labels(labels, classes or int(known.max()) + 1, rows=len(x)).to(x.device)
+    y, classes = _check_labels(labels, classes, len(x))
+    y = y.to(x.device)
     mean, std = x.mean(0), x.std(0, correction=0)
-    std = torch.where(std > 1e-6 * mean.abs() + 1e-12, std, 1.0)  # a constant feature says nothing, and gets no weight
+    std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)  # a constant feature says nothing, and gets no weight
     z = (x - mean) / std
-    counts = torch.bincount(y, minlength=classes or int(known.max()) + 1)
-    weight = torch.zeros(len(counts), x.shape[1], device=x.device, requires_grad=True)
-    bias = (
-        ((counts + 1) / (len(y) + len(counts))).log().requires_grad_()
-    )  # where the optimum lies if the penalty is strong
+    counts = torch.bincount(y, minlength=classes)
+    weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
+    # where the optimum lies if the penalty is strong
+    bias = ((counts.to(x.dtype) + 1) / (len(y) + classes)).log().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=iterations,
@@ -109,10 +124,19 @@ def choose_head(
         held_out: share of the examples that judge, the same of each class.
         seed: of that split.
         **options: as in `fit_head`.
+
+    Raises:
+        ValueError: if there is nothing to try, nothing left to judge or to learn from, and as `fit_head`.
     """
-    x, y = _check_features(features), as_tensor(labels)
-    classes = classes or int(y.max()) + 1
-    judge, learn = split(len(x), held_out, seed=seed, labels=y)
+    x = _check_features(features)
+    y, classes = _check_labels(labels, classes, len(x))
+    strengths = check_strengths(strengths)
+    judge, learn = split(len(x), check_fraction(held_out, "held_out", within="(0, 1)"), seed=seed, labels=y)
+    if not len(judge) or not len(learn):
+        raise ValueError(
+            f"held_out must leave examples to judge and to learn from; {held_out} of {len(x)} is {len(judge)} and leaves "
+            f"{len(learn)}. Pass 0.5, or more examples."
+        )
     judge, learn = torch.from_numpy(judge).to(x.device), torch.from_numpy(learn).to(x.device)
 
     def nll(l2: float) -> float:
@@ -128,8 +152,9 @@ def head_logits(head: Head, features: Table) -> Float[Array, "n c"]:
     Raises:
         ValueError: if the features have another width than the head.
     """
+    check_made(head, Head, "head", "fit_head")
     x = _check_features(features)
-    weight, bias = (as_tensor(part).to(x.device) for part in (head.weight, head.bias))
+    weight, bias = (as_tensor(part).to(x) for part in (head.weight, head.bias))
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"the head takes features of width {weight.shape[1]}; these have {x.shape[1]}")
     return like(x @ weight.T + bias, features)
@@ -140,7 +165,11 @@ def install(model: nn.Module, head: Head) -> nn.Module:
 
     Raises:
         ValueError: if the classifier takes features of another width.
+        TypeError: if the model has no classifier that timm knows how to change.
     """
+    check_made(head, Head, "head", "fit_head")
+    if not all(hasattr(model, name) for name in ("num_features", "reset_classifier", "get_classifier")):
+        raise TypeError(f"model must be a network with timm's reset_classifier; it is a {type(model).__name__}")
     weight, bias = as_tensor(head.weight), as_tensor(head.bias)
     if model.num_features != weight.shape[1] and getattr(model, "head_hidden_size", None) != weight.shape[1]:
         raise ValueError(f"the head takes features of width {weight.shape[1]}; the network has {model.num_features}")
@@ -153,8 +182,20 @@ def install(model: nn.Module, head: Head) -> nn.Module:
 
 
 def _check_features(features: Table) -> Tensor:
-    x = as_tensor(features)
-    if x.ndim != 2 or not len(x):
+    x = as_tensor(features, "features")
+    if x.ndim != 2 or not x.numel():
         raise ValueError(f"features must have shape (n, d) with at least one row; it is {tuple(x.shape)}")
+    x = x if x.is_floating_point() else x.double()
     check_finite(x, "features")
+    check_size(x, "features", LARGEST)
     return x.float()
+
+
+def _check_labels(labels: Column, classes: int | None, rows: int) -> tuple[Tensor, int]:
+    """Class indices, and how many classes there are."""
+    classes = None if classes is None else check_whole(classes, "classes", least=2)
+    y = check_labels(labels, classes, rows=rows)
+    found = int(y.max()) + 1
+    if classes is None and found < 2:
+        raise ValueError("labels must hold two classes or more; all are 0. Other classes exist? Pass classes=.")
+    return y, classes or found

@@ -21,8 +21,24 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
-from uqlib.arrays import Array, Column, Table, as_tensor, check_choice, check_finite, check_labels, like
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    check_choice,
+    check_finite,
+    check_labels,
+    check_made,
+    check_number,
+    check_size,
+    check_whole,
+    like,
+)
+from uqlib.extras import named
 
+BIGGEST = 1e70  # of a feature or a weight: the fourth powers of smaller ones can be added up
+LEAST = 1e-100  # prior precision: variances are up to one over it, times the square of a feature
 JACOBIAN = 2**24  # numbers that the package may hold at a time: 128 MiB
 LARGEST = 2**14  # parameters of a full Hessian: 2 GiB
 
@@ -77,26 +93,26 @@ def last_layer_laplace(
 
     Raises:
         ModuleNotFoundError: if laplace-torch is not installed.
-        ValueError: if the Hessian is unknown, shapes do not fit, a number is not finite, the prior precision is not above
-            0, `total` is less than n, or a full Hessian would have more than 16,384 rows.
+        ValueError: if the Hessian is unknown, shapes do not fit, a number is not finite, the prior precision is below 1e-100,
+            `total` is less than n, or a full Hessian would have more than 16,384 rows.
 
     Source:
         Daxberger et al. 2021 (arXiv:2106.14806), section 3; Kristiadi et al. 2020 (arXiv:2002.10118) for the last layer;
         Zhou et al. 2025 (arXiv:2505.18636), baseline.
     """
     check_choice(hessian, HESSIANS, "Hessian")
-    _check_prior(prior_precision)
+    prior_precision = _check_prior(prior_precision)
     weight, bias = _check_layer(weight, bias)
     x = _check_features(features, weight)
     weight, bias = weight.to(x.device), bias.to(x.device)
-    labels = check_labels(labels, len(weight), rows=len(x)).to(x.device)
-    total = len(x) if total is None else total
+    labels = check_labels(labels, len(weight), rows=len(x), device=x.device)
+    total = len(x) if total is None else check_whole(total, "total")
     if total < len(x):
         raise ValueError(
             f"total must be at least the number of rows, {len(x)}; it is {total}. Rows of the whole training set?"
         )
     curvature = HESSIANS[hessian].curvature(x, labels, weight, bias, total / len(x))
-    return LaplaceFit(weight, bias, hessian, curvature, float(prior_precision), int(total))
+    return LaplaceFit(weight, bias, hessian, curvature, prior_precision, total)
 
 
 def laplace_probs(fit: LaplaceFit, features: Table, *, link: str = "probit") -> Float[Array, "n c"]:
@@ -118,6 +134,8 @@ def laplace_probs(fit: LaplaceFit, features: Table, *, link: str = "probit") -> 
         Gibbs 1997; Daxberger et al. 2021 (arXiv:2106.14806), section 3.
     """
     mix = LINKS[check_choice(link, LINKS, "link")]
+    check_made(fit, LaplaceFit, "fit", "last_layer_laplace")
+    _check_prior(fit.prior_precision)  # it may have been replaced
     return like(mix(fit, _check_features(features, fit.weight)).softmax(-1), features)
 
 
@@ -137,17 +155,16 @@ def choose_prior_precision(
         link: as in `laplace_probs`.
 
     Raises:
-        ValueError: if values are not above 0, the link is unknown, or features or labels do not fit.
+        ValueError: if a value is below 1e-100, the link is unknown, or features or labels do not fit.
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636), baseline: grid search on the validation split.
     """
     mix = LINKS[check_choice(link, LINKS, "link")]
+    check_made(fit, LaplaceFit, "fit", "last_layer_laplace")
     x = _check_features(features, fit.weight)
-    labels = check_labels(labels, len(fit.weight), rows=len(x)).to(x.device)
-    values = np.logspace(-4, 4, 100) if values is None else as_tensor(values).double().cpu().numpy()
-    if not len(values):
-        raise ValueError("values is empty; at least one prior precision is needed")
+    labels = check_labels(labels, len(fit.weight), rows=len(x), device=x.device)
+    values = np.logspace(-4, 4, 100) if values is None else _check_values(values)
     fits = [fit._replace(prior_precision=_check_prior(value)) for value in values.tolist()]
     nlls = np.array([nll_loss(mix(each, x).log_softmax(-1), labels).item() for each in fits])
     best = fits[int(nlls.argmin())]
@@ -245,20 +262,15 @@ def _fit(cls: type, backend: type, x: Tensor, labels: Tensor, weight: Tensor, bi
 
 def _package() -> ModuleType:
     """laplace-torch, which takes seconds to import and warns that torch.jit.script, which it calls, is deprecated."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-            import laplace
-            import laplace.curvature
-    except ModuleNotFoundError as error:
-        if error.name != "laplace":
-            raise
-        raise ModuleNotFoundError("this needs laplace-torch: pip install 'uqlib[laplace]'", name="laplace") from None
+    with named(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+        import laplace
+        import laplace.curvature
     return laplace
 
 
 def _check_layer(weight: Table, bias: Column) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
-    weight, bias = as_tensor(weight).double(), as_tensor(bias).double()
+    weight, bias = as_tensor(weight, "weight").double(), as_tensor(bias, "bias").double()
     if weight.ndim != 2 or len(weight) < 2 or bias.shape != weight.shape[:1]:
         raise ValueError(
             f"weight must have shape (c, d) with c >= 2 classes, and bias (c,); they are {tuple(weight.shape)} and "
@@ -267,21 +279,33 @@ def _check_layer(weight: Table, bias: Column) -> tuple[Float[Tensor, "c d"], Flo
     for name, values in (("weight", weight), ("bias", bias)):
         if not values.isfinite().all():
             raise ValueError(f"{name} must be finite; a run that diverged?")
+        check_size(values, name, BIGGEST)
     return weight, bias
 
 
 def _check_features(features: Table, weight: Float[Tensor, "c d"]) -> Float[Tensor, "n d"]:
-    x = as_tensor(features)
+    x = as_tensor(features, "features")
     if x.ndim != 2 or not len(x) or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"features must have shape (n, {weight.shape[1]}), the width of the last layer, with at least one row; it is "
             f"{tuple(x.shape)}. Pass what enters the last layer, not what leaves it."
         )
     check_finite(x, "features")
-    return x.double()
+    x = x.double()
+    check_size(x, "features", BIGGEST)
+    return x
 
 
-def _check_prior(precision: float) -> float:
-    if not precision > 0:
-        raise ValueError(f"a prior precision must be above 0; it is {precision}")
-    return precision
+def _check_prior(precision: float, name: str = "prior_precision") -> float:
+    return check_number(precision, name, least=LEAST, finite=False)
+
+
+def _check_values(values: Column) -> Float[np.ndarray, " k"]:
+    values = as_tensor(values, "values")
+    if values.ndim != 1 or values.dtype == torch.bool:
+        raise ValueError(
+            f"values must be prior precisions (k,); they are {values.dtype} of shape {tuple(values.shape)}"
+        )
+    if not len(values):
+        raise ValueError("values is empty; at least one prior precision is needed")
+    return np.array([_check_prior(value, "values") for value in values.double().tolist()])

@@ -2,22 +2,39 @@
 
 A factory makes one from its options, all of them are in LOSSES, and `loss` makes one by name. The value is the mean
 over the batch of `terms`, one an example, in nats. Logits in half precision are brought to float32 before the softmax.
+A logit of -inf takes its class out. Labels and rows are brought to the device of the logits.
 
-Cui et al. 2023 (arXiv:2304.10127) and the losses that they compare with. The options that the baselines had in the
-paper are partly not printed: see PUBLISHED.
+In a training step (logits that require a gradient) a NaN in the logits is a NaN in the loss, since a look would make a GPU
+wait; `training.train` refuses it. All other logits are looked at.
+
+Cui et al. 2023 (arXiv:2304.10127) and the losses that they compare with. A loss under another paper's name is that paper's
+by default; the options that it had as a baseline are in PUBLISHED, and partly not printed.
 """
 
 import hashlib
 import inspect
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, distributed, nn
 
-from uqlib.arrays import Array, Column, as_tensor, check_choice, check_fraction, check_rows, like
+from uqlib.arrays import (
+    Array,
+    Column,
+    Table,
+    as_tensor,
+    check_choice,
+    check_fraction,
+    check_labels,
+    check_number,
+    check_whole,
+    check_whole_column,
+    like,
+)
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, rows of the training set) -> scalar
 Terms = Callable[[Tensor, Tensor, Tensor], Tensor]  # the same, an entry an example
@@ -29,15 +46,29 @@ class Criterion(nn.Module):
     def __init__(self, name: str, terms: Terms | None = None):
         super().__init__()
         self.name = name
+        self.classes: int | None = None  # what the labels need, once all of them have been seen
         if terms is not None:
-            self.terms = terms
+            self._terms = terms
 
-    def begin(self, labels: Int[Tensor, " n"]) -> None:
-        """Called by a training before its first step, with the labels of all its rows."""
+    def begin(self, labels: Column) -> None:
+        """Called by a training before its first step, with the labels of all its rows: they are checked once, here."""
+        self.classes = int(check_labels(labels, None).max()) + 1
 
-    def forward(
-        self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, ""]:
+    def terms(self, logits: Table, labels: Column, rows: Column) -> Float[Tensor, " n"]:
+        """An entry an example, in the order of the batch.
+
+        Args:
+            logits: (n, c), the network's output before the softmax; the gradient reaches a tensor.
+            labels: (n,), classes in [0, c). The -100 that torch's own loss leaves out is refused.
+            rows: (n,), of the training set; a loss that keeps nothing an example does not look at them.
+
+        Raises:
+            TypeError: if logits are no floats, or labels or rows are no integers.
+            ValueError: if shapes differ, a label or a row lies outside, or logits that need no gradient are NaN.
+        """
+        return self._terms(*_checked(logits, labels, self), rows)
+
+    def forward(self, logits: Table, labels: Column, rows: Column) -> Float[Tensor, ""]:
         """The mean of `terms`."""
         return self.terms(logits, labels, rows).mean()
 
@@ -45,24 +76,35 @@ class Criterion(nn.Module):
         return self.name
 
 
-def surprise(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """-log p of the label, nats: the cross entropy of each example; lower is better."""
-    return -_log_probs(logits).gather(1, labels[:, None])[:, 0]
+def surprise(logits: Table, labels: Column) -> Float[Tensor, " n"]:
+    """-log p of the label, nats: the cross entropy of each example; lower is better.
+
+    Raises:
+        TypeError, ValueError: as `Criterion.terms`.
+    """
+    return _surprise(*_checked(logits, labels))
 
 
-def entropy_of(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-    """H = -sum p log p over the classes, nats, between 0 and log c. The gradient reaches the logits."""
-    log_probs = _log_probs(logits)
-    return -(log_probs.exp() * log_probs).sum(-1)
+def entropy_of(logits: Table) -> Float[Tensor, " n"]:
+    """H = -sum p log p over the classes, nats, between 0 and log c. The gradient reaches the logits.
+
+    Raises:
+        TypeError: if logits are no floats.
+        ValueError: if they are not (n, c), or those that need no gradient are NaN.
+    """
+    return _entropy_of(_check_logits(logits))
 
 
 def cross_entropy() -> Criterion:
     """-log p of the label."""
-    return Criterion("cross_entropy()", lambda logits, labels, rows: surprise(logits, labels))
+    return Criterion("cross_entropy()", lambda logits, labels, rows: _surprise(logits, labels))
 
 
-def label_smoothing(*, epsilon: float = 0.05) -> Criterion:
+def label_smoothing(*, epsilon: float = 0.1) -> Criterion:
     """Cross entropy with the target (1 - epsilon) for the label, plus epsilon / c for every class.
+
+    Args:
+        epsilon: in [0, 1); 0.1 in the source. PUBLISHED has those of Cui et al. 2023.
 
     Raises:
         ValueError: if epsilon is outside [0, 1).
@@ -70,21 +112,21 @@ def label_smoothing(*, epsilon: float = 0.05) -> Criterion:
     Source:
         Szegedy et al. 2016 (arXiv:1512.00567), section 7.
     """
-    check_fraction(epsilon, "epsilon", within="[0, 1)")
+    epsilon = check_fraction(epsilon, "epsilon", within="[0, 1)")
 
     def terms(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        return (1 - epsilon) * surprise(logits, labels) - epsilon * _log_probs(logits).mean(-1)
+        return (1 - epsilon) * _surprise(logits, labels) - epsilon * _log_probs(logits).mean(-1)
 
     return Criterion(f"label_smoothing(epsilon={epsilon})", terms)
 
 
-def focal(*, gamma: float = 3.0, detached: bool = True) -> Criterion:
+def focal(*, gamma: float = 2.0, detached: bool = False) -> Criterion:
     """-(1 - p)^gamma log p, p the probability of the label: what is known already counts less.
 
     Args:
-        gamma: >= 0; 0 is cross entropy.
-        detached: no gradient through the factor (1 - p)^gamma, as in the code of Wang et al. 2021, whose options Cui et
-            al. 2023 take over. With False it is the loss of Lin et al. 2017.
+        gamma: >= 0; 0 is cross entropy. 2 is the best of the source, which weighs the classes too (its alpha): not here.
+        detached: no gradient through the factor (1 - p)^gamma: another loss, that of the code of Wang et al. 2021, whose
+            options Cui et al. 2023 take over (PUBLISHED).
 
     Raises:
         ValueError: if gamma is negative or not finite.
@@ -92,10 +134,12 @@ def focal(*, gamma: float = 3.0, detached: bool = True) -> Criterion:
     Source:
         Lin et al. 2017 (arXiv:1708.02002), equation 4.
     """
-    _check_strength(gamma, "gamma")
+    gamma = check_number(gamma, "gamma", least=0)
+    if not isinstance(detached, bool):
+        raise TypeError(f"detached must be True or False; it is {detached!r}")
 
     def terms(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        nll = surprise(logits, labels)
+        nll = _surprise(logits, labels)
         rest = -torch.expm1(-nll)  # 1 - p
         # 0^gamma has an infinite slope for gamma < 1
         factor = rest.clamp_min(torch.finfo(rest.dtype).tiny) ** gamma
@@ -113,10 +157,10 @@ def l1_norm(*, strength: float = 0.05) -> Criterion:
     Source:
         The baseline "L1 norm" of Cui et al. 2023, table 2; the penalty is on the logits, as in Wang et al. 2021.
     """
-    _check_strength(strength, "strength")
+    strength = check_number(strength, "strength", least=0)
 
     def terms(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        return surprise(logits, labels) + strength * _floats(logits).abs().sum(-1)
+        return _surprise(logits, labels) + strength * _floats(logits).abs().sum(-1)
 
     return Criterion(f"l1_norm(strength={strength})", terms)
 
@@ -130,10 +174,10 @@ def entropy(*, alpha: float = 0.1) -> Criterion:
     Source:
         Pereyra et al. 2017 (arXiv:1701.06548); "ER" of Cui et al. 2023.
     """
-    _check_strength(alpha, "alpha")
+    alpha = check_number(alpha, "alpha", least=0)
 
     def terms(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        return surprise(logits, labels) - alpha * entropy_of(logits)
+        return _surprise(logits, labels) - alpha * _entropy_of(logits)
 
     return Criterion(f"entropy(alpha={alpha})", terms)
 
@@ -150,11 +194,10 @@ def poly(*, epsilon: float = 1.0) -> Criterion:
     Source:
         Leng et al. 2022 (arXiv:2204.12511), Poly-1. Cui et al. 2023 do not say their epsilon.
     """
-    if not -1 <= epsilon < math.inf:
-        raise ValueError(f"epsilon must be a finite number >= -1; it is {epsilon}")
+    epsilon = check_number(epsilon, "epsilon", least=-1)
 
     def terms(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        nll = surprise(logits, labels)
+        nll = _surprise(logits, labels)
         return nll - epsilon * torch.expm1(-nll)  # expm1(-nll) is p - 1
 
     return Criterion(f"poly(epsilon={epsilon})", terms)
@@ -178,9 +221,9 @@ def difficulty(weights: Column, labels: Column | None = None, *, alpha: float = 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equations 8-9.
     """
-    _check_strength(alpha, "alpha")
+    alpha = check_number(alpha, "alpha", least=0)
     weights = _check_weights(weights)
-    labels = None if labels is None else _check_integers(labels, len(weights))
+    labels = None if labels is None else check_labels(labels, None, rows=len(weights)).to(weights.device)
     return _Difficulty(weights, labels, alpha)
 
 
@@ -207,9 +250,8 @@ def ranking(*, examples: int, strength: float = 1.0) -> Criterion:
     Source:
         Moon et al. 2020 (arXiv:2007.01458), with the pairs of their code, and shares where it has counts.
     """
-    _check_count(examples, "examples")
-    _check_strength(strength, "strength")
-    return _Ranking(examples, strength)
+    examples = check_whole(examples, "examples", least=1)
+    return _Ranking(examples, check_number(strength, "strength", least=0))
 
 
 LOSSES: dict[str, Callable[..., Criterion]] = {
@@ -223,20 +265,22 @@ LOSSES: dict[str, Callable[..., Criterion]] = {
     "difficulty": difficulty,
 }
 
+# What the losses had in Cui et al. 2023, by data set; `loss("focal", **PUBLISHED["cifar10"]["focal"])` is their baseline,
+# where focal() is that of Lin et al. The trainings of data/trainings.toml are held to it.
 # Alpha: Cui et al. 2023, for ImageNet in table 5; their ER and Poly on CIFAR are not stated. Label smoothing, focal and
 # L1: the code of Wang, Feng & Zhang 2021 ("Rethinking Calibration of Deep Neural Networks"), which the paper follows.
 # Ranking: the code of Moon et al. 2020.
-PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
+PUBLISHED: dict[str, dict[str, dict[str, float | bool]]] = {
     "cifar10": {
         "label_smoothing": {"epsilon": 0.05},
-        "focal": {"gamma": 3.0},
+        "focal": {"gamma": 3.0, "detached": True},
         "l1_norm": {"strength": 0.05},
         "ranking": {"strength": 1.0},
         "difficulty": {"alpha": 0.3},
     },
     "cifar100": {
         "label_smoothing": {"epsilon": 0.09},
-        "focal": {"gamma": 5.0},
+        "focal": {"gamma": 5.0, "detached": True},
         "l1_norm": {"strength": 0.01},
         "ranking": {"strength": 1.0},
         "difficulty": {"alpha": 0.3},
@@ -280,14 +324,15 @@ class Recorded(Criterion):
     """
 
     def __init__(self, loss: Loss, *, examples: int, epochs: int):
-        _check_count(examples, "examples")
-        _check_count(epochs, "epochs")
+        examples, epochs = check_whole(examples, "examples", least=1), check_whole(epochs, "epochs", least=1)
+        if not callable(loss):
+            raise TypeError(f"loss must be a loss, such as losses.cross_entropy(); it is {loss!r}")
         name = loss if isinstance(loss, Criterion) else getattr(loss, "__qualname__", type(loss).__qualname__)
         super().__init__(f"recorded({name}, examples={examples}, epochs={epochs})")
         self.loss = loss
         self.register_buffer("times", torch.zeros(examples, dtype=torch.int64))
         self.register_buffer("right", torch.zeros(epochs, examples, dtype=torch.bool))
-        self.register_buffer("nll", torch.full((epochs, examples), math.nan))
+        self.register_buffer("nll", torch.full((epochs, examples), math.nan, dtype=torch.float32))
 
     @property
     def correct(self) -> Bool[Tensor, "epochs n"]:
@@ -296,8 +341,9 @@ class Recorded(Criterion):
         epoch = torch.arange(len(self.right), device=last.device)[:, None]
         return self.right.gather(0, torch.minimum(epoch, last))
 
-    def begin(self, labels: Int[Tensor, " n"]) -> None:
+    def begin(self, labels: Column) -> None:
         """Check that the training has so many rows, and forget what was recorded before."""
+        super().begin(labels)
         _check_all_rows(len(self.times), len(labels), "record")
         self.times.zero_()
         self.right.zero_()
@@ -305,17 +351,16 @@ class Recorded(Criterion):
         if isinstance(self.loss, Criterion):
             self.loss.begin(labels)
 
-    def forward(
-        self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, logits: Table, labels: Column, rows: Column) -> Float[Tensor, ""]:
         """The loss, as it is."""
+        logits, labels = _checked(logits, labels, self)
         if self.training:
             self._record(logits.detach(), labels, rows)
         return self.loss(logits, labels, rows)
 
-    def _record(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
-        _check_batch_rows(rows, len(self.times), "record")
-        rows, right, nll = _gathered(rows, logits.argmax(-1) == labels, surprise(logits, labels).float())
+    def _record(self, logits: Tensor, labels: Tensor, rows: Column) -> None:
+        rows = _check_batch_rows(rows, logits, self, "record", len(self.times))
+        rows, right, nll = _gathered(rows, logits.argmax(-1) == labels, _surprise(logits, labels).float())
         time = self.times[rows]
         if (time >= len(self.right)).any():
             raise ValueError(
@@ -344,12 +389,8 @@ def optimal_confidence(strength: float | Column, classes: int) -> float | Float[
     Raises:
         ValueError: if a strength is negative or not finite, or there are fewer than 2 classes.
     """
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2; it is {classes}")
-    strengths = as_tensor(strength).double()
-    if not bool((strengths.isfinite() & (strengths >= 0)).all()):
-        raise ValueError(f"strength must be finite and >= 0; it is {strength}")
-    others = math.log(classes - 1)
+    others = math.log(check_whole(classes, "classes", least=2) - 1)
+    strengths = _check_strengths(strength)
     target = 1 / strengths.clamp_min(1e-300)  # below that, p is 1 to the last bit
     z = target  # log z + log p is increasing and concave, and not above its goal here, so Newton's steps never overshoot
     for _ in range(50):  # they square the error; about ten suffice
@@ -368,17 +409,17 @@ class _Difficulty(Criterion):
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("labels", labels, persistent=False)
 
-    def begin(self, labels: Int[Tensor, " n"]) -> None:
+    def begin(self, labels: Column) -> None:
         """Check that the training has as many rows as there are weights, and the labels that they belong to."""
+        super().begin(labels)
         _check_all_rows(len(self.weights), len(labels), "weights")
-        self._check(labels.to(self.weights.device), torch.arange(len(labels), device=self.weights.device))
+        labels = check_labels(labels, None).to(self.weights.device)
+        self._check(labels, torch.arange(len(labels), device=labels.device))
 
-    def terms(
-        self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
-        _check_batch_rows(rows, len(self.weights), "weights")
+    def _terms(self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Column) -> Float[Tensor, " n"]:
+        rows = _check_batch_rows(rows, logits, self, "weights", len(self.weights))
         self._check(labels, rows)
-        return surprise(logits, labels) - self.alpha * (self.weights[rows] * entropy_of(logits))
+        return _surprise(logits, labels) - self.alpha * (self.weights[rows] * _entropy_of(logits))
 
     def _check(self, labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]) -> None:
         if self.labels is None:
@@ -399,30 +440,29 @@ class _Ranking(Criterion):
         self.register_buffer("right", torch.zeros(examples, dtype=torch.int64))
         self.register_buffer("times", torch.zeros(examples, dtype=torch.int64))
 
-    def begin(self, labels: Int[Tensor, " n"]) -> None:
+    def begin(self, labels: Column) -> None:
         """Check that the training has so many rows, and forget the history of another one."""
+        super().begin(labels)
         _check_all_rows(len(self.right), len(labels), "history")
         self.right.zero_()
         self.times.zero_()
 
-    def terms(
-        self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
-        _check_batch_rows(rows, len(self.right), "history")
-        share = self.right / self.times.clamp_min(1)
+    def _terms(self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Column) -> Float[Tensor, " n"]:
+        rows = _check_batch_rows(rows, logits, self, "history", len(self.right))
+        share = self.right.float() / self.times.clamp_min(1)
         least = share.min()
         # an example that was always right is at 1; if all were, all are equal
         history = (share[rows] - least) / (1 - least).clamp_min(1e-12)
         confidence = _log_probs(logits).amax(-1).exp()
         ahead = history - history.roll(-1)  # by its sign, an equal pair has no penalty and no gradient
         penalty = ahead.abs() - ahead.sign() * (confidence - confidence.roll(-1))
-        return surprise(logits, labels) + self.strength * penalty.clamp_min(0)
+        return _surprise(logits, labels) + self.strength * penalty.clamp_min(0)
 
-    def forward(
-        self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, ""]:
-        value = super().forward(logits, labels, rows)  # with the history before this batch
+    def forward(self, logits: Table, labels: Column, rows: Column) -> Float[Tensor, ""]:
+        logits, labels = _checked(logits, labels, self)
+        value = self._terms(logits, labels, rows).mean()  # with the history before this batch
         if self.training:
+            rows = check_whole_column(rows, "rows").to(logits.device)
             rows, right = _gathered(rows, logits.detach().argmax(-1) == labels)
             self.right[rows] += right
             self.times[rows] += 1
@@ -438,6 +478,38 @@ def _log_probs(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
     return _floats(logits).log_softmax(-1)
 
 
+def _surprise(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return -_log_probs(logits).gather(1, labels[:, None])[:, 0]
+
+
+def _entropy_of(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+    log_probs = _log_probs(logits)
+    # a class with a logit of -inf adds 0 log 0 = 0, and no gradient; minus infinity itself would make it NaN
+    return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
+
+
+def _checked(logits: Table, labels: Column, criterion: Criterion | None = None) -> tuple[Tensor, Tensor]:
+    """Logits, and labels as int64 beside them. On a GPU the labels of a training are looked at once, in its `begin`."""
+    logits = _check_logits(logits)
+    if not _plain(labels, logits, None if criterion is None else criterion.classes):
+        labels = check_labels(labels, logits.shape[1], rows=len(logits))
+        if criterion is not None and criterion.classes is None and labels.device.type != "cpu":
+            criterion.classes = logits.shape[1]  # without a `begin` the first batch stands for all
+    return logits, labels if labels.device == logits.device else labels.to(logits.device)
+
+
+def _plain(labels: Column, logits: Float[Tensor, "n c"], known: int | None) -> bool:
+    """Whether the labels need no further look; true for nearly all steps of a training, so it is quick."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.layout != torch.strided:
+        return False
+    if labels.shape != logits.shape[:1]:
+        return False
+    if logits.requires_grad or labels.device.type != "cpu":
+        return known is not None and known <= logits.shape[1]
+    least, largest = labels.aminmax()
+    return least.item() >= 0 and largest.item() < logits.shape[1]
+
+
 def _gathered(*columns: Tensor) -> tuple[Tensor, ...]:
     """The columns of all processes, one after the other; a training gives each process a share of the same size."""
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -450,36 +522,53 @@ def _gathered(*columns: Tensor) -> tuple[Tensor, ...]:
     return tuple(gathered)
 
 
-def _check_strength(value: float, name: str) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0; it is {value}")
+def _check_logits(logits: Table) -> Float[Tensor, "n c"]:
+    """Rows before the softmax, with their gradient. Those that need none are looked at: only -inf may be not finite."""
+    table = as_tensor(logits, "logits")
+    if table.dtype == torch.bool:
+        raise TypeError(f"logits must be real numbers; they are {table.dtype}")
+    if isinstance(logits, Tensor) and logits.dtype == table.dtype:
+        table = logits  # as it was: with its gradient, on its device
+    if table.ndim != 2 or table.shape[1] < 2 or not len(table):
+        raise ValueError(
+            f"logits must have shape (n, c) with at least one row and c >= 2 classes; it is {tuple(table.shape)}. "
+            "One logit z of two classes? Pass the columns 0 and z."
+        )
+    if not table.requires_grad and not table.amax(-1).isfinite().all():
+        row = int((~table.amax(-1).isfinite()).nonzero()[0])
+        raise ValueError(
+            f"logits must be finite, or -inf for a class that is left out; the largest of row {row} is "
+            f"{table[row].amax().item()}. Has the training diverged?"
+        )
+    return table
 
 
-def _check_count(value: int, name: str) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1; it is {value}")
+def _check_strengths(strength: float | Column) -> Float[Tensor, "..."]:
+    if isinstance(strength, Real) or getattr(strength, "ndim", 1) == 0:
+        return torch.tensor(check_number(strength, "strength", least=0), dtype=torch.float64)
+    strengths = as_tensor(strength, "strength")
+    if strengths.dtype == torch.bool or not strengths.numel():
+        raise TypeError(f"strength must be one or more real numbers; it is {strengths.dtype} {tuple(strengths.shape)}")
+    strengths = strengths.double()
+    bad = ~(strengths.isfinite() & (strengths >= 0))
+    if bad.any():
+        raise ValueError(f"strength must be finite and >= 0; one is {strengths[bad][0].item()}")
+    return strengths
 
 
 def _check_weights(weights: Column) -> Float[Tensor, " n"]:
-    weights = as_tensor(weights).float().clone()
-    if weights.ndim != 1 or not len(weights):
-        raise ValueError(f"weights must have one entry a training row (n,); their shape is {tuple(weights.shape)}")
+    given = as_tensor(weights, "weights")
+    if given.ndim != 1 or not len(given):
+        raise ValueError(f"weights must have one entry a training row (n,); their shape is {tuple(given.shape)}")
+    weights = given.float().clone()
     bad = ~(weights.isfinite() & (weights >= 0))
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"weights must be finite and >= 0; row {row} is {weights[row].item()}. "
+            f"weights must be finite and >= 0; row {row} is {given[row].item()}. "
             "Distances that were not normalised? Pass difficulty.weights of them."
         )
     return weights
-
-
-def _check_integers(labels: Column, rows: int) -> Int[Tensor, " n"]:
-    labels = as_tensor(labels)
-    check_rows(labels, rows, "labels")
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers (n,); they are {labels.dtype} of shape {tuple(labels.shape)}")
-    return labels.long()
 
 
 def _check_all_rows(made_for: int, rows: int, what: str) -> None:
@@ -488,9 +577,16 @@ def _check_all_rows(made_for: int, rows: int, what: str) -> None:
         raise ValueError(f"the {what} {verb} to a training set of {made_for} rows; this one has {rows}")
 
 
-def _check_batch_rows(rows: Int[Tensor, " n"], made_for: int, what: str) -> None:
+def _check_batch_rows(
+    rows: Column, logits: Float[Tensor, "n c"], criterion: Criterion, what: str, made_for: int
+) -> Int[Tensor, " n"]:
+    """Rows in [0, made_for) as int64 beside the logits, and what the criterion keeps there too."""
+    rows = check_whole_column(rows, "rows", len(logits)).to(logits.device)
+    if next(criterion.buffers()).device != logits.device:
+        criterion.to(logits.device)
     outside = (rows < 0) | (rows >= made_for)
     if outside.any():
         verb = "belong" if what.endswith("s") else "belongs"
         row = int(rows[outside][0])
         raise ValueError(f"the {what} {verb} to a training set of {made_for} rows; row {row} came")
+    return rows

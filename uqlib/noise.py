@@ -11,9 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import ndimage
 
-from uqlib.arrays import check_choice
+from uqlib.arrays import check_choice, check_whole
+from uqlib.extras import named
+
+with named():
+    from scipy import ndimage
 
 Image = Float[np.ndarray, "side side 3"]  # colours in [0, 1]
 
@@ -28,11 +31,12 @@ def noise_images(kind: str, n: int, size: int, *, seed: int = 0) -> UInt8[np.nda
         seed: a non-negative integer.
 
     Raises:
+        TypeError: if a number is not whole.
         ValueError: for an unknown kind, or a number out of range.
     """
     draw = NOISE_SETS[check_choice(kind, NOISE_SETS, "noise")]
-    if n < 1 or size < 1 or seed < 0:
-        raise ValueError(f"n and size must be at least 1 and seed at least 0; they are {n}, {size} and {seed}")
+    n, size = check_whole(n, "n", least=1), check_whole(size, "size", least=1)
+    seed = check_whole(seed, "seed", least=0)
     stream, out = list(NOISE_SETS).index(kind), np.empty((n, size, size, 3), np.uint8)
     for i in range(n):
         out[i] = np.rint(255 * np.clip(draw(np.random.default_rng((seed, stream, i)), size), 0, 1))

@@ -7,6 +7,7 @@ L-BFGS without a line search at a rate of 0.01, so that they hardly leave the gr
 
 from collections.abc import Sequence
 from itertools import product
+from math import isfinite, log
 from typing import NamedTuple
 
 import torch
@@ -14,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from uqlib.arrays import Column, Table, check_labels, check_same_shape
+from uqlib.arrays import Column, Table, check_labels, check_number, check_same_shape, check_size, check_whole
+from uqlib.duos import refuse_constant
 
+LARGEST = 1e30  # of a logit: float32 holds what the temperatures make of it
 TAUS = tuple(round(0.05 + 0.2 * k, 2) for k in range(25))  # 0.05 to 4.85: weights of 0.103 to 10
 
 
@@ -43,20 +46,44 @@ def fit_duo_zhou2025(
         steps: most iterations of L-BFGS; 0 stays on the grid.
 
     Raises:
-        ValueError: if taus is empty or one is not above 0; if shapes differ, logits are not finite or are
-            probabilities, or a label is outside [0, c).
+        ValueError: if taus is empty or one is not above 0; if shapes differ, logits are not finite, too large, constant or
+            probabilities, or a label is outside [0, c); if the best duo is no better than guessing, as when the labels are
+            in another order.
 
     Source:
         Zhou, Shelhamer & Pleiss 2025 (arXiv:2505.18636); code github.com/timgzhou/asymmetric-duos.
     """
-    members = [member.float() for member in check_same_shape({"large": large, "small": small})]
-    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]))
-    if not len(taus) or min(taus) <= 0:
-        raise ValueError(f"taus must be one or more temperatures above 0; got {list(taus)}. They divide the logits.")
+    pair = check_same_shape({"large": large, "small": small})
+    for name, member in zip(("large", "small"), pair, strict=True):
+        check_size(member, name, LARGEST)
+        refuse_constant(member, name)
+    members = [member.float() for member in pair]
+    labels = check_labels(labels, members[0].shape[1], rows=len(members[0]), device=members[0].device)
+    taus, steps = _check_taus(taus), check_whole(steps, "steps", least=0)
     with torch.no_grad():
         grid = min(product(taus, taus), key=lambda pair: _nll(members, labels, pair).item())
+        _refuse_guessing(_nll(members, labels, grid).item(), members[0].shape[1])
     found = _refine(members, labels, grid, steps)
     return ReleasedFit(found, (1 / (2 * found[0]), 1 / (2 * found[1])), grid)
+
+
+def _check_taus(taus: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(taus, str) or not hasattr(taus, "__len__") or not len(taus) or not min(map(_tau, taus)) > 0:
+        shown = taus if isinstance(taus, str) or not hasattr(taus, "__len__") else list(taus)
+        raise ValueError(f"taus must be one or more temperatures above 0; got {shown}. They divide the logits.")
+    return tuple(map(_tau, taus))
+
+
+def _tau(tau: float) -> float:
+    return check_number(tau, "taus")
+
+
+def _refuse_guessing(nll: float, classes: int) -> None:
+    if not isfinite(nll) or nll >= log(classes):
+        raise ValueError(
+            f"no pair of taus is better than guessing: the best NLL is {nll:.4f}, that of guessing {log(classes):.4f}. Do "
+            "logits and labels list the same examples, and the classes in the same order? Larger taus are softer."
+        )
 
 
 def _refine(

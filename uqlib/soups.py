@@ -8,7 +8,7 @@ Batch norm is the trap: its running statistics belong to each member's own activ
 network. Call `reestimate_batch_norm` on the soup. Layer norm and group norm keep no statistics and need nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from math import isnan
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from uqlib.arrays import Column, as_tensor
+from uqlib.arrays import Column, as_tensor, check_finite, check_number
 
 State = dict[str, Tensor]  # parameters and buffers by name
 
@@ -32,22 +32,24 @@ class GreedySoup(NamedTuple):
 
 
 def uniform_soup(states: Iterable[Mapping[str, Any]]) -> State:
-    """The mean of all states. Whole numbers, such as the batch counters of batch norm, are those of the first.
+    """The mean of all states. Single whole numbers, such as the batch counters of batch norm, are those of the first.
 
-    Floating entries are added up in float64 and given back in the dtype and on the device of the first state. The
-    states are read one by one, so a generator that loads them needs the memory of one, beside the sum.
+    Floating entries are added up in float64 and given back in the dtype and on the device of the first state. Tables of
+    whole numbers, such as positions, have no mean: all states must hold the same. The states are read one by one, so a
+    generator that loads them needs the memory of one, beside the sum.
 
     Args:
         states: at least one, with the same names and shapes.
 
     Raises:
-        ValueError: if there are none, or names or shapes differ, or a weight is not finite.
-        TypeError: if one of them is not a state.
+        ValueError: if there are none, or names, shapes or tables of whole numbers differ, or a weight is not finite.
+        TypeError: if one of them is not a state, or holds what is no real number.
 
     Source:
         Wortsman et al. 2022 (arXiv:2203.05482), section 2, uniform soup.
     """
     soup = None
+    _check_several(states, Iterable)
     for index, state in enumerate(states):
         if soup is None:
             soup = _Sum(state, index)
@@ -72,24 +74,25 @@ def greedy_soup(states: Sequence[Mapping[str, Any]], scores: Column, evaluate: C
             call `reestimate_batch_norm` first.
 
     Raises:
-        ValueError: if there are no states, scores are not one a state or hold NaN, the best state evaluates to NaN,
-            names or shapes differ, or a weight is not finite.
-        TypeError: if one of them is not a state.
+        ValueError: if there are no states, scores are not one a state or hold NaN, the best state evaluates to NaN, and
+            as `uniform_soup`.
+        TypeError: if one of them is not a state, or evaluate gives no number. A later soup of score NaN is not kept.
 
     Source:
         Wortsman et al. 2022 (arXiv:2203.05482), recipe 1, which keeps a member also if the score stays the same;
         here it must rise, as Zhou et al. 2025 (arXiv:2505.18636) have it.
     """
+    _check_several(states, Sized)
     best, *others = _ranking(scores, len(states))
     soup = _Sum(states[best], best)
     state, members = soup.mean(), (best,)
-    score = float(evaluate(state))
+    score = _number(evaluate(state))
     if isnan(score):
         raise ValueError(f"evaluate gave nan for state {best}, which has the best score; a number is needed")
     for index in others:
         candidate = soup.check(states[index], index)
         trial = soup.mean(candidate)
-        found = float(evaluate(trial))
+        found = _number(evaluate(trial))
         if found > score:
             soup.add(candidate)
             state, members, score = trial, (*members, index), found
@@ -111,12 +114,14 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> nn.Module
         batches: images, normalised as in training; they are moved to the device and the dtype of the model.
 
     Raises:
-        ValueError: if there is no batch.
-        TypeError: if a batch is not one array of floats, or all images come as one array.
+        ValueError: if there is no batch, or an image is not finite.
+        TypeError: if a batch is not one array of floats, all images come as one array, or model is no module.
 
     Source:
         Izmailov et al. 2018 (arXiv:1803.05407), section 3.2, for averaged weights.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch module; it is a {type(model).__name__}")
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not layers:
         return model
@@ -124,6 +129,8 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> nn.Module
         raise TypeError(
             f"batches must be several; got one array of shape {tuple(batches.shape)}: pass images.split(256)"
         )
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be arrays of images, one after the other; it is a {type(batches).__name__}")
     weight = next(iter(model.parameters()), layers[0].running_mean)
     count = 0
     with _cumulative(model, layers), torch.no_grad():
@@ -154,6 +161,11 @@ class _Sum:
                     f"states must have the same names and shapes; {name!r} is {there} in state {self.index} and {here} "
                     f"in state {index}. A soup needs one architecture, fine-tuned from one start."
                 )
+            if name not in self.total and self.first[name].ndim and not _equal(self.first[name], state[name]):
+                raise ValueError(
+                    f"whole numbers have no mean; {name!r} differs between state {self.index} and state {index}. "
+                    "Quantised weights? Take the soup of the floats that they were made of."
+                )
         return state
 
     def add(self, state: State) -> None:
@@ -168,6 +180,10 @@ class _Sum:
             total = sum((_wide(state[name], total) for state in more), total)
             first = self.first[name]
             soup[name] = (total / (self.count + len(more))).to(first.dtype).to(first.device)
+            if not soup[name].isfinite().all():
+                raise ValueError(
+                    f"the mean of {name!r} is beyond {first.dtype}, which state {self.index} has. Pass states in float32."
+                )
         return {name: soup[name] for name in self.first}  # in the order of the model
 
 
@@ -175,17 +191,38 @@ def _wide(value: Tensor, total: Tensor) -> Tensor:
     return as_tensor(value).to(total)
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other.to(one.device, one.dtype))
+
+
+def _number(score: Any) -> float:
+    """What evaluate gave; NaN is a number here."""
+    if isinstance(score, float | np.floating | Tensor | np.ndarray) and np.size(score) == 1 and isnan(score):
+        return float("nan")
+    return check_number(score, "what evaluate gave", finite=False)
+
+
+def _check_several(states: Any, needed: type) -> None:
+    if isinstance(states, str | nn.Module) or not isinstance(states, needed):
+        raise TypeError(f"states must be a list of what model.state_dict() returns; it is a {type(states).__name__}")
+
+
 def _look(state: State, name: str) -> str:
     if name not in state:
         return "missing"
-    kind = "floats" if state[name].is_floating_point() else "integers"
+    kind = "floats" if state[name].is_floating_point() else "integers"  # or true and false
     return f"{kind} of shape {tuple(state[name].shape)}"
 
 
 def _check_state(state: Mapping[str, Any], index: int) -> State:
     if not isinstance(state, Mapping):
         raise TypeError(f"state {index} is a {type(state).__name__}; pass a list of what model.state_dict() returns")
-    state = {name: value if isinstance(value, Tensor) else as_tensor(value) for name, value in state.items()}
+    if not state:
+        raise ValueError(f"state {index} is empty; pass what model.state_dict() returns")
+    given, state = state, {}
+    for name, value in given.items():
+        tensor = as_tensor(value, f"{name!r} of state {index}")
+        state[name] = value if isinstance(value, Tensor) else tensor
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(
@@ -196,7 +233,10 @@ def _check_state(state: Mapping[str, Any], index: int) -> State:
 
 def _ranking(scores: Column, states: int) -> list[int]:
     """Indices from the best score down; equal ones in their order."""
-    scores = as_tensor(scores).double().flatten().tolist()
+    scores = as_tensor(scores, "scores")
+    if scores.ndim != 1 and scores.shape[1:] != (1,):
+        raise ValueError(f"scores must be one a state, (m,); their shape is {tuple(scores.shape)}")
+    scores = scores.double().flatten().tolist()
     if len(scores) != states or not states:
         raise ValueError(f"scores must be one a state, at least one; there are {len(scores)} for {states} states")
     for index, score in enumerate(scores):
@@ -234,9 +274,10 @@ def _check_images(images: Any, index: int) -> Tensor:
         raise TypeError(
             f"batch {index} is a {type(images).__name__}; pass the images alone: (images for images, labels in loader)"
         )
-    images = as_tensor(images)
+    images = as_tensor(images, f"batch {index}")
     if not images.is_floating_point():
         raise TypeError(
             f"batch {index} holds {images.dtype}; pass normalised floats, as models.preprocess returns them"
         )
+    check_finite(images, f"batch {index}")
     return images

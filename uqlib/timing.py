@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from uqlib.arrays import check_whole
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -39,18 +41,21 @@ def take_turns(
         seed: of the order inside of each round.
 
     Raises:
-        ValueError: if there is nothing to time, or the rounds are out of range.
+        TypeError: if calls are no functions by name, or a number is not whole.
+        ValueError: if there is nothing to time, a number is out of range, or there is no such device.
     """
+    if not isinstance(calls, Mapping) or not all(callable(call) for call in calls.values()):
+        raise TypeError(f"calls must be functions without arguments by name; it is {calls!r:.60}")
     if not calls:
         raise ValueError("calls is empty; at least one is needed")
-    if rounds < 1 or warm_up < 0:
-        raise ValueError(f"rounds must be at least 1 and warm_up at least 0; they are {rounds} and {warm_up}")
-    order, drawn = list(calls), random.Random(seed)
+    rounds, warm_up = check_whole(rounds, "rounds", least=1), check_whole(warm_up, "warm_up", least=0)
+    place = _device(device)
+    order, drawn = list(calls), random.Random(check_whole(seed, "seed"))
     seconds: dict[Name, list[float]] = {name: [] for name in calls}
     for _ in range(warm_up + rounds):
         drawn.shuffle(order)
         for name in order:
-            seconds[name].append(_seconds(calls[name], torch.device(device), clock))
+            seconds[name].append(_seconds(calls[name], place, clock))
     return {name: torch.tensor(found[warm_up:], dtype=torch.float64) for name, found in seconds.items()}
 
 
@@ -58,9 +63,9 @@ def largest_batch(call: Callable[[int], Any], most: int) -> int:
     """The largest of most, most / 2, most / 4, ... examples with which the call does not run out of the GPU's memory.
 
     Raises:
-        ValueError: if one example is too many.
+        ValueError: if one example is too many, or most is below 1.
     """
-    batch = most
+    batch = check_whole(most, "most", least=1)
     while batch >= 1:
         try:
             call(batch)
@@ -76,6 +81,13 @@ def _seconds(call: Callable[[], Any], device: torch.device, clock: Callable[[], 
     call()
     _wait(device)
     return clock() - began
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one of torch, such as 'cpu' or 'cuda:0'; it is {device!r}: {error}") from None
 
 
 def _wait(device: torch.device) -> None:
