@@ -1,15 +1,19 @@
 """Corruptions against imagecorruptions (a port of the same generators), OpenCV, SciPy, Pillow and closed forms."""
 
+import re
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
 
-from uqlib import corruptions
+from uqlib import corruptions, data
 from uqlib.corruptions import BLUR, CIFAR, CONSTANTS, CORRUPTIONS, DIGITAL, EXTRA, IMAGENET, NOISE, WEATHER, corrupt
+from uqlib.photos import Files
 
 oracle = pytest.mark.filterwarnings("ignore")  # imagecorruptions and what it imports warn freely
 
@@ -362,20 +366,124 @@ def test_tables_and_groups_cover_the_corruptions():
         ({"rows": [0]}, ValueError, "rows has 1 entries for 2 images"),
         ({"rows": [0, -2]}, ValueError, "at least 0; they are 0 and, at the least, -2"),
         ({"seed": -1}, ValueError, "at least 0; they are -1"),
-        ({"images": np.zeros((2, 32, 32, 3), np.float32)}, TypeError, "they are float32 ndarray"),
+        ({"images": np.zeros((2, 32, 32, 3), np.float32)}, TypeError, "must be uint8 .* they are float32"),
+        ({"severity": 3.0}, TypeError, r"severity must be a whole number; it is 3.0 \(float\)"),
+        ({"severity": "3"}, TypeError, "severity must be a whole number; it is '3'"),
+        ({"severity": True}, TypeError, "severity must be a whole number; it is True"),
+        ({"severity": np.array([3])}, TypeError, "severity must be a whole number"),
+        ({"severity": None}, TypeError, "severity must be a whole number; it is None"),
+        ({"seed": None}, TypeError, "seed must be a whole number; it is None"),
+        ({"seed": 1.5}, TypeError, "seed must be a whole number; it is 1.5"),
+        ({"rows": [0.0, 1.5]}, TypeError, "rows must be whole numbers, one an image; they are torch.float64"),
+        ({"rows": [True, False]}, TypeError, "rows must be whole numbers"),
+        ({"images": []}, ValueError, "images is empty"),
+        ({"images": [np.zeros((32, 32), np.uint8)]}, ValueError, r"images\[0\] must have shape"),
+        ({"images": [np.zeros((32, 1, 3), np.uint8)]}, ValueError, r"images\[0\] must have h, w >= 8"),
+        ({"images": None}, TypeError, "images"),
         ({"images": np.zeros((2, 3, 32, 32), np.uint8)}, ValueError, r"it is \(2, 3, 32, 32\). Channels first"),
         ({"images": np.zeros((32, 32, 3), np.uint8)}, ValueError, r"it is \(32, 32, 3\)"),
-        ({"images": np.zeros((0, 32, 32, 3), np.uint8)}, ValueError, r"it is \(0, 32, 32, 3\)"),
+        ({"images": np.zeros((0, 32, 32, 3), np.uint8)}, ValueError, "images is empty"),
         ({"images": np.zeros((2, 7, 32, 3), np.uint8)}, ValueError, "h, w >= 8"),
     ],
 )
-def test_bad_input_is_refused(change, error, message):
+def test_bad_input_is_refused(change, error, message, unchecked):
     arguments = {"images": np.zeros((2, 32, 32, 3), np.uint8), "name": "fog", "severity": 1} | change
     with pytest.raises(error, match=message):
         corrupt(arguments.pop("images"), arguments.pop("name"), arguments.pop("severity"), **arguments)
 
 
-def test_torch_images_are_refused():
-    torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"they are torch.uint8 Tensor"):
-        corrupt(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "fog", 1)
+@pytest.mark.parametrize(
+    ("severity", "seed", "rows"),
+    [
+        (np.int64(3), np.uint8(7), (4, 2)),
+        (np.array(3), torch.tensor(7), torch.tensor([4, 2])),
+        (3, 7, np.uint16([4, 2])),
+    ],
+)
+def test_numbers_of_every_whole_kind_are_taken(small, severity, seed, rows, unchecked):
+    np.testing.assert_array_equal(
+        corrupt(small[:2], "fog", severity, seed=seed, rows=rows), corrupt(small[:2], "fog", 3, seed=7, rows=[4, 2])
+    )
+
+
+@pytest.mark.parametrize("name", ["fog", "jpeg_compression", "contrast"])
+def test_tensors_lists_and_files_are_corrupted_like_arrays(small, name, tmp_path):
+    expected = corrupt(small[:3], name, 2, seed=5, rows=[7, 1, 9])
+    given = torch.from_numpy(small[:3])
+    said = corrupt(given, name, 2, seed=5, rows=[7, 1, 9])
+    assert torch.equal(said, torch.from_numpy(expected))
+    for kind in (list(small[:3]), tuple(given), [small[0], given[1], small[2]]):
+        np.testing.assert_array_equal(corrupt(kind, name, 2, seed=5, rows=[7, 1, 9]), expected)
+    for k in range(3):
+        Image.fromarray(small[k]).save(tmp_path / f"{k}.png")
+    files = corrupt(Files([tmp_path / f"{k}.png" for k in range(3)]), name, 2, seed=5, rows=[7, 1, 9])
+    assert len(files) == 3
+    np.testing.assert_array_equal(files[:], expected)
+    np.testing.assert_array_equal(files.select([2, 0])[:], expected[[2, 0]])
+    for strided in (np.asfortranarray(small[:3]), small[2::-1][::-1], np.repeat(small[:3], 2, 2)[:, :, ::2]):
+        np.testing.assert_array_equal(corrupt(strided, name, 2, seed=5, rows=[7, 1, 9]), expected)
+
+
+def test_images_of_several_sizes_have_one_table_of_constants(large, small):
+    sizes = [large[0], large[1][:70, :90], large[2][:100]]
+    for said, image in zip(corrupt(sizes, "contrast", 1), sizes, strict=True):
+        np.testing.assert_array_equal(said, corrupt(image[None], "contrast", 1, constants="imagenet")[0])
+    with pytest.raises(
+        ValueError, match=r"from 32 pixels \(row 1\) to 128 \(row 0\), and constants='auto' changes at 64"
+    ):
+        corrupt([large[0], small[0]], "contrast", 1)
+    both = corrupt([large[0], small[0]], "contrast", 1, constants="imagenet")
+    np.testing.assert_array_equal(both[1], corrupt(small[:1], "contrast", 1, constants="imagenet")[0])
+
+
+def test_a_folder_is_corrupted_when_asked_and_known_by_its_pixels(large, tmp_path, monkeypatch):
+    monkeypatch.setenv("UQLIB_CACHE", str(tmp_path / "cache"))
+    for k, image in enumerate(large):
+        path = tmp_path / "photos" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[: 128 - k]).save(path)
+    clean = data.load(f"folder:{tmp_path / 'photos'}")
+    sets = [
+        clean.with_images(corrupt(clean.images, "fog", s, rows=clean.index), name="photos_c", split=f"fog-{s}")
+        for s in (1, 2)
+    ]
+    assert len({clean.digest, *(each.digest for each in sets)}) == 3
+    assert sets[0].digest == data.pixels_digest([*sets[0].images])
+    part = clean.select([3, 1])
+    again = corrupt(part.images, "fog", 2, rows=part.index)
+    np.testing.assert_array_equal(again[0], sets[1].images[3])
+    np.testing.assert_array_equal(sets[1].select([3, 1]).images[0], again[0])
+
+
+KINDS = {
+    "floats in [0, 1]": np.linspace(0, 1, 2 * 9 * 9 * 3).reshape(2, 9, 9, 3),
+    "floats up to 255": np.linspace(0, 255, 2 * 9 * 9 * 3, dtype=np.float32).reshape(2, 9, 9, 3),
+    "whole numbers": np.arange(2 * 9 * 9 * 3).reshape(2, 9, 9, 3) % 256,
+    "16 bits": np.linspace(0, 65535, 2 * 9 * 9 * 3).reshape(2, 9, 9, 3).astype(np.uint16),
+    "channels first": np.zeros((2, 3, 9, 9), np.uint8),
+    "one image": np.zeros((9, 10, 3), np.uint8),
+    "grey": np.zeros((2, 9, 10), np.uint8),
+    "grey with an axis": np.zeros((2, 9, 10, 1), np.uint8),
+    "transparency": np.zeros((2, 9, 10, 4), np.uint8),
+}
+
+
+@pytest.mark.parametrize("torches", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_advice_works_when_followed(kind, torches, unchecked):
+    images = torch.from_numpy(KINDS[kind]) if torches else KINDS[kind]
+    with pytest.raises((TypeError, ValueError)) as error:
+        corrupt(images, "contrast", 1)
+    advice = re.search(r"[Pp]ass (images.*|\(.*|np.*)\.$", str(error.value))[1]
+    better = eval(advice, {"np": np, "images": images})
+    said = corrupt(better, "contrast", 1)
+    assert type(said) is (torch.Tensor if torches else np.ndarray)
+    if images.ndim == 4 and images.shape[-1] == 3 and images.shape[1] != 3:
+        top = {"floats in [0, 1]": 1, "16 bits": 65535}.get(kind, 255)
+        expected = np.rint(KINDS[kind].astype(float) * 255 / top)
+        np.testing.assert_array_equal(np.asarray(better), expected)
+
+
+def test_normalised_images_get_no_advice_that_wraps_them(unchecked):
+    with pytest.raises(TypeError, match=r"They reach from -2 to 3. Normalised\? Pass them as they were before"):
+        corrupt(np.linspace(-2, 3, 9 * 9 * 3).reshape(1, 9, 9, 3), "fog", 1)

@@ -1,8 +1,11 @@
 import hashlib
 import io
 import json
+import shutil
 import threading
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -14,7 +17,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from uqlib import data
+from uqlib import data, fingerprint, photos, store
 from uqlib.data import (
     CIFAR10_OVERLAP,
     Files,
@@ -436,3 +439,317 @@ def test_a_file_cut_short_is_named_with_its_place(prepared, file, keep):
 def test_rows_that_select_cannot_mean(rows, error, message):
     with pytest.raises(error, match=message):
         load("digits").select(rows)
+
+
+# what is loaded is what was asked for
+
+
+@pytest.mark.parametrize("split", ["", ".", "..", "../pacs/photo", "a/b", "-x", "tést", "a b", "a\n"])
+def test_a_split_is_no_path(prepared, split):
+    (prepared / "imagenet").mkdir()
+    for call in (lambda: load("cifar10", split, root=prepared), lambda: load(f"folder:{prepared}", split)):
+        with pytest.raises(ValueError, match=r"split must consist of letters, digits, '_', '-' and '\.'"):
+            call()
+    with pytest.raises(ValueError, match="split must consist of"):
+        write_prepared(prepared, np.zeros((1, 2, 2, 3), np.uint8), [0], ["a"], name="mine", split=split)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../cifar10", "/etc", "cifar10/test"])
+def test_a_name_is_no_path(prepared, name):
+    for call in (load, verify):
+        with pytest.raises(ValueError, match="name of a data set must consist of letters"):
+            call(name, root=prepared)
+    with pytest.raises(ValueError, match="name must consist of letters"):
+        write_prepared(prepared, np.zeros((1, 2, 2, 3), np.uint8), [0], ["a"], name=name, split="test")
+
+
+def test_a_set_of_ones_own_is_loaded_by_its_name(tmp_path, pixels, monkeypatch):
+    place = write_prepared(tmp_path / "w", pixels, [0, 1] * 3, ["a", "b"], name="mine", split="first")
+    found = load("mine", "first", root=tmp_path / "w")
+    assert (found.name, found.split, found.labels.tolist()) == ("mine", "first", [0, 1] * 3)
+    assert np.array_equal(found.images, pixels)
+    with pytest.raises(ValueError, match="unknown split 'test' of mine; choose from first"):
+        load("mine", root=tmp_path / "w")
+    with pytest.raises(ValueError, match=r"unknown data set 'mein'; choose from digits, .*imagenet, mine, folder:PATH"):
+        load("mein", root=tmp_path / "w")
+    monkeypatch.setenv("UQLIB_DATA", str(tmp_path / "w"))
+    assert load("mine", "first").digest == found.digest
+    assert verify("mine") == {}
+    (place / "labels.npy").write_bytes(b"?")
+    assert set(verify("mine")) == {place / "labels.npy"}
+
+
+def test_a_copied_folder_does_not_pass_under_another_name(prepared):
+    shutil.copytree(prepared / "cifar10", prepared / "cifar100")
+    with pytest.raises(ValueError, match=r"cifar100/test is not cifar100/test: its meta.json says cifar10/test"):
+        load("cifar100", root=prepared)
+    shutil.copytree(prepared / "cifar10" / "test", prepared / "cifar10" / "train")
+    with pytest.raises(ValueError, match=r"its meta.json says cifar10/test. A copied folder\?"):
+        load("cifar10", "train", root=prepared)
+
+
+@pytest.mark.parametrize("file", ["images", "labels", "human_counts"])
+def test_bytes_that_were_changed_in_place_are_refused(prepared, file):
+    load("cifar10", root=prepared)  # so that the digests are known
+    path = prepared / "cifar10/test" / f"{file}.npy"
+    content = bytearray(path.read_bytes())
+    content[-16] ^= 1  # a label becomes another class
+    with open(path, "r+b") as stream:
+        stream.write(content)
+    with pytest.raises(ValueError, match=rf"{file}.npy has sha256 \w{{64}}, meta.json says \w{{64}}"):
+        load("cifar10", root=prepared)
+
+
+def test_an_array_that_was_put_beside_the_images_later_is_taken(prepared):
+    np.save(prepared / "cifar10/test/votes.npy", np.arange(6))
+    (prepared / "cifar10/test/._votes.npy").write_bytes(b"of a Mac")
+    assert load("cifar10", root=prepared).extras["votes"].tolist() == [*range(6)]
+
+
+def test_metas_that_point_elsewhere_are_refused(prepared):
+    path = prepared / "cifar10/test/meta.json"
+    meta = json.loads(path.read_text())
+    for name in ("../../../etc/passwd", "/etc/passwd", "..", "sub/x"):
+        path.write_text(json.dumps(meta | {"sha256": {name: "0" * 64}}))
+        assert verify("cifar10", root=prepared) == {path: f"names {name!r}, which is no file of its own folder"}
+    for content in ("", "[]", "{}", '{"sha256": 3}', '{"sha256": [[false, 1]]}', "[" * 100_000):
+        path.write_text(content)
+        assert verify("cifar10", root=prepared)[path].startswith("is damaged")
+        with pytest.raises(ValueError, match="cifar10/test is damaged or incomplete"):
+            load("cifar10", root=prepared)
+    for name in ("n" * 5000, "a\0b", ""):
+        path.write_text(json.dumps(meta | {"sha256": {name: "0"}}))
+        assert set(verify("cifar10", root=prepared).values()) == {"is missing"}
+
+
+def header(**changes):
+    """An array file whose header says what it likes."""
+    said = {"descr": "<i8", "fortran_order": False, "shape": (6,)} | changes
+    text = (str(said).ljust(117) + "\n").encode()
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + bytes(48)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(shape=(10**15,)),
+        header(shape=(-6,)),
+        header(shape=(2**70,)),
+        header(shape="six"),
+        header(descr="|O"),
+        header(descr=">i8"),
+        header(descr="<f8"),
+        header(descr=[("a", "<i8")]),
+        header(shape=()),
+        b"PK\3\4" + bytes(60),
+        b"\x80\4\x95" + bytes(60),
+        b"\x93NUMPY\1\0\xff\xff" + b"(" * 65535,
+    ],
+)
+@pytest.mark.parametrize("file", ["images", "labels", "human_counts"])
+def test_crafted_arrays_cost_nothing_and_are_named(prepared, file, content):
+    (prepared / f"cifar10/test/{file}.npy").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="cifar10/test"):
+        load("cifar10", root=prepared)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": -6}, {"count": 1e300}, {"count": None}, {"image_shape": "443"}, {"image_shape": 4}, {"classes": "ab"},
+        {"classes": [1, 2]}, {"classes": None}, {"classes": []}, {"sha256": {}}, {"sha256": {"images.npy": None}}, {"name": None},
+    ],
+)  # fmt: skip
+def test_crafted_metas_are_refused(prepared, change):
+    path = prepared / "cifar10/test/meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match="cifar10/test"):
+        load("cifar10", root=prepared)
+
+
+# what cannot be prepared
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"labels": [0.0, 1.0, 1.7]}, TypeError, "labels must be integers; they are torch.float64"),
+        ({"labels": [0, 1]}, ValueError, "labels has 2 rows where 3 are expected"),
+        ({"labels": [0, 1, 2]}, ValueError, r"labels must lie in \[0, 2\); row 2 is 2"),
+        ({"labels": [True, False, True]}, TypeError, "labels must be integers"),
+        ({"classes": "ab"}, TypeError, "classes must be a list of names, one a label; they are 'ab'"),
+        ({"classes": [0, 1]}, TypeError, "classes must be a list of names"),
+        ({"classes": ["a", "a"]}, ValueError, r"'a' is that of labels \[0, 1\]"),
+        ({"images": []}, ValueError, "images is empty"),
+        ({"extras": {"votes": [1, 2]}}, ValueError, "votes of .* has 2 rows where 3 are expected"),
+        ({"extras": {"votes": 3}}, ValueError, "extra 'votes' must have 3 rows; it is the one value 3"),
+        ({"extras": {"votes": [{}, {}, {}]}}, TypeError, "extra 'votes' must hold numbers or texts; it is object"),
+        ({"extras": {"images": [1, 2, 3]}}, ValueError, "an extra must not be called 'images'"),
+        ({"extras": {"../x": [1, 2, 3]}}, ValueError, r"name of an extra must consist of .*; it is '../x'"),
+        ({"files": ["a", "b"]}, ValueError, "files has 2 rows where 3"),
+        ({"files": ["a", "b\nc", "d"]}, ValueError, "no name may be of two lines"),
+        ({"count": 7}, ValueError, "meta.json says count itself"),
+        ({"source": object()}, TypeError, "not JSON serializable"),
+        ({"images": np.zeros((3, 4, 4, 3))}, TypeError, r"images must be uint8 .* float64. Pass np.uint8\(np.rint"),
+        ({"images": np.zeros((3, 4, 4), np.uint8)}, ValueError, r"images must have shape \(n, h, w, 3\).* Grey\?"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused_before_a_byte_is_written(tmp_path, unchecked, change, error, message):
+    given = {"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": [0, 1, 1], "classes": ["a", "b"]} | change
+    with pytest.raises(error, match=message):
+        write_prepared(
+            tmp_path, given.pop("images"), given.pop("labels"), given.pop("classes"), name="mine", split="all", **given
+        )
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("kind", [list, torch.tensor, np.uint8, np.uint16, np.int32])
+def test_labels_of_every_whole_type_are_prepared(tmp_path, pixels, kind):
+    write_prepared(
+        tmp_path, pixels, kind([0, 1, 1, 0, 1, 0]), ["a", "b"], name="mine", split="all", extras={"t": torch.arange(6)}
+    )
+    found = load("mine", "all", root=tmp_path)
+    assert (found.labels.tolist(), found.labels.dtype) == ([0, 1, 1, 0, 1, 0], np.int64)
+    assert found.extras["t"].tolist() == [*range(6)]
+
+
+# folders of one's own images
+
+
+def put(folder, images):
+    for name, image in images.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+def test_a_folder_is_known_by_its_pixels_labels_and_names(tmp_path, pixels, monkeypatch):
+    images = {f"val/{'cat' if k < 3 else 'dog'}/{k}.bmp": image for k, image in enumerate(pixels)}  # all of one size
+
+    def digest(folder, change=lambda path: None):
+        path = put(tmp_path / folder, images) / "val"
+        change(path)
+        return load(f"folder:{path}").digest
+
+    def swap(path):
+        (path / "cat/0.bmp").rename(path / "x")
+        (path / "cat/1.bmp").rename(path / "cat/0.bmp")
+        (path / "x").rename(path / "cat/1.bmp")
+
+    def overwrite(path):
+        load(f"folder:{path}")  # hashed, and known from here on
+        with open(path / "cat/0.bmp", "r+b") as stream:
+            stream.seek(-9, 2)
+            stream.write(b"\1\2\3")
+
+    changes = {
+        "swapped": swap,
+        "overwritten": overwrite,
+        "another class": lambda path: (path / "dog").rename(path / "hound"),
+        "another label": lambda path: (path / "dog/5.bmp").rename(path / "cat/5.bmp"),
+        "another name": lambda path: (path / "dog/5.bmp").rename(path / "dog/6.bmp"),
+        "another pixel": lambda path: Image.fromarray(255 - pixels[0]).save(path / "cat/0.bmp"),
+        "fewer": lambda path: (path / "dog/5.bmp").unlink(),
+    }
+    digests = {name: digest(name, change) for name, change in changes.items()}
+    assert len({digest("plain"), *digests.values()}) == 1 + len(changes)
+    assert digest("copied") == digest("plain")
+    monkeypatch.chdir(tmp_path / "plain")
+    monkeypatch.setenv("HOME", str(tmp_path / "plain"))
+    for path in ("val", "val/", "./val", "~/val", "../plain/val", str(tmp_path / "plain/val/")):
+        found = load(f"folder:{path}")
+        assert (found.digest, found.name) == (digest("plain"), "plain_val")
+    with pytest.raises(ValueError, match=r"folder: must be followed by a path, such as folder:photos; folder:\. is"):
+        load("folder:")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("my photos", "my_photos"), ("clean/val", "clean_val"), ("fog/3/val", "fog_3_val"), ("fog/3", "fog_3"),
+        ("Bilder-Ü/cats", "cats"), ("-x", "x"), ("фото", "_"), ("a.b", "a.b"), ("Clean/Train", "Clean_Train"),
+    ],
+)  # fmt: skip
+def test_a_folder_has_a_name_that_the_store_takes(tmp_path, pixels, path, name):
+    put(tmp_path / path / "class", {"0.png": pixels[0]})
+    found = load(f"folder:{tmp_path / path}")
+    assert found.name == name
+    store.Key(found.name, found.split, "n", "w", "p", found.digest)
+
+
+def test_a_folder_is_prepared_like_any_other(tmp_path, image_folder, pixels):
+    photos_ = load(f"folder:{image_folder}", "all")
+    same = photos_.select([0, 1])
+    write_prepared(tmp_path, same.images, same.labels, same.classes, name="mine", split="all")
+    assert np.array_equal(load("mine", "all", root=tmp_path).images, np.stack(same.images[:]))
+    with pytest.raises(
+        ValueError, match=r"row 0 is \(4, 4, 3\), row 3 is uint8 \(3, 4, 3\), '.*b_dog/4.png'. Pass photos.squares"
+    ):
+        write_prepared(tmp_path, photos_.images, photos_.labels, photos_.classes, name="odd", split="all")
+    assert not list((tmp_path / "odd" / "all").iterdir())
+    write_prepared(
+        tmp_path, photos.squares(photos_.images, size=224), photos_.labels, photos_.classes, name="odd", split="all"
+    )
+    assert load("odd", "all", root=tmp_path).images.shape == (6, 224, 224, 3)
+
+
+def test_folders_are_joined_and_keep_their_files(image_folder):
+    whole = load(f"folder:{image_folder}", "all")
+    joined = data.join([whole.select([0, 4]), whole.select([1])], split="some")
+    assert [image.tolist() for image in joined.images] == [whole.images[k].tolist() for k in (0, 4, 1)]
+    assert joined.labels.tolist() == whole.labels[[0, 4, 1]].tolist()
+    arrays = whole.with_images(np.zeros((6, 4, 4, 3), np.uint8), name=whole.name, split="x")
+    with pytest.raises(ValueError, match="all and x differ in kind of images: Files and array"):
+        data.join([whole, arrays], split="some")
+    with pytest.raises(ValueError, match="sets is empty"):
+        data.join([], split="some")
+
+
+def test_the_fingerprint_of_a_set_sees_the_labels(prepared):
+    whole = load("cifar10", root=prepared)
+    others = [
+        replace(whole, labels=1 - whole.labels),
+        replace(whole, classes=("dog", "cat")),
+        whole.select([*range(6)]),
+    ]
+    prints = [fingerprint.fingerprint(each) for each in (whole, *others)]
+    assert len(set(prints)) == 4
+    assert fingerprint.fingerprint({"on": load("cifar10", root=prepared)}) == fingerprint.fingerprint({"on": whole})
+
+
+def test_a_text_is_no_list_of_classes(unchecked):
+    with pytest.raises(TypeError, match=r"it is the text '12'. One class\? Pass \['12'\]"):
+        without_classes(load("digits"), "12")
+    with pytest.raises(ValueError, match="digits has no class 12"):
+        without_classes(load("digits"), ["12"])
+    assert 1 not in without_classes(load("digits"), ["1"]).labels
+
+
+@pytest.mark.parametrize("counts", [np.zeros((6, 3), int), np.zeros(6, int), np.zeros((6, 2)), -np.ones((6, 2), int)])
+def test_votes_that_are_none_are_refused(prepared, counts):
+    path = prepared / "cifar10/test"
+    meta = json.loads((path / "meta.json").read_text())
+    del meta["sha256"]["human_counts.npy"]
+    (path / "meta.json").write_text(json.dumps(meta))
+    np.save(path / "human_counts.npy", counts)
+    with pytest.raises(ValueError, match=r"human_counts.npy of cifar10/test must hold votes, whole numbers \(n, 2\)"):
+        human_counts(root=prepared)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 2, 0], r"row 1 is 2"),
+        ([0.0, 1.0, 1.0], "must be integers"),
+        ([[0, 1], [1, 0], [1, 0]], "one class index a row"),
+    ],
+)
+def test_noisy_labels_that_are_none_are_refused(tmp_path, pixels, labels, message):
+    write_prepared(
+        tmp_path, pixels[:3], [0, 1, 1], ["a", "b"], name="cifar10", split="train", extras={"noisy_worst": labels}
+    )
+    with pytest.raises((ValueError, TypeError), match=rf"noisy_worst.npy of cifar10/train .*{message}"):
+        noisy_labels("worst", root=tmp_path)

@@ -1,6 +1,8 @@
 import hashlib
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from uqlib.models import (
     preprocessing,
     weights_digest,
 )
+from uqlib.photos import Files
 
 PLAIN = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -149,6 +152,13 @@ def test_our_networks_keep_timms_contract(name):
 @pytest.mark.parametrize(("name", "change"), [("cifar_resnet20", {"depth": 21}), ("wrn_16_4", {"depth": 18})])
 def test_impossible_depths_are_refused(name, change):
     with pytest.raises(ValueError, match=f"depth .* it is {change['depth']}"):
+        create(name, weights=None, **change)
+
+
+@pytest.mark.parametrize("change", [{"depth": 20.0}, {"depth": True}, {"width": 0.5}, {"width": "4"}])
+@pytest.mark.parametrize("name", ["cifar_resnet20", "wrn_16_4"])
+def test_sizes_are_whole_numbers(name, change, unchecked):
+    with pytest.raises(TypeError, match=f"{next(iter(change))} must be a whole number"):
         create(name, weights=None, **change)
 
 
@@ -284,6 +294,57 @@ def test_a_folder_as_timm_writes_it_is_read(tmp_path):
         create(f"local-dir:{tmp_path}", classes=10)
 
 
+def test_the_checkpoint_of_a_training_is_a_file_of_weights(tmp_path):
+    from uqlib import losses, training
+
+    model = create("cifar_resnet8_w8", weights=None, classes=2, seed=0)
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), torch.tensor([0, 1, 0, 1])
+    training.train(
+        model, images, labels, loss=losses.cross_entropy(), preprocessing=PLAIN, epochs=1, lr=0.1, batch=2,
+        checkpoint=tmp_path / "ck.pt", progress=False,
+    )  # fmt: skip
+    assert weights_digest(create("cifar_resnet8_w8", weights=tmp_path / "ck.pt")) == weights_digest(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        ([1, 2], "a list"),
+        ({"epoch": 3, "lr": 0.1}, "entries epoch, lr"),
+        (7, "a int"),
+        ({1: torch.ones(2)}, ""),
+        ({}, ""),
+    ],
+)
+def test_files_without_named_tensors_are_refused_by_name(tmp_path, content, holds):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(
+        ValueError, match=rf"w.pt (must hold names with a tensor each; it holds {holds}|has no classifier)"
+    ):
+        create("cifar_resnet20", weights=tmp_path / "w.pt")
+
+
+def test_weights_that_cannot_be_checked_are_not_downloaded(monkeypatch):
+    cfg = SimpleNamespace(url="http://x.org/weights.pth", hf_hub_id=None, has_weights=True)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: cfg)
+    with pytest.raises(FileNotFoundError, match=r"at http://x.org/weights.pth bear no hash.*Pass weights=PATH"):
+        create("cifar_resnet20")
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": "10"}, {"classes": True}, {"classes": 2.0}, {"seed": 1.5}, {"seed": "0"}]
+)
+def test_numbers_that_are_none_are_refused(change, unchecked):
+    with pytest.raises(TypeError, match=f"{next(iter(change))} must be a whole number"):
+        create("cifar_resnet20", weights=None, **change)
+    with pytest.raises(ValueError, match=r"classes must be .*least 0; it is -1"):
+        create("cifar_resnet20", weights=None, classes=-1)
+    with pytest.raises(TypeError, match="size must be a whole number"):
+        macs(create("cifar_resnet20", weights=None), size=32.0)
+    with pytest.raises(ValueError, match=r"size must be .*least 1; it is 0"):
+        macs(create("cifar_resnet20", weights=None), size=0)
+
+
 def test_misspelt_names_and_useless_seeds_are_refused(weights_file):
     with pytest.raises(ValueError, match=r"unknown network 'cifar_resnet2'; close names: .*cifar_resnet20"):
         create("cifar_resnet2")
@@ -403,10 +464,99 @@ def test_nearest_keeps_the_pixels():
 
 
 def test_preprocess_refuses_floats_and_wrong_axes(images):
-    with pytest.raises(TypeError, match=r"images must be uint8 with values 0 to 255; they are torch.float32"):
+    with pytest.raises(TypeError, match=r"images must be uint8 with values 0 to 255; they are float32"):
         preprocess(images.astype(np.float32), PLAIN)
     with pytest.raises(ValueError, match=r"shape \(n, h, w, 3\); it is \(3, 3, 48, 64\)"):
         preprocess(images.transpose(0, 3, 1, 2), PLAIN)
+
+
+def test_pil_and_torch_differ_by_two_levels_at_most():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8))
+    smooth = np.asarray(image.resize((375, 500), Image.Resampling.BICUBIC))
+    timms = timm.data.create_transform(
+        (3, 299, 299), interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3, crop_pct=0.875
+    )
+    ours = preprocess(smooth[None], Preprocessing(299, (0.0,) * 3, (1.0,) * 3, "bicubic", 0.875))[0]
+    levels = (255 * (ours - timms(Image.fromarray(smooth))).abs()).round()
+    assert levels.max() == 2
+    assert (levels > 1).float().mean() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"crop_pct": 1.25}, ValueError, r"crop_pct must lie in \(0, 1\].* it is 1.25.*pass crop_pct=1.0"),
+        ({"crop_pct": 0}, ValueError, "crop_pct must be a finite number above 0; it is 0"),
+        ({"crop_pct": float("nan")}, ValueError, "crop_pct"),
+        ({"crop_pct": "0.9"}, TypeError, "crop_pct must be a finite number above 0; it is '0.9'"),
+        ({"size": 32.0}, TypeError, "size must be a whole number"),
+        ({"size": 0}, ValueError, "size must be a whole number of at least 1; it is 0"),
+        ({"size": (32, 32)}, TypeError, "size must be a whole number"),
+        ({"std": (0.2, 0.0, 0.2)}, ValueError, r"std\[1\] must be a finite number above 0; it is 0.0"),
+        ({"std": (0.2, 0.2)}, ValueError, "mean and std must be tuples, one number a colour"),
+        ({"std": 0.2}, ValueError, "mean and std must be tuples, one number a colour"),
+        ({"mean": (0.5, float("nan"), 0.5)}, ValueError, r"mean\[1\] must be a finite number; it is nan"),
+        (
+            {"mean": (123.7, 116.3, 103.5)},
+            ValueError,
+            r"mean\[0\] must lie in \[-1, 1\].* it is 123.7. 0 to 255\? Divide",
+        ),
+    ],
+)
+def test_preprocessing_that_is_none_is_refused(images, change, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        preprocess(images, PLAIN._replace(**change))
+    with pytest.raises(error, match=message):
+        preprocessing(create("cifar_resnet20", weights=None), **change)
+
+
+def test_a_network_that_timm_pads_for_says_what_to_do():
+    model = create("cifar_resnet20", weights=None)
+    model.pretrained_cfg["crop_pct"] = 1.15  # as that of volo_d5_512
+    with pytest.raises(ValueError, match=r"it is 1.15.* pass crop_pct=1.0"):
+        preprocessing(model)
+    assert preprocessing(model, crop_pct=1.0).crop_pct == 1.0
+
+
+@pytest.mark.parametrize("torches", [False, True])
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.linspace(0, 1, 2 * 32 * 33 * 3).reshape(2, 32, 33, 3),
+        np.arange(2 * 32 * 33 * 3).reshape(2, 32, 33, 3) % 256,
+        np.linspace(0, 65535, 2 * 32 * 33 * 3).reshape(2, 32, 33, 3).astype(np.uint16),
+        np.zeros((2, 3, 32, 33), np.uint8),
+        np.zeros((2, 32, 33), np.uint8),
+        np.zeros((32, 33, 3), np.uint8),
+    ],
+)
+def test_what_is_no_image_gets_advice_that_works(given, torches, unchecked):
+    images = torch.from_numpy(given) if torches else given
+    with pytest.raises((TypeError, ValueError)) as error:
+        preprocess(images, PLAIN)
+    advice = re.search(r"Pass (images.*|\(.*|np.*)\.$", str(error.value))[1]
+    assert preprocess(eval(advice, {"np": np, "images": images}), PLAIN).shape[1:] == (3, 32, 32)
+    with pytest.raises((TypeError, ValueError), match=r"images\[1\] must "):
+        preprocess([np.zeros((32, 32, 3), np.uint8), images[0] if given.ndim > 3 else given[0]], PLAIN)
+
+
+def test_preprocess_takes_strides_and_files(images, tmp_path):
+    expected = preprocess(images, PLAIN)
+    for strided in (images[::-1][::-1], np.asfortranarray(images), np.repeat(images, 2, 2)[:, :, ::2]):
+        assert torch.equal(preprocess(strided, PLAIN), expected)
+    for k, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{k}.png")
+    assert torch.equal(preprocess(Files([tmp_path / f"{k}.png" for k in range(3)]), PLAIN), expected)
+    for nothing in ([], (), images[:0], Files([])):
+        with pytest.raises(ValueError, match="images is empty; at least one image is needed"):
+            preprocess(nothing, PLAIN)
+
+
+def test_a_thread_of_an_image_does_not_fill_the_memory():
+    with pytest.raises(ValueError, match="images of 1 x 1000000 pixels would become 32 x 32000000"):
+        preprocess(np.zeros((1, 1, 10**6, 3), np.uint8), PLAIN)
+    with pytest.raises(ValueError, match="images must have pixels; they are 0 x 5"):
+        preprocess(np.zeros((1, 0, 5, 3), np.uint8), PLAIN)
 
 
 # what a network says
@@ -469,8 +619,24 @@ def test_networks_that_are_not_timms():
         features_and_logits(model, images)
     with pytest.raises(ValueError, match="called 0 times"):
         features_and_logits(model, images, classifier=nn.Linear(12, 4))
-    with pytest.raises(ValueError, match=r"VisionTransformerDistilled has 2 classifiers"):
-        features_and_logits(create("deit_tiny_distilled_patch16_224", weights=None), images)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "efficientformer_l1"])
+def test_two_classifiers_have_no_features_of_the_logits_and_the_advice_works(name):
+    model, images = create(name, weights=None, seed=0, classes=5), torch.randn(1, 3, 224, 224)
+    with pytest.raises(
+        ValueError, match=r"has 2 classifiers, and its logits are their mean.* In eval mode, take"
+    ) as error:
+        features_and_logits(model, images)
+    with pytest.raises(
+        ValueError, match=r"does not give the logits of .*: something follows it, or there is a second one"
+    ):
+        features_and_logits(model, images, classifier=model.head)
+    logits, features = re.search(r"take (.*) for the logits, and (.*) for features", str(error.value)).groups()
+    model.eval()
+    with torch.no_grad():
+        assert eval(logits, {"model": model, "images": images}).shape == (1, 5)
+        assert eval(features, {"model": model, "images": images}).shape == (1, model.num_features)
 
 
 def test_a_network_without_classifier_has_features_and_no_logits():

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -55,6 +56,13 @@ def test_metric_against_cost_sorts_by_cost_and_draws_the_intervals(ax):
     np.testing.assert_allclose(line.get_data(), [[0.3, 0.8], [20, 50]])
     bars = ax.collections[0].get_segments()
     np.testing.assert_allclose(bars[1], [[0.8, 40], [0.8, 70]])
+
+
+def test_an_interval_beside_its_value_is_drawn_where_it_is(ax):
+    plots.metric_against_cost(ax, [0.3], [SimpleNamespace(value=0.5, low=0.6, high=0.7)], label="duo")
+    np.testing.assert_allclose(ax.lines[0].get_data(), [[0.3], [50]])
+    np.testing.assert_allclose(ax.collections[0].get_segments()[0], [[0.3, 60], [0.3, 70]])
+    assert sorted(line.get_ydata()[0] for line in ax.lines[1:]) == pytest.approx([60, 70])
 
 
 def test_a_hollow_series_has_white_markers_and_a_dashed_line(ax):
@@ -133,12 +141,127 @@ def test_log_ticks_are_plain_numbers_and_several(ax, low, high, expected):
     assert not ax.get_yticklabels(minor=True)
 
 
+CURVE = {"confidence": [0.2, 0.9], "accuracy": [0.1, 0.8], "count": [1, 3]}
+INTERVAL = SimpleNamespace(value=0.5, low=0.4, high=0.7)
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (
+            lambda ax: plots.risk_coverage(ax, [10.0, 50.0]),
+            ValueError,
+            r"risks must lie in \[0, 1\]; entry 0 is 10.0. Percent\?",
+        ),
+        (lambda ax: plots.accuracy_rejection(ax, [0.1, np.nan]), ValueError, "risks must lie in .*entry 1 is nan"),
+        (
+            lambda ax: plots.risk_coverage(ax, [[0.1, 0.2]]),
+            ValueError,
+            r"risks must have one axis \(n,\), n >= 1; its shape is \(1, 2\)",
+        ),
+        (lambda ax: plots.risk_coverage(ax, []), ValueError, r"risks must have one axis .* its shape is \(0,\)"),
+        (lambda ax: plots.risk_coverage(ax, ["a"]), TypeError, "risks"),
+        (lambda ax: plots.risk_coverage(ax, [0.1], first=5), ValueError, r"first must lie in \[0, 1\]; it is 5"),
+        (
+            lambda ax: plots.reliability(ax, [0.1, 0.2]),
+            TypeError,
+            "curve must be what metrics.reliability_curve returns; it is a list",
+        ),
+        (
+            lambda ax: plots.reliability(ax, SimpleNamespace(**CURVE | {"accuracy": [10.0, 80.0]})),
+            ValueError,
+            "accuracy of the curve must lie in",
+        ),
+        (
+            lambda ax: plots.reliability(ax, SimpleNamespace(**CURVE | {"count": [0, 0]})),
+            ValueError,
+            "0 bins with examples",
+        ),
+        (lambda ax: plots.reliability(ax, SimpleNamespace(**CURVE | {"count": [1]})), ValueError, "it has 2, 2 and 1"),
+        (
+            lambda ax: plots.metric_against_cost(ax, [1.0, 2.0], [INTERVAL], label="x"),
+            ValueError,
+            r"it is \[1.0, 2.0\] for 1",
+        ),
+        (lambda ax: plots.metric_against_cost(ax, [np.nan], [INTERVAL], label="x"), ValueError, "cost must be finite"),
+        (
+            lambda ax: plots.metric_against_cost(ax, [1.0], [0.5], label="x"),
+            ValueError,
+            "intervals must have value, low and high",
+        ),
+        (
+            lambda ax: plots.metric_against_cost(ax, [1.0], [SimpleNamespace(value=0.5, low=0.8, high=0.7)], label="x"),
+            ValueError,
+            "with low <= high; entry 0 is",
+        ),
+        (
+            lambda ax: plots.radar(ax, ["a", "b"], [0.1, np.nan], label="x"),
+            ValueError,
+            "values must be finite; that of b is not",
+        ),
+        (lambda ax: plots.base_line(ax, "0.5", label="x"), TypeError, "value must be a finite number; it is '0.5'"),
+        (lambda ax: plots.panels(2.0), TypeError, "count must be a whole number; it is 2.0"),
+        (lambda ax: plots.panels(2, columns=0), ValueError, "columns must be a whole number of at least 1; it is 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(ax, draw, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        draw(ax)
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.float32, np.float16, torch.tensor, lambda x: torch.tensor(x).bfloat16()]
+)
+def test_risks_of_every_kind_are_drawn(ax, kind, unchecked):
+    plots.risk_coverage(ax, kind([0.0, 0.25, 0.5]))
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0, 25, 50])
+
+
 def test_style_is_set_only_when_asked():
     with mpl.rc_context():
         before = mpl.rcParams["axes.spines.top"]
         assert before
         plots.use_style()
         assert not mpl.rcParams["axes.spines.top"]
+
+
+ODD = [
+    "100 $ & 5 $",
+    "$\\frac{1}$",
+    r"a\$b$",
+    "$x$",
+    r"\alpha",
+    "two\nlines",
+    "<script>alert(1)</script>",
+    "a_{b}^c",
+    "50 %",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_text_is_drawn_as_it_is_written(tmp_path, text):
+    with mpl.rc_context(plots.STYLE):
+        figure, (ax,) = plots.panels(1)
+        one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
+        plots.metric_against_cost(ax, [0.3], one, label=f"label {text}")
+        plots.risk_coverage(ax, np.array([0.0, 0.5]), label=f"curve {text}")
+        plots.base_line(ax, 0.1, label=f"base {text}")
+        ax.set_title(plots.plain(f"title {text}"))
+        ax.legend()
+        figure.savefig(tmp_path / "a.svg", format="svg")
+        plt.close(figure)
+    drawn = [
+        "".join(each.itertext())
+        for each in ElementTree.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}text")
+    ]
+    for what in ("label", "curve", "base", "title"):
+        assert f"{what} {' '.join(text.split())}" in drawn
+
+
+def test_names_of_a_radar_are_drawn_as_they_are_written(polar):
+    plots.radar(polar, ODD[:3], [0.1, 0.2, 0.3], label=ODD[1])
+    polar.figure.canvas.draw()
+    assert [tick.get_text() for tick in polar.get_xticklabels()] == [plots.plain(text) for text in ODD[:3]]
 
 
 def contrast(first, second):

@@ -1,7 +1,8 @@
 """The nineteen common corruptions of Hendrycks & Dietterich 2019, at five severities, for stacks of images.
 
-`corrupt(images, "fog", 3)` takes and gives uint8 images (n, h, w, 3). Image i is seeded by (seed, corruption, row i):
-what happens to it does not depend on the batch it comes in, and the five severities share their random numbers.
+`corrupt(images, "fog", 3)` takes and gives uint8 images (n, h, w, 3), a list of images of any sizes, or the files of a
+folder. Image i is seeded by (seed, corruption, row i): what happens to it does not depend on the batch it comes in, and
+the five severities share their random numbers.
 
 The constants are those of the generators of CIFAR-10-C and ImageNet-C, in pixels of 32 and 224 pixel images; they are
 not rescaled to other sizes. What differs from the generators:
@@ -37,11 +38,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Integer, UInt8
-from PIL import Image
-from scipy import ndimage
+from torch import Tensor
 
-from uqlib.arrays import Array, check_choice
+from uqlib import photos
+from uqlib.arrays import Array, as_tensor, check_choice, check_whole
+from uqlib.extras import named
+from uqlib.photos import Changed, Files, check_images, check_pixels, size_of
+
+with named():
+    from PIL import Image
+    from scipy import ndimage
 
 IMAGENET: dict[str, tuple] = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # standard deviation, for colours in [0, 1]
@@ -136,72 +144,104 @@ Rngs = list[np.random.Generator]
 
 
 def corrupt(
-    images: Array, name: str, severity: int, *, seed: int = 0, rows: Any = None, constants: str = "auto"
-) -> UInt8[np.ndarray, "n h w 3"]:
+    images: Any, name: str, severity: int, *, seed: int = 0, rows: Any = None, constants: str = "auto"
+) -> UInt8[Array, "n h w 3"] | list[UInt8[np.ndarray, "h w 3"]] | Changed:
     """The images under one common corruption; a higher severity is meant to hurt more.
 
     Args:
-        images: uint8 NumPy array (n, h, w, 3), RGB, at least 8 pixels a side.
+        images: uint8 (n, h, w, 3), RGB, at least 8 pixels a side, NumPy or torch; or a list of (h, w, 3) of any sizes;
+            or files, as `data.load("folder:photos").images` has them.
         name: a key of CORRUPTIONS.
         severity: 1 to 5.
         seed: a non-negative integer; another seed gives other noise.
         rows: the number that seeds each image, 0 to n - 1 by default. With the numbers in the data set, any part of it
             gives the same images: corrupt(x, ...)[2:5] equals corrupt(x[2:5], ..., rows=range(2, 5)).
-        constants: "cifar", "imagenet", or "auto": "cifar" where the longer side is at most 64 pixels.
+        constants: "cifar", "imagenet", or "auto": "cifar" where the longer side is at most 64 pixels, for all images of
+            a list or folder alike. Of files the headers are read for it, 0.1 ms each; other images that are made when asked
+            for are made for it.
 
     Returns:
-        A new array of the same shape. Fractions of a grey level are cut off, as in the generators.
+        New images of the same kind and sizes; those of files are made when asked for, and never written. Fractions of a
+        grey level are cut off, as in the generators.
 
     Raises:
-        TypeError: if the images are not uint8 NumPy arrays.
-        ValueError: for another shape, an unknown name, a severity outside 1 to 5, or another number of rows.
+        TypeError: if the images are not uint8, or severity, seed or rows are no whole numbers.
+        ValueError: for another shape, an unknown name, a severity outside 1 to 5, another number of rows, or "auto" where
+            some images have more than 64 pixels and others have not.
 
     Source:
         Hendrycks & Dietterich 2019 (arXiv:1903.12261), section 3; see the top of this file for what differs.
     """
-    images = _check_images(images)
-    distort = CORRUPTIONS[check_choice(name, CORRUPTIONS, "corruption")]
-    if severity not in (1, 2, 3, 4, 5):
-        raise ValueError(f"severity must be 1, 2, 3, 4 or 5; it is {severity!r}. Severity 0 is the clean image.")
+    stream = list(CORRUPTIONS).index(check_choice(name, CORRUPTIONS, "corruption"))
+    severity, seed = check_whole(severity, "severity"), check_whole(seed, "seed")
+    if not 1 <= severity <= 5:
+        raise ValueError(f"severity must be 1, 2, 3, 4 or 5; it is {severity}. Severity 0 is the clean image.")
+    images = check_images(images)
+    rows = _check_rows(seed, rows, len(images))
     constant = _table(constants, images)[name][severity - 1]
-    rngs = _generators(seed, list(CORRUPTIONS).index(name), range(len(images)) if rows is None else rows, len(images))
+
+    def alone(image: Any, k: int) -> UInt8[np.ndarray, "h w 3"]:
+        pixels = as_tensor(check_pixels(image, f"images[{k}]", axes="h w")).cpu().numpy()
+        _check_sides(pixels, f"images[{k}]")
+        return _distorted(pixels[None], name, constant, [np.random.default_rng((seed, stream, rows[k]))])[0]
+
+    if isinstance(images, photos.Images):
+        return Changed(images, alone)
+    if isinstance(images, list | tuple):
+        return [alone(image, k) for k, image in enumerate(images)]
+    _check_sides(images, "images")
+    pixels = images.cpu().numpy() if isinstance(images, Tensor) else images
+    out = _distorted(pixels, name, constant, [np.random.default_rng((seed, stream, row)) for row in rows])
+    return torch.from_numpy(out).to(images.device) if isinstance(images, Tensor) else out
+
+
+def _distorted(images: np.ndarray, name: str, constant: Any, rngs: Rngs) -> UInt8[np.ndarray, "n h w 3"]:
     step = max(1, _CHUNK // images[0].size)
-    out = np.empty_like(images)
+    out = np.empty_like(images, order="C")
     for i in range(0, len(images), step):
-        x = distort(images[i : i + step].astype(np.float32), constant, rngs[i : i + step])
+        x = CORRUPTIONS[name](images[i : i + step].astype(np.float32), constant, rngs[i : i + step])
         out[i : i + step] = np.clip(x + 1e-3, 0, 255)  # cut off as there; 1e-3 keeps rounding from making 100 a 99
     return out
 
 
-def _check_images(images: Any) -> np.ndarray:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        kind = f"{getattr(images, 'dtype', '')} {type(images).__name__}".strip()
-        raise TypeError(
-            f"images must be a uint8 NumPy array with colours from 0 to 255; they are {kind}. "
-            "Floats in [0, 1]? Pass np.uint8(np.rint(255 * images)), before any normalisation."
-        )
-    if images.ndim != 4 or images.shape[3] != 3 or not len(images) or min(images.shape[1:3]) < 8:
+def _check_sides(images: Array, name: str) -> None:
+    if min(images.shape[-3:-1]) < 8:
         raise ValueError(
-            f"images must have shape (n, h, w, 3) with n >= 1 and h, w >= 8; it is {images.shape}. "
-            "Channels first? Pass images.transpose(0, 2, 3, 1). One image? Pass images[None]."
+            f"{name} must have h, w >= 8 pixels, which the corruptions need; the shape is {tuple(images.shape)}"
         )
-    return images
 
 
-def _table(constants: str, images: np.ndarray) -> dict[str, tuple]:
-    if check_choice(constants, ("auto", *CONSTANTS), "constants") == "auto":
-        constants = "cifar" if max(images.shape[1:3]) <= 64 else "imagenet"
-    return CONSTANTS[constants]
+def _table(constants: str, images: Any) -> dict[str, tuple]:
+    if check_choice(constants, ("auto", *CONSTANTS), "constants") != "auto":
+        return CONSTANTS[constants]
+    one_size = hasattr(images, "shape")
+    sides = [max(images.shape[1:3])] if one_size else [_longer_side(images, row) for row in range(len(images))]
+    least, most = min(sides), max(sides)
+    if least <= 64 < most:
+        raise ValueError(
+            f"the longer sides of the images reach from {least} pixels (row {sides.index(least)}) to {most} (row "
+            f"{sides.index(most)}), and constants='auto' changes at 64; pass constants='imagenet' or constants='cifar'"
+        )
+    return CONSTANTS["cifar" if most <= 64 else "imagenet"]
 
 
-def _generators(seed: int, stream: int, rows: Any, n: int) -> Rngs:
-    """One generator an image, from (seed, stream, row)."""
-    rows = [int(row) for row in rows]
+def _longer_side(images: Any, row: int) -> int:
+    if isinstance(images, Files):
+        return max(size_of(images.paths[row]))
+    return max(np.shape(images[row])[:2], default=0)
+
+
+def _check_rows(seed: int, rows: Any, n: int) -> list[int]:
+    """The numbers of the images, which with the seed and the corruption seed them."""
+    rows = as_tensor(range(n) if rows is None else rows, "rows")
+    if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
+        raise TypeError(f"rows must be whole numbers, one an image; they are {rows.dtype} {tuple(rows.shape)}")
     if len(rows) != n:
         raise ValueError(f"rows has {len(rows)} entries for {n} images; pass one number an image")
+    rows = rows.tolist()
     if min(seed, *rows) < 0:
         raise ValueError(f"seed and rows must be at least 0; they are {seed} and, at the least, {min(rows)}")
-    return [np.random.default_rng((seed, stream, row)) for row in rows]
+    return rows
 
 
 def _draw(rngs: Rngs, sample: Callable[[np.random.Generator], Any]) -> np.ndarray:

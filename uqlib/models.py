@@ -6,15 +6,14 @@ classes other than that of the weights is refused. Importing this file registers
 
 import contextlib
 import difflib
-import hashlib
 import math
 import os
 import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
@@ -24,9 +23,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from uqlib.arrays import as_tensor, check_choice
+from uqlib.arrays import as_tensor, check_choice, check_number, check_whole
+from uqlib.extras import named
+from uqlib.files import check_seal
+from uqlib.fingerprint import of_network
 from uqlib.networks import without_wrapper
+from uqlib.photos import Images, check_images, check_pixels
 
+with named():
+    import timm
+
+HASHED = re.compile(r"-[a-f0-9]{8,64}\.")  # where torch.hub finds the first digits of a file's sha256
 # names of published files that differ from the network's: NETWORK.safetensors is looked for first
 FILES = {f"cifar_resnet{depth}": f"cifar10_resnet{depth}" for depth in (20, 32, 44, 56, 110)} | {
     "mobilenetv1_025": "mobilenetv1_025_128_in1k_qat",
@@ -51,8 +58,8 @@ def create(
     Args:
         name: any name that timm.create_model takes; those of `uqlib.networks` are among them.
         weights: "pretrained" looks for NAME.safetensors in the folder $UQLIB_WEIGHTS, then asks timm, which downloads;
-            a path is a safetensors or torch file, read with weights_only=True and loaded strictly;
-            None leaves the network as initialised.
+            a path is a safetensors or torch file, read with weights_only=True and loaded strictly, or the checkpoint of
+            a `training.train`, whose network is taken; None leaves the network as initialised.
         classes: rows of the classifier; by default those of the weights, or timm's default for a fresh network.
             0 takes the classifier off after loading. Anything else that differs from the weights is refused.
         seed: of a fresh network: its initialisation depends on nothing else, and the global generator is left alone.
@@ -60,9 +67,12 @@ def create(
         **kwargs: handed to timm.create_model, such as pad_type="same", bn_eps=1e-3, drop_rate or img_size.
 
     Raises:
+        TypeError: if classes or seed are no whole numbers.
         ValueError: if the number of classes, the names or the shapes of the file do not fit the network.
         FileNotFoundError: if there are no weights on this machine and they cannot be downloaded.
     """
+    classes = None if classes is None else check_whole(classes, "classes", least=0)
+    seed = None if seed is None else check_whole(seed, "seed", least=0)
     if ":" not in name and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
         raise ValueError(f"unknown network {name!r}; close names: {', '.join(near) or 'none, see timm.list_models()'}")
@@ -101,6 +111,11 @@ def _from_timm(name: str, kwargs: dict) -> nn.Module:
     if cfg is not None and not cfg.has_weights and ":" not in name:
         raise FileNotFoundError(f"there are no published weights of {name}. {remedy}")
     source = {}
+    if cfg is not None and cfg.url and not cfg.hf_hub_id and not HASHED.search(cfg.url):
+        raise FileNotFoundError(
+            f"the weights of {name} at {cfg.url} bear no hash in their name, so that a download could not be checked. "
+            f"Load that file yourself. {remedy}"
+        )
     try:
         if cfg is not None and cfg.url and not cfg.hf_hub_id:
             # downloaded here because timm does not compare the file with the hash in its name
@@ -138,13 +153,41 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of weights {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return without_wrapper(torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        state = load_file(path) if path.suffix == ".safetensors" else _unwrapped(path)
+    except (
+        SafetensorError,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
         raise ValueError(
             f"{path} is no whole file of weights ({str(error)[:200] or 'it ends too early'}); copy it again"
         ) from None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        kind = (
+            f"entries {', '.join(map(str, state))}"[:200] if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        )
+        raise ValueError(
+            f"{path} must hold names with a tensor each; it holds {kind}. Save model.state_dict(), or the checkpoint of a "
+            "training."
+        )
+    return dict(state)
+
+
+def _unwrapped(path: Path) -> Any:
+    """What a torch file holds, without what training programs put around the tensors."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, Mapping) and {"model", "settings", "history"} <= set(state):
+        check_seal(path)  # a checkpoint of `training`, every byte of which is known
+    if isinstance(state, Mapping):
+        inner = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state)
+        return without_wrapper(dict(inner)) if all(isinstance(name, str) for name in inner) else inner
+    return state
 
 
 def _with_classes(model: nn.Module, classes: int | None, source: Any) -> nn.Module:
@@ -205,10 +248,33 @@ CROPS = ("center", "squash")
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
-    """The same, if `preprocess` knows its interpolation and crop; else a ValueError that lists those it knows."""
+    """The same, if `preprocess` can do it.
+
+    Raises:
+        TypeError: if size, crop_pct, mean or std are no numbers.
+        ValueError: if the interpolation or the crop is unknown, or a number out of range.
+    """
     check_choice(preprocessing.interpolation, MODES, "interpolation")
     check_choice(preprocessing.crop_mode, CROPS, "crop_mode")
+    check_whole(preprocessing.size, "size", least=1)
+    if check_number(preprocessing.crop_pct, "crop_pct", above=0) > 1:
+        raise ValueError(
+            f"crop_pct must lie in (0, 1], the share of the resized side that is kept; it is {preprocessing.crop_pct}. "
+            "Where timm says more, it pads the image with black; pass crop_pct=1.0."
+        )
+    mean, std = preprocessing.mean, preprocessing.std
+    if not isinstance(mean, tuple | list) or not isinstance(std, tuple | list) or not 0 < len(mean) == len(std):
+        raise ValueError(f"mean and std must be tuples, one number a colour; they are {mean} and {std}")
+    for k, (one, other) in enumerate(zip(mean, std, strict=True)):
+        if abs(check_number(one, f"mean[{k}]")) > 1:
+            raise ValueError(
+                f"mean[{k}] must lie in [-1, 1], for colours in [0, 1]; it is {one}. 0 to 255? Divide by 255."
+            )
+        check_number(other, f"std[{k}]", above=0)
     return preprocessing
+
+
+LARGEST = 2**28  # values of one image after resizing: 0.25 GB in bytes, 1 GB in floats
 
 
 def preprocess(
@@ -217,11 +283,12 @@ def preprocess(
     """Images as a network expects them: resized, cut to the centre square, divided by 255, normalised.
 
     As timm's evaluation does: the shorter side becomes size / crop_pct, then the centre is cut out. Torch resizes
-    (antialiased, in whole grey levels), not PIL; the two differ by at most one level. Images that have the right size
-    are not resized, and then the result equals torchvision's ToTensor and Normalize bit for bit.
+    (antialiased, in whole grey levels), not PIL; the two differ by at most two levels, and seldom by more than one.
+    Images that have the right size are not resized, and then the result equals torchvision's ToTensor and Normalize bit
+    for bit.
 
     Args:
-        images: uint8 (n, h, w, 3), or a list of (h, w, 3) of any sizes.
+        images: uint8 (n, h, w, 3), or a list of (h, w, 3) of any sizes, or files as `data.load("folder:...")` has them.
         preprocessing: as `preprocessing(model)` gives it.
         device: where the result goes; pixels travel as bytes, a quarter of the floats.
 
@@ -230,17 +297,15 @@ def preprocess(
 
     Raises:
         TypeError: if the images are not uint8.
-        ValueError: if their shape is another.
+        ValueError: if there are none, their shape is another, or one is so long and thin that it would grow beyond a gigabyte.
     """
-    if isinstance(images, list | tuple):
-        return torch.cat([preprocess(as_tensor(image)[None], preprocessing, device=device) for image in images])
-    images = as_tensor(images)
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images must be uint8 with values 0 to 255; they are {images.dtype}")
-    channels = len(preprocessing.mean)
-    if images.ndim != 4 or images.shape[-1] != channels:
-        raise ValueError(f"images must have shape (n, h, w, {channels}); it is {tuple(images.shape)}")
-    pixels = _crop(images.to(device).permute(0, 3, 1, 2), check_preprocessing(preprocessing))
+    channels = len(check_preprocessing(preprocessing).mean)
+    images = check_images(images, channels=channels)
+    if isinstance(images, list | tuple | Images):
+        several = enumerate(images)
+        checked = (check_pixels(each, f"images[{row}]", axes="h w", channels=channels) for row, each in several)
+        return torch.cat([preprocess(as_tensor(each)[None], preprocessing, device=device) for each in checked])
+    pixels = _crop(as_tensor(images).to(device).permute(0, 3, 1, 2), preprocessing)
     mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     # bytes come with the channels last; kept so, the CPU's convolutions run 1.15 times as fast
     pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -251,7 +316,14 @@ def _crop(pixels: Num[Tensor, "n ch h w"], preprocessing: Preprocessing) -> Num[
     height, width = pixels.shape[-2:]
     side = math.floor(preprocessing.size / preprocessing.crop_pct)
     short = min(height, width)
+    if not short:
+        raise ValueError(f"images must have pixels; they are {height} x {width}")
     shape = (side, side) if preprocessing.crop_mode == "squash" else (side * height // short, side * width // short)
+    if math.prod(shape) * pixels.shape[1] > LARGEST:
+        raise ValueError(
+            f"images of {height} x {width} pixels would become {shape[0]} x {shape[1]} before the centre is cut out; "
+            "cut them first, for example with photos.squares"
+        )
     if shape != (height, width):
         pixels = _resize(pixels, shape, preprocessing.interpolation)
     top, left = (round((length - preprocessing.size) / 2) for length in shape)
@@ -283,24 +355,38 @@ def features_and_logits(model: nn.Module, images: Any, *, classifier: nn.Module 
 
     Raises:
         TypeError: if the images are not floating.
-        ValueError: if the classifier is not one layer that is called once.
+        ValueError: if the classifier is not one layer that is called once and gives the logits. The distilled networks
+            of timm (deit, levit, efficientformer) have two, whose mean are the logits.
     """
     if not (isinstance(images, Tensor) and images.is_floating_point()):
         kind = getattr(images, "dtype", type(images).__name__)
         raise TypeError(f"images must be a floating tensor, not {kind}: preprocess(images, preprocessing(model))")
     classifier = classifier or _classifier(model)
-    inputs: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = classifier.register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
     try:
         with _evaluating(model), torch.inference_mode():
             logits = model(images)
     finally:
         hook.remove()
-    if len(inputs) != 1:
-        raise ValueError(f"the classifier {classifier} was called {len(inputs)} times in one pass; once is needed")
+    if len(calls) != 1:
+        raise ValueError(f"the classifier {classifier} was called {len(calls)} times in one pass; once is needed")
+    features, own = calls[0]
+    own, said = own.flatten(1).to(logits.dtype), logits.flatten(1)
+    if own.shape != said.shape or not torch.allclose(own, said, rtol=1e-5, atol=0, equal_nan=True):
+        raise ValueError(
+            f"the classifier {classifier} does not give the logits of {type(model).__name__}: something follows it, or "
+            f"there is a second one, so no one layer has features and logits. {TWO_HEADS}"
+        )
     # an inference tensor cannot be saved for a backward pass, a copy of it can
-    features = inputs[0].flatten(1).clone()
+    features = features.flatten(1).clone()
     return Outputs(features, features[:, :0] if isinstance(classifier, nn.Identity) else logits.flatten(1).clone())
+
+
+TWO_HEADS = (
+    "In eval mode, take model(images) for the logits, and model.forward_head(model.forward_features(images), "
+    "pre_logits=True) for features."
+)
 
 
 @contextlib.contextmanager
@@ -316,9 +402,15 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _classifier(model: nn.Module) -> nn.Module:
     found = model.get_classifier() if hasattr(model, "get_classifier") else None
+    if isinstance(found, tuple | list):
+        raise ValueError(
+            f"{type(model).__name__} has {len(found)} classifiers, and its logits are their mean, so no one layer has "
+            f"features and logits. {TWO_HEADS}"
+        )
     if not isinstance(found, nn.Module):
-        what = f"{len(found)} classifiers" if isinstance(found, tuple | list) else "no get_classifier()"
-        raise ValueError(f"{type(model).__name__} has {what}; pass classifier=, the one layer that gives the logits")
+        raise ValueError(
+            f"{type(model).__name__} has no get_classifier(); pass classifier=, the one layer that gives the logits"
+        )
     return found
 
 
@@ -331,7 +423,7 @@ def macs(model: nn.Module, *, size: int | None = None) -> int:
         model: any network on square images of 3 channels.
         size: side of the image; by default that of preprocessing(model).
     """
-    size = size or preprocessing(model).size
+    size = preprocessing(model).size if size is None else check_whole(size, "size", least=1)
     image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
     # attention as plain products, since not every fused kernel is known to the counter
     counter = FlopCounterMode(display=False)
@@ -351,8 +443,4 @@ def weights_digest(model: nn.Module) -> str:
     The same on every device and in every order of the names. It says nothing of options without tensors, such as
     padding: networks that differ only in these need different names.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return of_network(model)

@@ -8,17 +8,22 @@ from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
-from timm.layers import create_classifier
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.efficientnet import (
-    EfficientNet,
-    decode_arch_def,
-    mobilenet_edgetpu_100,
-    mobilenetv2_100,
-    round_channels,
-)
-from timm.models.resnet import resnet18, resnet34
 from torch import Tensor, nn
+
+from uqlib.arrays import check_whole
+from uqlib.extras import named
+
+with named():
+    from timm.layers import create_classifier
+    from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+    from timm.models.efficientnet import (
+        EfficientNet,
+        decode_arch_def,
+        mobilenet_edgetpu_100,
+        mobilenetv2_100,
+        round_channels,
+    )
+    from timm.models.resnet import resnet18, resnet34
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
@@ -94,7 +99,8 @@ class CifarResNet(CifarNetwork):
         stem_stride: of the first convolution, 1 in the paper; 2 makes all that follows four times as cheap.
 
     Raises:
-        ValueError: if the depth is not 6n + 2.
+        TypeError: if depth or width are no whole numbers.
+        ValueError: if the depth is not 6n + 2, or the width below 1.
 
     Source:
         He et al. 2016 (arXiv:1512.03385), section 4.2.
@@ -111,6 +117,7 @@ class CifarResNet(CifarNetwork):
         stem_stride: int = 1,
     ):
         super().__init__()
+        depth, width = check_whole(depth, "depth"), check_whole(width, "width", least=1)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2, such as 20 or 56; it is {depth}")
         blocks = (depth - 2) // 6
@@ -156,7 +163,8 @@ class WideResNet(CifarNetwork):
         dropout: dropout between the convolutions of a block (0.3 in the paper's best CIFAR networks).
 
     Raises:
-        ValueError: if the depth is not 6n + 4.
+        TypeError: if depth or width are no whole numbers.
+        ValueError: if the depth is not 6n + 4, or the width below 1.
 
     Source:
         Zagoruyko & Komodakis 2016 (arXiv:1605.07146), table 1 and section 2.4.
@@ -173,6 +181,7 @@ class WideResNet(CifarNetwork):
         dropout: float = 0.0,
     ):
         super().__init__()
+        depth, width = check_whole(depth, "depth"), check_whole(width, "width", least=1)
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth of a wide ResNet must be 6n + 4, such as 16 or 28; it is {depth}")
         blocks, block = (depth - 4) // 6, partial(WideBlock, dropout=dropout)

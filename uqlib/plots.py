@@ -6,14 +6,17 @@ Colours are Okabe and Ito's eight, told apart with any colour vision.
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from uqlib.arrays import Array, as_tensor
+from uqlib.arrays import Array, as_tensor, check_fraction, check_number, check_whole
+from uqlib.extras import named
+
+with named():
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 COLOURS = {
     "blue": "#0072B2",
@@ -64,16 +67,35 @@ def use_style() -> None:
         pass
 
 
+def plain(text: Any) -> str:
+    """A text that matplotlib draws as it is written, on one line: dollars in a class name are no mathematics."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line.replace("$", r"\$")
+
+
 def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS["blue"]) -> Axes:
     """Accuracy against mean confidence, a point a bin, its area the share of the examples; the diagonal is calibrated.
 
     Args:
         curve: what `metrics.reliability_curve` returns: confidence, accuracy, count, each (bins,); empty bins are left out.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if the three do not fit, a bin that is not empty lies outside [0, 1], or all are empty.
     """
-    confidence, accuracy, count = (_numpy(part) for part in (curve.confidence, curve.accuracy, curve.count))
+    if not all(hasattr(curve, part) for part in ("confidence", "accuracy", "count")):
+        raise TypeError(f"curve must be what metrics.reliability_curve returns; it is a {type(curve).__name__}")
+    confidence, accuracy, count = (_column(getattr(curve, part), part) for part in ("confidence", "accuracy", "count"))
     kept = count > 0
+    if not len(confidence) == len(accuracy) == len(count) or not kept.any():
+        raise ValueError(
+            f"curve must have one confidence, accuracy and count a bin, and a bin with examples; it has {len(confidence)}, "
+            f"{len(accuracy)} and {len(count)}, {kept.sum()} bins with examples"
+        )
+    _check_fractions(confidence[kept], "confidence of the curve")
+    _check_fractions(accuracy[kept], "accuracy of the curve")
     ax.plot([0, 1], [0, 1], color=COLOURS["grey"], linewidth=1, linestyle="--", zorder=1)
-    ax.plot(confidence[kept], accuracy[kept], color=colour, zorder=2, label=label or None)
+    ax.plot(confidence[kept], accuracy[kept], color=colour, zorder=2, label=plain(label) or None)
     ax.scatter(
         confidence[kept], accuracy[kept], 10 + 220 * count[kept] / count.sum(), color=colour, alpha=0.75, zorder=3
     )
@@ -90,22 +112,29 @@ def risk_coverage(
         risks: (n,) what `metrics.selective_risks` returns, risk at coverage k/n.
         first: coverages below this share are not drawn: with a handful of examples the risk is noise.
         line: matplotlib's line style, for series that lie on each other.
+
+    Raises:
+        ValueError: if the risks are no fractions (n,), n >= 1, or `first` is none.
     """
-    risks = _numpy(risks)
+    risks, first = _check_fractions(_column(risks, "risks"), "risks"), check_fraction(first, "first")
     coverage = np.arange(1, len(risks) + 1) / len(risks)
     drawn = _thin(np.flatnonzero(coverage >= first))
-    ax.plot(100 * coverage[drawn], 100 * risks[drawn], line, label=label or None, color=colour)
+    ax.plot(100 * coverage[drawn], 100 * risks[drawn], line, label=plain(label) or None, color=colour)
     ax.set(xlabel="coverage (% kept)", ylabel="selective risk (% wrong)", xlim=(0, 100))
     ax.set_ylim(bottom=0)
     return ax
 
 
 def accuracy_rejection(ax: Axes, risks: Array, *, label: str = "", colour: str | None = None) -> Axes:
-    """Accuracy among the kept against the share that is rejected, in percent; the mirror of `risk_coverage`."""
-    risks = _numpy(risks)
+    """Accuracy among the kept against the share that is rejected, in percent; the mirror of `risk_coverage`.
+
+    Raises:
+        ValueError: if the risks are no fractions (n,), n >= 1.
+    """
+    risks = _check_fractions(_column(risks, "risks"), "risks")
     rejected = 1 - np.arange(1, len(risks) + 1) / len(risks)
     drawn = _thin(np.flatnonzero(rejected <= 0.99))
-    ax.plot(100 * rejected[drawn], 100 * (1 - risks[drawn]), label=label or None, color=colour)
+    ax.plot(100 * rejected[drawn], 100 * (1 - risks[drawn]), label=plain(label) or None, color=colour)
     ax.set(xlabel="rejected (%)", ylabel="accuracy of the rest (%)", xlim=(0, 100))
     return ax
 
@@ -131,18 +160,28 @@ def metric_against_cost(
         shift: moves the series sideways, so that the bars of several do not hide each other; on a logarithmic axis
             multiply the cost instead.
         hollow: white markers and a dashed line, for a second group in the same colour.
+
+    Raises:
+        ValueError: if there is not one interval for each cost, a cost is not finite, or an interval is none.
     """
+    cost = _column(cost, "cost")
+    if len(cost) != len(intervals) or not np.isfinite(cost).all():
+        raise ValueError(f"cost must be finite, one number an interval; it is {cost.tolist()} for {len(intervals)}")
+    for k, each in enumerate(intervals):
+        if not all(hasattr(each, part) for part in ("value", "low", "high")) or each.low > each.high:
+            raise ValueError(f"intervals must have value, low and high, with low <= high; entry {k} is {each}")
+    shift = check_number(shift, "shift")
     order = np.argsort(cost)
     scale = 100 if percent else 1
     value, low, high = (
         scale * np.array([getattr(intervals[i], part) for i in order]) for part in ("value", "low", "high")
     )
-    errors = np.abs([value - low, high - value])
-    ax.errorbar(
-        np.asarray(cost)[order] + shift,
+    errors = np.maximum([value - low, high - value], 0)
+    _, (lower, upper), (bars,) = ax.errorbar(
+        x := cost[order] + shift,
         value,
         errors,
-        label=label,
+        label=plain(label),
         color=colour,
         marker=marker,
         markerfacecolor="white" if hollow else None,
@@ -150,6 +189,10 @@ def metric_against_cost(
         capsize=2.5,
         elinewidth=1,
     )
+    # an interval need not hold its value, as that of a biased metric; then the bar stands beside the point
+    lower.set_ydata(low)
+    upper.set_ydata(high)
+    bars.set_segments(np.stack([np.stack([x, low], -1), np.stack([x, high], -1)], 1))
     return ax
 
 
@@ -191,16 +234,22 @@ def radar(
         names: of the corners.
         values: one for each name; negative ones lie inside of the ring that `base_line` draws at 0.
         percent: show 100 times the values.
+
+    Raises:
+        ValueError: if there is not one finite value for each name.
     """
+    values = _column(values, "values")
     if len(names) != len(values):
         raise ValueError(f"a radar needs one value for each name; it has {len(names)} names, {len(values)} values")
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
-    corners = (100 if percent else 1) * np.asarray(values, dtype=float)
+    corners = (100 if percent else 1) * values.astype(float)
+    if not np.isfinite(corners).all():
+        raise ValueError(f"values must be finite; that of {names[int((~np.isfinite(corners)).argmax())]} is not")
     closed = np.append(angles, 2 * np.pi), np.append(corners, corners[0])
     ax.set_theta_zero_location("N")
     ax.set_theta_direction(-1)
-    ax.plot(*closed, color=colour, label=label, marker=marker, markersize=4, linewidth=1.5)
-    ax.set_xticks(angles, names)
+    ax.plot(*closed, color=colour, label=plain(label), marker=marker, markersize=4, linewidth=1.5)
+    ax.set_xticks(angles, [plain(name) for name in names])
     ax.tick_params(axis="x", pad=2)
     ax.spines["polar"].set_visible(False)
     return ax
@@ -215,9 +264,9 @@ def panels(
         columns: how many stand side by side, at most; three are what a page can hold.
         options: of plt.subplots, such as sharey=True.
     """
-    if count < 1:
+    if (count := check_whole(count, "count")) < 1:
         raise ValueError(f"count must be at least 1; it is {count}")
-    columns = min(columns, count)
+    columns = min(check_whole(columns, "columns", least=1), count)
     rows = -(-count // columns)
     size = (columns * panel[0], rows * panel[1])
     kind = {"projection": "polar"} if polar else {}
@@ -229,11 +278,12 @@ def panels(
 
 def base_line(ax: Axes, value: float, *, label: str, percent: bool = True) -> Axes:
     """A dashed level to compare with, such as the large network alone; on a radar, a ring."""
+    value = check_number(value, "value")
     level, style = (100 if percent else 1) * value, {"color": COLOURS["grey"], "linestyle": "--", "linewidth": 1.2}
     if ax.name == "polar":
-        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=label, **style)
+        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=plain(label), **style)
     else:
-        ax.axhline(level, label=label, **style)
+        ax.axhline(level, label=plain(label), **style)
     return ax
 
 
@@ -244,8 +294,19 @@ def _plain_ticks(axis: Axis, locator: Locator) -> Axis:
     return axis
 
 
-def _numpy(array: Array) -> np.ndarray:
-    return as_tensor(array).cpu().numpy()
+def _column(array: Any, name: str) -> np.ndarray:
+    array = as_tensor(array, name)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} must have one axis (n,), n >= 1; its shape is {tuple(array.shape)}")
+    return (array.double() if array.is_floating_point() else array).cpu().numpy()
+
+
+def _check_fractions(values: np.ndarray, name: str) -> np.ndarray:
+    outside = ~((values >= 0) & (values <= 1))  # NaN is in no interval
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"{name} must lie in [0, 1]; entry {row} is {values[row]}. Percent? Divide by 100.")
+    return values
 
 
 def _thin(index: np.ndarray, most: int = 800) -> np.ndarray:
