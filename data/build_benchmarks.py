@@ -6,7 +6,8 @@
 
 Images come from $UQLIB_DATA or the cache (Caltech-101 as one split `all` of 128 x 128 pixels, PACS as its four domains of
 224 x 224, both prepared as uqlib.data says), published weights from $UQLIB_WEIGHTS or their place. Features and checkpoints
-stay in the cache, so a killed run goes on where it was. What each training did is written to data/training.
+stay in the cache, so a killed run goes on where it was. What each training did is written to data/training, with the
+fingerprint of its recipe: a network whose recipe has changed since is named, made again, and replaced in the store.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from uqlib import benchmarks, data, heads, metrics, models, soups, store, traini
 from uqlib.benchmarks import Benchmark, Network
 from uqlib.data import ImageSet
 from uqlib.files import cache_folder, write_text
+from uqlib.fingerprint import fingerprint
 from uqlib.models import Preprocessing
 from uqlib.splits import split
 
@@ -140,7 +142,8 @@ def made(
 
 
 def checkpoint(bench: Benchmark, network: Network) -> Path:
-    return cache_folder() / "checkpoints" / bench.name / f"{network.name}.pt"
+    recipe = fingerprint(benchmarks.recipe(bench, network))
+    return cache_folder() / "checkpoints" / bench.name / f"{network.name}-{recipe[:8]}.pt"
 
 
 def soup(
@@ -178,14 +181,14 @@ def soup(
     return pour(state), preparation, {"members": members, "accuracy": accuracy(state)}
 
 
-def ask(network: Network, model: torch.nn.Module, preparation: Preprocessing, images: ImageSet, root: str) -> None:
+def ask(network: Network, model: torch.nn.Module, preparation: Preprocessing, images: ImageSet, root: str) -> Path:
     """Store the logits of a network, in half precision where there are many classes."""
     options = {"features": None, "logits": "float32" if model.num_classes <= 10 else "float16"}
     if "severity" in images.extras:
         options["columns"] = {"severity": images.extras["severity"]}
     key = store.key_of(network.name, model, images, preprocessing=preparation)
     given = {"preprocessing": preparation, "index": images.index, "root": root, "command": "data/build_benchmarks.py"}
-    store.fill(key, model, images.images, images.labels, **given, **options)
+    return store.fill(key, model, images.images, images.labels, **given, **options)
 
 
 def stored(network: Network, images: ImageSet, root: str) -> bool:
@@ -194,6 +197,15 @@ def stored(network: Network, images: ImageSet, root: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def replaced(network: Network, images: ImageSet, new: Path) -> None:
+    """Remove what an earlier recipe of this network has left beside the new entry, under the same names."""
+    names = network.name, images.name, images.split
+    for path in sorted(new.parent.glob(f"{images.name}.{images.split}-*.safetensors")):
+        key = store.read(path, columns=()).key
+        if path != new and (key.network, key.dataset, key.split) == names:
+            path.unlink()
 
 
 def main() -> None:
@@ -210,15 +222,21 @@ def main() -> None:
         for network in bench.networks.values():
             if args.networks and network.name not in args.networks:
                 continue
-            if all(stored(network, each, args.root) for each in asked):
+            there, changed = (
+                [stored(network, each, args.root) for each in asked],
+                benchmarks.stale(bench, [network.name]),
+            )
+            if all(there) and not changed:
                 continue
+            if any(there) and changed:
+                print(f"{name}: {network.name} was made by another recipe, or by an unknown one; once more", flush=True)
             model, preparation, log = made(bench, network, images, args.device)
             for each in asked:
-                ask(network, model, preparation, each, args.root)
-            if log:
-                path = LOGS / f"{name}.json"
-                known = json.loads(path.read_text()) if path.is_file() else {}
-                write_text(path, json.dumps(dict(sorted((known | {network.name: log}).items())), indent=1) + "\n")
+                replaced(network, each, ask(network, model, preparation, each, args.root))
+            path = LOGS / f"{name}.json"
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            log |= {"recipe": fingerprint(benchmarks.recipe(bench, network))}
+            write_text(path, json.dumps(dict(sorted((known | {network.name: log}).items())), indent=1) + "\n")
             print(f"{name}: {network.name}", flush=True)
 
 

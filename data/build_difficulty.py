@@ -11,7 +11,7 @@
 - noisy: some training images with the labels that people gave them (CIFAR-10N), under Gaussians that saw those labels
   alone. Needs noisy_KIND.npy beside the images; which labels are wrong is not stored.
 
-Numbers are kept in half precision, three digits: what they are for is order, not size.
+Distances are kept in half precision, three digits: what they are for is order, not size.
 """
 
 import argparse
@@ -241,10 +241,33 @@ PARTS = {
 
 
 def kept(name: str, values: Any) -> np.ndarray:
-    """In the type of the file: labels small, row numbers whole, scores in half precision."""
+    """In the type of the file: labels small, row numbers whole, losses in single and other scores in half precision."""
+    array, measure = np.asarray(values), name.split("/")[0]
+    if measure == "labels":
+        return small(array)
+    if measure == "index" or measure.endswith("loss"):  # half of a network's losses on its own images are below 6e-8
+        return array.astype(np.int32 if measure == "index" else np.float32)
+    return half(array, name)
+
+
+def half(values: Any, name: str) -> np.ndarray:
+    """In half precision, which keeps the order of what it does not make equal; numbers beyond it are refused."""
     array = np.asarray(values)
-    kind = {"labels": np.uint8, "index": np.int32}.get(name, np.float16)
-    return array.astype(kind)
+    with np.errstate(over="ignore"):
+        halved = array.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise ValueError(
+            f"{name} must be finite, and within half precision (65504); it reaches {np.abs(array).max():.6g}"
+        )
+    return halved
+
+
+def small(values: Any) -> np.ndarray:
+    """Whole numbers from 0 in the smallest type of the files that holds them all."""
+    array = np.asarray(values)
+    if array.size and not 0 <= array.min() <= array.max() < 2**31:
+        raise ValueError(f"whole numbers from 0 are wanted; these reach from {array.min()} to {array.max()}")
+    return array.astype(np.uint8 if not array.size or array.max() < 256 else np.int32)
 
 
 def add(file: str, columns: Columns, scorer: str) -> None:

@@ -115,6 +115,7 @@ def main() -> None:
                 key = store.key_of(name, network, images)
                 with_features = kind != "corrupted" or name in FEATURES_CORRUPTED
                 given = {"index": images.index, "columns": columns, "root": args.root}
+                given["foreign"] = kind in ("others", "noise")  # classes that CIFAR-10 does not have
                 given["features"] = "float16" if with_features else None
                 store.fill(key, network, images.images, images.labels, **given)
 

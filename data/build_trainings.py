@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from build_difficulty import features_of, losses_of
+from build_difficulty import features_of, half, losses_of, small
 from build_store import corrupted
 
 from uqlib import data, difficulty, losses, metrics, models, studies, training
@@ -107,7 +107,7 @@ def loss_of(study: Study, variant: Variant) -> tuple[Any, dict[str, Any]]:
         noted = options | {"mean_weight": weights.mean().item()}
         return losses.loss("difficulty", weights=weights.float(), labels=labels, **options), noted
     if options.get("alpha") == "matched":
-        mean = weights_of(study, study.variants["difficulty"]).mean().item()
+        mean = weights_of(study, study.variants[studies.MATCHED]).mean().item()
         options = {"alpha": options["of"] * mean}
     return losses.loss(variant.loss, **options), options
 
@@ -116,14 +116,13 @@ def said(logits: torch.Tensor, labels: Any = None) -> dict[str, np.ndarray]:
     """One number an image: confidence, entropy and largest logit, and whether the prediction is right."""
     logits = logits.cpu().double()
     logs = logits.log_softmax(-1)
-    columns = {
-        "top": -logs.amax(-1),
-        "entropy": -(logs.exp() * logs).sum(-1),
-        "max_logit": logits.amax(-1),
-    }
-    columns = {name: values.clamp(-6e4, 6e4).half().numpy() for name, values in columns.items()}
     preds = logits.argmax(-1).numpy()
-    columns["preds"] = preds.astype(np.uint8)
+    columns = {
+        "top": half(-logs.amax(-1), "top"),
+        "entropy": half(-(logs.exp() * logs).sum(-1), "entropy"),
+        "max_logit": logits.amax(-1).float().numpy(),  # without bounds, so not in half precision
+        "preds": small(preds),
+    }
     return columns if labels is None else columns | {"correct": preds == np.asarray(labels)}
 
 
@@ -185,10 +184,11 @@ def run(study: Study, variant: Variant, seed: int, device: str) -> None:
     rows = torch.as_tensor(labels_of(study, variant))
     about["train"] = {"accuracy": metrics.accuracy(train.argmax(-1), rows), "nll": metrics.nll(train, rows)}
     if isinstance(loss, losses.Recorded):
-        columns["train_loss"] = losses.surprise(train, rows).half().numpy()
-        columns["train_loss_epochs"] = loss.nll.nanmean(0).cpu().half().numpy()
-        columns["forgotten"] = difficulty.forgetting(loss.correct).cpu().numpy().astype(np.uint8)
+        columns["train_loss"] = half(losses.surprise(train, rows), "train_loss")
+        columns["train_loss_epochs"] = half(loss.nll.nanmean(0).cpu(), "train_loss_epochs")
+        columns["forgotten"] = small(difficulty.forgetting(loss.correct).cpu().numpy())
     about |= {
+        "rests_on": study.settings(variant, seed),
         "settings": {
             "variant": variant.name,
             "loss": variant.loss,

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from uqlib import benchmarks, models, store
 from uqlib.benchmarks import Benchmark, Network
+from uqlib.files import DamagedError
 
 
 @pytest.mark.parametrize("name", [*benchmarks.names(), benchmarks.names("gpu")[0]])  # the others share its networks
@@ -54,6 +56,14 @@ def test_each_scale_has_benchmarks_of_its_own():
 def test_an_unknown_benchmark_names_those_that_there_are():
     with pytest.raises(ValueError, match="unknown benchmark 'imagenet'; choose from cifar10, cifar100"):
         benchmarks.load("imagenet")
+
+
+def test_a_misspelt_field_is_named_with_its_place():
+    body = {"name": "x", "title": "X", "dataset": "x", "split": "test", "fit_size": 5, "large": []}
+    with pytest.raises(ValueError, match=r"benchmarks\.toml: x: unknown field 'spilt'; choose from name, title"):
+        benchmarks._benchmark(body | {"spilt": "test"}, {})
+    with pytest.raises(ValueError, match=r"benchmarks\.toml: x, network a lacks made, size, macs"):
+        benchmarks._benchmark(body | {"network": [{"name": "a"}]}, {})
 
 
 def test_a_large_network_must_be_listed():
@@ -116,6 +126,38 @@ def test_a_soup_names_its_ingredients_in_the_order_in_which_they_joined():
     assert benchmarks.ingredients(several("a"), "soup") == ["b", "a"]
     with pytest.raises(ValueError, match="unknown soup 'a'; choose from soup"):
         benchmarks.ingredients(several("a"), "a")
+
+
+@pytest.mark.parametrize("name", benchmarks.names())
+def test_every_shipped_network_was_made_by_the_recipe_of_the_file(name):
+    assert benchmarks.stale(benchmarks.load(name)) == []
+
+
+def test_a_recipe_changes_with_all_that_makes_the_network(tmp_path, monkeypatch):
+    bench = several("a", "b")
+    before = {name: benchmarks.recipe(bench, each) for name, each in bench.networks.items()}
+    for change in ({"made": "head"}, {"size": 48}, {"backbone": "c"}, {"training": {"epochs": 3}}):
+        network = replace(bench.networks["big"], **change)
+        assert benchmarks.recipe(bench, network) != before["big"], change
+    for change in ({"label": "Big"}, {"macs": 3}):
+        assert benchmarks.recipe(bench, replace(bench.networks["big"], **change)) == before["big"]
+    other = replace(bench, networks=bench.networks | {"b": replace(bench.networks["b"], training={"epochs": 5})})
+    changed = {name for name, each in other.networks.items() if benchmarks.recipe(other, each) != before[name]}
+    assert changed == {"b", "soup"}
+    assert benchmarks.recipe(replace(bench, sets="half"), bench.networks["big"]) != before["big"]
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert benchmarks.stale(bench) == list(bench.networks)  # nothing is known of them
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "[" * 100_000, "{"])
+def test_a_log_that_cannot_be_read_is_named(tmp_path, monkeypatch, text):
+    (tmp_path / "data/training").mkdir(parents=True)
+    (tmp_path / "data/training/toy.json").write_text(text)
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DamagedError, match=r"toy\.json is damaged: it"):
+        benchmarks.judged(several("a"), ["a"])
 
 
 def test_a_benchmark_without_trainings_says_what_makes_them(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ def script(repository, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(repository / "data"))
     monkeypatch.setenv("UQLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("UQLIB_STORE", raising=False)
+    (tmp_path / "pyproject.toml").touch()  # a checkout of its own, whose logs are read
     monkeypatch.setenv("UQLIB_WEIGHTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     save_file(
@@ -68,3 +70,27 @@ def test_networks_are_made_once_and_asked(script, tmp_path, monkeypatch, capsys)
     capsys.readouterr()
     monkeypatch.setattr(script, "made", lambda *_: pytest.fail("it was there already"))
     script.main()
+
+
+def test_a_network_with_another_recipe_is_named_and_made_again(script, monkeypatch, capsys):
+    script.main()
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in Path("store").rglob("*.safetensors")}
+    bench = benchmarks.load("toy")
+    changed = replace(bench.networks["a-draw2"], training=OPTIONS | {"seed": 2, "lr": 2e-3})
+    monkeypatch.setattr(benchmarks, "load", lambda name: replace(bench, networks=bench.networks | {"a-draw2": changed}))
+    made, original = [], script.made
+    monkeypatch.setattr(
+        script, "made", lambda bench, network, *more: made.append(network.name) or original(bench, network, *more)
+    )
+    script.main()
+    lines = capsys.readouterr().out.splitlines()
+    again = ["a-draw2", "a-uniform", "a-greedy"]  # and the soups of it
+    assert [line.split()[1] for line in lines if "another recipe" in line] == again
+    assert [name for name in made if name in again] == ["a-draw2", "a-uniform", "a-draw2", "a-greedy", "a-draw2"]
+    after = {path.name: path.read_bytes() for path in Path("store").rglob("*.safetensors")}
+    assert len(after) == len(before) == 6
+    assert len(set(after) - set(before)) in (2, 3)  # a greedy soup may be of the other one alone
+    assert benchmarks.stale(benchmarks.load("toy")) == []
+    script.main()
+    assert capsys.readouterr().out == ""

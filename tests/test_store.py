@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from uqlib import files, models, store
-from uqlib.files import DamagedError, read_column
+from uqlib import files, models, scores, store, temperature
+from uqlib.files import DamagedError, read_column, write_table
 from uqlib.models import Preprocessing
 from uqlib.store import Key
 
@@ -124,11 +124,13 @@ def test_half_precision_is_the_callers_choice_a_column(fill):
     raw = store.read(said.entry.path, columns=("features", "logits"), upcast=False)
     assert (raw.features.dtype, raw.logits.dtype) == (torch.float16, torch.float32)
     both = store.read(fill(features=None, logits="float16"), upcast=False)
-    assert both.logits.dtype == torch.float16
-    with pytest.raises(KeyError, match=r"has no column 'features'; it holds index, labels, logits"):
-        store.read(both.entry.path, columns=("features",))
+    assert both.logits.dtype == torch.float32  # the entry had them in single precision, and keeps them
     with pytest.raises(KeyError, match=r"column 'features' was not read; pass columns=\('features', \.\.\.\)"):
         _ = both.features
+    alone = fill(network="other", features=None, logits="float16")
+    assert store.read(alone, upcast=False).logits.dtype == torch.float16
+    with pytest.raises(KeyError, match=r"has no column 'features'; it holds index, labels, logits, logits_max"):
+        store.read(alone, columns=("features",))
 
 
 def test_a_network_runs_once(fill, data):
@@ -153,10 +155,27 @@ def test_a_network_runs_once(fill, data):
     assert torch.equal(asked.features, expected(model, data.images)[0])
 
 
-def test_other_labels_are_another_entry(fill, data):
-    fill()
-    data.labels = data.labels[::-1].copy()
-    assert np.array_equal(store.read(fill()).labels, data.labels)
+def test_other_labels_or_columns_under_a_key_are_refused_with_the_remedy(fill, data):
+    path = fill(columns={"severity": np.arange(N, dtype=np.uint8)}, index=np.arange(N) + 7)
+    before = path.read_bytes()
+    fill(columns={"severity": np.arange(N)})  # another type of the same numbers; row numbers were left out
+    labels = data.labels
+    data.labels = labels[::-1].copy()
+    row = int((labels != data.labels).nonzero()[0][0])
+    message = f"has other labels for the same key: row {row} is {labels[row]}, not {labels[::-1][row]}"
+    with pytest.raises(ValueError, match=rf"{path.name} {message}.*give the data another name or split, or remove"):
+        fill()
+    data.labels = labels
+    with pytest.raises(ValueError, match="has other index for the same key: row 0 is 7, not 0"):
+        fill(index=np.arange(N))
+    with pytest.raises(ValueError, match="has other severity for the same key: row 49 is 49, not 50"):
+        fill(columns={"severity": [*range(N - 1), 50]})
+    data.images, data.labels = data.images[:9], data.labels[:9]
+    with pytest.raises(ValueError, match="has other labels for the same key: 50 rows, not 9"):
+        fill()
+    assert path.read_bytes() == before
+    path.unlink()  # the advice
+    assert len(store.read(fill())) == 9
 
 
 def test_lazy_images_are_asked_for_in_slices(fill, data):
@@ -186,6 +205,9 @@ def test_key_and_model_must_agree(data, root):
 def test_bad_calls_are_refused(fill, data):
     with pytest.raises(ValueError, match=r"worker must lie in \[0, workers\); it is 2 of 2"):
         fill(worker=2, workers=2)
+    for name in ("batch", "rows", "workers"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1; it is 0"):
+            fill(**{name: 0})
     with pytest.raises(ValueError, match="unknown type 'bfloat16' of features; choose from float16, float32"):
         fill(features="bfloat16")
     with pytest.raises(ValueError, match="severity has 3 rows where 50 are expected"):
@@ -245,11 +267,11 @@ def test_many_networks_must_see_the_same_rows(fill, data):
     assert list(both) == ["one", "two"]
     assert torch.equal(both["one"].labels, both["two"].labels)
     data.labels = data.labels.copy()
-    data.labels[7] += 1
+    data.labels[7] = data.labels[7] - 1 or 4
     fill(network="labels")
     with pytest.raises(ValueError, match="one and labels do not have the same labels: row 7 is"):
         store.load_many(["one", "labels"], "toy")
-    data.labels[7] -= 1
+    data.labels = both["one"].labels.numpy().copy()
     fill(network="rows", index=np.arange(N)[::-1].copy())
     with pytest.raises(ValueError, match="one and rows do not have the same index: row 0 is 0 and 49"):
         store.load_many(["one", "rows"], "toy")
@@ -520,9 +542,9 @@ import numpy as np
 from uqlib import store
 from uqlib.store import Key, _Job
 path = Path(sys.argv[1], "e.safetensors")
-job = _Job(path, Key("a", "b", "c", "d", "e", "f"), "x", 64 * 256, 256)
+job = _Job(path, Key("a", "b", "c", "d", "e", "f"), {"features": "x"}, {"labels": np.arange(64 * 256)}, 256)
 for k in range(64):
-    job.write(k, lambda a, b: {"features": np.full((b - a, 1024), a, np.float32), "labels": np.arange(a, b)}, "cpu")
+    job.write(k, lambda a, b: {"features": np.full((b - a, 1024), a, np.float32)}, "cpu")
 tracemalloc.start()
 job.assemble("")
 print(tracemalloc.get_traced_memory()[1])
@@ -583,20 +605,98 @@ def test_what_is_put_is_read_again(root):
     before = path.stat().st_mtime_ns
     store.put(KEY, logits, labels, features=features, columns={"severity": labels})
     assert path.stat().st_mtime_ns == before  # the same contents are not written again
+    with pytest.raises(
+        ValueError, match=r"has other logits for the same key: they differ by up to 1.*or remove the file"
+    ):
+        store.put(KEY, logits + 1, labels)
+    with pytest.raises(ValueError, match=r"has other logits for the same key: shape \(6, 3\)"):
+        store.put(KEY, np.c_[logits, logits], labels)
+    path.unlink()  # the advice
     store.put(KEY, logits + 1, labels)
     assert np.array_equal(store.read(KEY).logits, logits + 1)
 
 
-def test_half_precision_logits_keep_the_softmax(root):
-    logits = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) * 8 + 300
-    store.put(KEY, logits, torch.zeros(200, dtype=torch.long), dtype="float16")
-    said = store.read(KEY).logits
-    assert (said.amax(-1) == 0).all()
-    # ten bits of each distance to the largest logit: p changes by p |ln p| 2^-11 at most, and its share of the sum
-    assert (said.softmax(-1) - logits.softmax(-1)).abs().max() < 2**-10 / 2.7
-    assert torch.equal(said.argmax(-1), logits.argmax(-1))
-    plain = logits.half().float().softmax(-1)  # not shifted, half precision at 300 is a quarter
-    assert (plain - logits.softmax(-1)).abs().max() > 0.01
+def half(logits, path):
+    """An entry as it was written before the largest of each row was kept."""
+    columns = {"logits": (logits - logits.amax(-1, keepdim=True)).half().numpy()}
+    columns |= {"labels": np.zeros(len(logits), int), "index": np.arange(len(logits))}
+    write_table(path, columns, {"key": json.dumps(asdict(KEY)), "provenance": '{"date": "then", "devices": ["cpu"]}'})
+
+
+def test_logits_in_half_precision_are_those_of_the_network_to_rounding(root):
+    logits = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0)) * 8 + 300
+    store.put(KEY, logits, torch.zeros(2000, dtype=torch.long), dtype="float16")
+    said = store.read(KEY, columns=("logits", "logits_max"))
+    distance = logits.amax(-1, keepdim=True).double() - logits
+    error = (said.logits - logits).abs()
+    assert (error <= distance * 2**-11 + 2**-25).all()  # eleven bits of the distance to the largest
+    assert not said.shifted
+    assert torch.equal(said.logits.amax(-1), logits.amax(-1).double())  # the largest is exact
+    assert torch.equal(said["logits_max"], logits.amax(-1))
+    assert torch.equal(said.logits.argmax(-1), logits.argmax(-1))
+    # sum p |error| over a row: p times the distance is at most (c - 1) / e, and small where one class has the most
+    energies = [z.double().logsumexp(-1) for z in (said.logits, logits)]
+    assert (energies[0] - energies[1]).abs().max() < 2**-11
+    for name in ("energy", "max_logit", "max_probability", "neg_entropy", "margin"):
+        ours, theirs = scores.confidence(name, said.logits), scores.confidence(name, logits)
+        assert (ours - theirs).abs().max() < 1e-3, name
+    labels = torch.multinomial((logits / 3).softmax(-1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    found = [temperature.fit_class_temperatures(z, labels) for z in (said.logits, logits)]
+    assert found[0].temperature.tolist() == pytest.approx(found[1].temperature.tolist(), rel=1e-3)
+    raw = store.read(KEY, upcast=False)
+    assert raw.logits.dtype == torch.float16
+    assert raw.shifted
+    assert (raw.logits.amax(-1) == 0).all()
+
+
+def test_an_entry_without_the_largest_of_each_row_says_so(root):
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    half(logits, root / KEY.file)
+    said = store.load("cifar_resnet20", "cifar10")
+    assert said.shifted
+    assert (said.logits.dtype, said.logits.amax().item()) == (torch.float32, 0)
+    full = store.put(replace(KEY, network="full"), logits, torch.zeros(50, dtype=torch.long))
+    assert not store.read(full).shifted
+    assert store.verify(root=root) == {}
+
+
+def test_the_largest_of_each_row_changes_no_rank_and_no_tie(root):
+    """Differences with many ties, far and near; in float32 the sum breaks and makes ties, in float64 it is exact."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.tensor([0, 0, 2**-24, 2**-20, 2**-11, 0.01, 3, 3, 17, 900, 6e4])
+    old = -steps[torch.randint(len(steps), (5000, 6), generator=generator)]
+    old = old - old.amax(-1, keepdim=True)
+    half(old, root / "old.safetensors")
+    old = store.read(root / "old.safetensors").logits
+    largest = torch.randn(5000, generator=generator) * 10 ** torch.randint(-2, 4, (5000,), generator=generator)
+    columns = {"logits": old.half().numpy(), "logits_max": largest.numpy(), "labels": np.zeros(5000, int)}
+    write_table(root / "new.safetensors", columns, {"key": json.dumps(asdict(KEY))})
+    new = store.read(root / "new.safetensors").logits
+    assert torch.equal(new - new.amax(-1, keepdim=True), old.double())
+    assert torch.equal(new.argmax(-1), old.argmax(-1))
+    ranks = [torch.unique(z.double().softmax(-1).amax(-1), return_inverse=True)[1] for z in (old, new)]
+    assert torch.equal(*ranks)
+    single = old + largest[:, None]
+    ranks.append(torch.unique(single.double().softmax(-1).amax(-1), return_inverse=True)[1])
+    assert not torch.equal(ranks[0], ranks[2])
+
+
+def test_a_new_run_of_old_logits_takes_their_place_and_keeps_what_is_known_of_them(root):
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    path = root / KEY.file
+    half(logits, path)
+    before = store.read(path).entry.provenance
+    with pytest.raises(ValueError, match="has other logits for the same key: they differ by up to"):
+        store.put(KEY, logits.flip(0), np.zeros(50, int), dtype="float16", provenance=before)
+    again = logits + 1e-5 * torch.randn(50, 10, generator=torch.Generator().manual_seed(1))  # another device
+    store.put(KEY, again, np.zeros(50, int), dtype="float16", provenance=before)
+    said = store.read(path)
+    assert not said.shifted
+    assert (said.logits - again).abs().max() < 0.01
+    assert said.entry.provenance == before
+    stamp = path.stat().st_mtime_ns
+    store.put(KEY, again, np.zeros(50, int), dtype="float16")
+    assert path.stat().st_mtime_ns == stamp
 
 
 def test_features_alone_are_put(root):
@@ -611,12 +711,206 @@ def test_features_alone_are_put(root):
 
 def test_bad_numbers_are_not_put(root):
     labels = [0, 1]
-    with pytest.raises(
-        ValueError, match="logits of the batch that begins at image 0 must be finite; row 1, column 0 is nan"
-    ):
+    with pytest.raises(ValueError, match="logits must be finite; row 1, column 0 is nan"):
         store.put(KEY, [[1.0, 2.0], [np.nan, 0.0]], labels)
     with pytest.raises(ValueError, match="features has 3 rows where 2 are expected"):
         store.put(KEY, [[1.0, 2.0], [2.0, 0.0]], labels, features=np.zeros((3, 2)))
     with pytest.raises(ValueError, match="unknown type 'int8' of logits"):
         store.put(KEY, [[1.0, 2.0], [2.0, 0.0]], labels, dtype="int8")
+    with pytest.raises(ValueError, match=r"logits reach 1e\+300, beyond float32"):
+        store.put(KEY, [[1e300, 2.0], [2.0, 0.0]], labels)
+    with pytest.raises(ValueError, match=r"features must have shape \(n, d\); it is \(2,\)"):
+        store.put(KEY, None, labels, features=[1.0, 2.0])
+    with pytest.raises(ValueError, match="features must be finite; row 1, column 0 is inf"):
+        store.put(KEY, None, labels, features=[[1.0], [np.inf]])
+    with pytest.raises(TypeError, match="labels must be integers"):
+        store.put(KEY, [[1.0, 2.0], [2.0, 0.0]], [0.0, 1.7])
     assert store.entries() == []
+
+
+def test_probabilities_and_labels_of_other_classes_are_not_taken(root, fill, data):
+    logits = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="logits look like probabilities"):
+        store.put(KEY, logits.softmax(-1), [0] * 9)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\), .*; row 8 is 7\. .*Pass foreign=True"):
+        store.put(KEY, logits, [0] * 8 + [7])
+    assert store.entries() == []
+    path = store.put(KEY, logits, [0] * 8 + [7], foreign=True)  # the advice
+    assert store.read(path).labels.tolist() == [0] * 8 + [7]
+    data.labels = data.labels.copy()
+    data.labels[41] = 5
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 5\), .*; row 41 is 5\. .*Pass foreign=True"):
+        fill()
+    assert store.read(fill(foreign=True)).labels[41] == 5
+
+    class Softmax(Small):
+        def forward(self, x):
+            return super().forward(x).softmax(-1)
+
+    with pytest.raises(ValueError, match=r"classifier .* does not give the logits of Softmax"):
+        fill(Softmax(seed=3), foreign=True)
+
+
+# adding to an entry
+
+
+class Counting(Small):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += len(x)
+        return super().forward(x)
+
+
+def test_an_entry_grows_and_never_shrinks(fill, data):
+    model = Counting()
+    path = fill(model, features="float16", columns={"severity": np.arange(N)})
+    first = store.read(path, columns=("logits", "features", "severity"))
+    logits, provenance = first.logits.clone(), first.entry.provenance
+    for poorer in ({"features": None}, {"logits": "float16"}, {"features": None, "logits": "float16"}, {}):
+        assert fill(model, **poorer) == path
+    assert model.calls == N
+    fill(model, features="float32")
+    assert model.calls == 2 * N  # the features alone were missing
+    said = store.read(path, columns=("logits", "features", "severity", "index"))
+    assert torch.equal(said.features, expected(model, data.images)[0])
+    assert torch.equal(said.logits, logits)
+    assert said["severity"].tolist() == list(range(N))
+    added = said.entry.provenance.pop("added")
+    assert {k: v for k, v in said.entry.provenance.items() if k != "added"} == provenance
+    assert [each["columns"] for each in added] == [["features"]]
+    fill(model, features="float16")
+    fill(model, columns={"fold": np.arange(N) % 3})  # given columns need no run
+    assert model.calls == 2 * N
+    assert store.read(path, columns=("fold",))["fold"].tolist() == [k % 3 for k in range(N)]
+    assert torch.equal(store.read(path, columns=("features",)).features, expected(model, data.images)[0])
+    assert store.verify() == {}
+
+
+def test_half_then_whole_and_whole_then_half(fill, data):
+    one = fill(network="one", logits="float16", features=None)
+    assert "logits_max" in store.read(one).entry.header.columns
+    fill(network="one", logits="float32", features=None)
+    assert store.read(one).logits.dtype == torch.float32
+    assert "logits_max" not in store.read(one).entry.header.columns
+    two = fill(network="two", logits="float32", features=None)
+    before = two.read_bytes()
+    fill(network="two", logits="float16", features=None)
+    assert two.read_bytes() == before
+
+
+def test_what_the_checkout_holds_is_carried_along(root, fill, tmp_path, monkeypatch):
+    """The user's root is looked at first, so an entry there must not be poorer than the one that it hides."""
+    checkout = tmp_path / "checkout"
+    (checkout / "data" / "store").mkdir(parents=True)
+    (checkout / "pyproject.toml").touch()
+    fill(root=checkout / "data" / "store", features=None, columns={"severity": np.arange(N)})
+    monkeypatch.chdir(checkout)
+    own = fill(features="float32")
+    assert own.is_relative_to(root)
+    said = store.load("small", "toy", columns=("features", "logits", "severity"))
+    assert said.entry.path == own
+    own.unlink()
+    fill(root=root, features="float32")  # made without a look at the checkout
+    both = [store.load("small", "toy", columns=columns).entry.path for columns in (("features",), ("severity",))]
+    assert both == [own, checkout / "data" / "store" / said.key.file]
+
+
+def test_shards_that_a_killed_run_left_beside_its_entry_go_with_the_next_call(fill, monkeypatch):
+    path = fill()
+    with monkeypatch.context() as patch:
+        patch.setattr(store._Job, "finish", lambda job: job.target)  # killed before it cleared up
+        fill(features="float32")
+    parts = path.with_name(f"{path.name}.parts")
+    assert len(list(parts.iterdir())) == 4
+    (parts / ".x.01234567.unfinished").touch()
+    fill(features="float16")
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
+    before = fill(network="other", features=None)
+    parts = before.with_name(f"{before.name}.parts")
+    fill(network="other", features="float32", worker=1, workers=2)  # somebody is at work on what the entry lacks
+    there = sorted(shard.name for shard in parts.iterdir())
+    fill(network="other", features=None)
+    assert sorted(shard.name for shard in parts.iterdir()) == there
+    fill(network="other", features="float32")
+    assert not parts.exists()
+
+
+def test_a_merge_that_fails_leaves_the_old_entry(fill, monkeypatch):
+    path = fill()
+    before = path.read_bytes()
+    write = store.write_table
+
+    def full(target, columns, metadata):
+        if target == path:
+            raise OSError(28, "No space left on device", str(path))
+        write(target, columns, metadata)
+
+    monkeypatch.setattr(store, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        fill(features="float32")
+    assert path.read_bytes() == before
+
+
+def test_two_that_ask_for_other_columns_at_once_lose_nothing(fill, root, start):
+    path = fill(features=None, rows=4, batch=4)
+    asks = [{"features": "float32"}, *({"features": None, "columns": {f"c{k}": np.arange(N)}} for k in range(3))]
+    for process in [start(delay=0.002, **ask) for ask in asks]:
+        process.join()
+        assert process.exitcode == 0
+    columns = store.read(path).entry.header.columns
+    assert set(columns) == {"logits", "features", "labels", "index", "c0", "c1", "c2"}
+    assert store.verify() == {}
+
+
+# crafted entries
+
+
+def test_a_damaged_neighbour_costs_nobody_his_entry(fill, root):
+    path = fill()
+    (path.parent / "toy.test-00000000.safetensors").write_bytes(b"x" * 100)
+    (root / "other").mkdir()
+    (root / "other" / "toy.test-00000000.safetensors").write_bytes(b"x" * 100)
+    assert store.load("small", "toy").entry.path == path
+    with pytest.raises(FileNotFoundError, match="network tiny is not there"):
+        store.load("tiny", "toy")
+    with pytest.raises(DamagedError, match=r"other/toy\.test-00000000\.safetensors is damaged"):
+        store.load("other", "toy")
+    assert "present" in store.explain(store.read(path).key)
+    assert len(store.verify()) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "key"),
+    [
+        ({"logits": np.zeros((3, 2), np.float32)}, {}),
+        ({"labels": np.zeros(3, int), "index": np.zeros(2, int)}, {}),
+        ({"labels": np.zeros((3, 1), int)}, {}),
+        ({"labels": np.zeros(3, np.float32)}, {}),
+        ({"labels": np.zeros(3, int), "logits": np.zeros(3, np.float32)}, {}),
+        ({"labels": np.zeros(3, int), "logits": np.zeros((3, 2), int)}, {}),
+        ({"labels": np.zeros(3, int)}, {"network": "../x"}),
+        ({"labels": np.zeros(3, int)}, {"weights": 3}),
+        ({"labels": np.zeros(3, int)}, {"more": "x"}),
+    ],
+)
+def test_a_whole_table_that_is_no_entry_is_named(tmp_path, columns, key):
+    write_table(tmp_path / "x.safetensors", columns, {"key": json.dumps(asdict(KEY) | key), "provenance": "{}"})
+    with pytest.raises(DamagedError, match=r"x\.safetensors is damaged: (it is no entry of the store|column)"):
+        store.read(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("provenance", ["", "[]", "{", "[" * 100_000])
+def test_a_provenance_that_cannot_be_read_is_named(tmp_path, provenance):
+    columns = {"labels": np.zeros(3, int)}
+    write_table(tmp_path / "x.safetensors", columns, {"key": json.dumps(asdict(KEY)), "provenance": provenance})
+    with pytest.raises(DamagedError, match=r"x\.safetensors is damaged: .*lack the provenance"):
+        _ = store.read(tmp_path / "x.safetensors", columns=("labels",)).entry.provenance
+
+
+def test_an_entry_that_grows_while_it_is_read(fill, monkeypatch):
+    path = fill(features=None)
+    logits = store.read(path).logits.clone()
+    old = store._entry(path)
+    fill(features="float32", columns={"first": np.zeros((N, 50))})
+    assert torch.equal(store._said(old, ("logits",), True, True).logits, logits)

@@ -1,5 +1,6 @@
 """Studies of trainings: what is listed, what is read, and intervals over trainings and images."""
 
+import inspect
 import json
 import math
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from scipy import stats
 
-from uqlib import metrics, studies
-from uqlib.files import write_table
+from uqlib import losses, metrics, studies
+from uqlib.files import DamagedError, write_table
+
+AURC_OF_HALF, ECE_OF_HALF, WIDTH_OF_HALF = 1e-5, 1.2e-3, 3e-4  # as data/README.md has them
 
 TOML = """
 [[study]]
@@ -53,7 +56,8 @@ def checkout(tmp_path, monkeypatch):
 def write(study, variant, seed, n=50):
     generator = np.random.default_rng(seed)
     columns = {"correct": generator.random(n) < 0.7, "top": generator.random(n).astype(np.float16)}
-    write_table(study.file(study.variants[variant], seed), columns, {"about": json.dumps({"test": {"accuracy": 0.7}})})
+    about = {"test": {"accuracy": 0.7}, "rests_on": study.settings(study.variants[variant], seed)}
+    write_table(study.file(study.variants[variant], seed), columns, {"about": json.dumps(about)})
     return columns
 
 
@@ -75,6 +79,131 @@ def test_the_file_of_a_training_changes_with_its_settings(checkout):
     other = studies.study("toy")
     assert other.file(other.variants["longer"], 0) != study.file(study.variants["longer"], 0)
     assert other.file(other.variants["plain"], 0) == study.file(study.variants["plain"], 0)
+
+
+CONTROL = """
+  [[study.variant]]
+  name = "difficulty"
+  loss = "difficulty"
+  options = {alpha = 0.3}
+
+  [[study.variant]]
+  name = "control"
+  loss = "entropy"
+  options = {alpha = "matched", of = 0.3}
+
+  [[study.variant]]
+  name = "focal"
+  loss = "focal"
+  options = {detached = true}
+"""
+
+
+def places(checkout, toml):
+    (checkout / studies.PLACE).write_text(toml)
+    studies._all.cache_clear()
+    study = studies.study("toy")
+    return {name: study.file(variant, 0).name for name, variant in study.variants.items()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ('dataset = "digits"', 'dataset = "cifar10"', "all"),
+        ('others = "digits"', 'others = "cifar10"', "all"),
+        ("images = 100", "images = 101", "all"),
+        ("validation = 0", "validation = 1", "all"),
+        ("seeds = 2", "seeds = 2\ntested = 123", "all"),
+        ("components = 5", "components = 6", "all"),
+        ("epochs = 2}", "epochs = 2, lr = 0.1}", "all"),
+        ('loss = "cross_entropy"', 'loss = "cross_entropy"\n  detail = true', "plain"),
+        ('loss = "cross_entropy"', 'loss = "cross_entropy"\n  labels = "worst"', "plain"),
+        ('loss = "cross_entropy"', 'loss = "poly"', "plain"),
+        ("epochs = 9", "epochs = 8", "longer"),
+        ('measure = "md"', 'measure = "kmeans"', "longer"),
+        ("alpha = 0.2", "alpha = 0.25", "longer"),
+        # the control takes over the mean weight of `difficulty`: all that this rests on, and no more
+        ("temperature = 0.7", "temperature = 0.1", "longer, difficulty, control"),
+        ('scorer = "pixels"', 'scorer = "other"', "longer, difficulty, control"),
+        ('normaliser = "minmax"', 'normaliser = "zscore"', "longer, difficulty, control"),
+        ("options = {alpha = 0.3}", 'options = {alpha = 0.3}\n  labels = "worst"', "difficulty, control"),
+        ("options = {alpha = 0.3}", "options = {alpha = 0.4}", "difficulty"),
+        ("of = 0.3", "of = 0.2", "control"),
+        ("detached = true", "detached = false", "focal"),
+    ],
+)
+def test_a_training_has_another_name_when_anything_that_it_rests_on_changes(checkout, old, new, changed):
+    before, after = places(checkout, TOML + CONTROL), places(checkout, (TOML + CONTROL).replace(old, new))
+    assert {name for name in before if before[name] != after[name]} == set(
+        before if changed == "all" else changed.split(", ")
+    )
+
+
+def test_a_default_of_a_loss_counts_like_an_option(checkout, monkeypatch):
+    toml = TOML + CONTROL.replace("detached = true", "gamma = 3.0")
+    before = places(checkout, toml)
+    named = {flag: places(checkout, toml.replace("gamma", f"detached = {flag}, gamma")) for flag in ("true", "false")}
+    default = inspect.signature(losses.focal).parameters["detached"].default
+    assert before["focal"] == named[str(default).lower()]["focal"] != named[str(not default).lower()]["focal"]
+
+
+def test_a_control_without_what_it_is_matched_to_is_refused(checkout):
+    toml = (TOML + CONTROL).replace('name = "difficulty"', 'name = "other"')
+    with pytest.raises(
+        ValueError, match="unknown variant to match in toy 'difficulty'; choose from plain, longer, other"
+    ):
+        places(checkout, toml)
+
+
+def test_a_file_under_the_name_of_another_training_is_refused(checkout):
+    study = studies.study("toy")
+    for name, seeds in (("plain", 2), ("longer", 1)):
+        for seed in range(seeds):
+            write(study, name, seed)
+    assert list(studies.trained("toy")) == ["plain", "longer"]
+    plain, longer = (study.file(study.variants[name], 0) for name in ("plain", "longer"))
+    content = plain.read_bytes()
+    plain.write_bytes(longer.read_bytes())
+    with pytest.raises(
+        DamagedError, match=rf"{plain.name} is damaged: .*: variant longer, not plain, loss difficulty, not"
+    ):
+        studies.trained("toy")
+    assert list(studies.trained("toy", ["longer"])) == ["longer"]
+    plain.write_bytes(study.file(study.variants["plain"], 1).read_bytes())
+    with pytest.raises(DamagedError, match="holds another training than its name says: seed 1, not 0"):
+        studies.trained("toy")
+    for about in ("", "[]", "{}", '{"rests_on": 3}', "[" * 100_000):
+        write_table(plain, {"correct": np.zeros(3, bool)}, {"about": about})
+        with pytest.raises(DamagedError, match=rf"{plain.name} is damaged: (its header|it) does not say"):
+            studies.trained("toy")
+    plain.write_bytes(content)  # the advice
+    assert len(studies.trained("toy")["plain"]) == 2
+
+
+def test_no_variants_are_none_and_one_name_is_no_list(checkout):
+    assert studies.trained("toy", []) == {}
+    with pytest.raises(TypeError, match=r"variants must be names in a list: pass \['plain'\]"):
+        studies.trained("toy", "plain")
+
+
+@pytest.mark.parametrize("name", studies.names("cpu"))
+def test_the_files_of_the_checkout_are_those_of_its_studies(repository, name):
+    runs = [run for each in studies.trained(name).values() for run in each]
+    assert {run.path.name for run in runs} == {path.name for path in (repository / "data/trained" / name).iterdir()}
+    assert len({run["correct"].shape for run in runs}) == 1
+
+
+@pytest.mark.parametrize("name", studies.names("cpu"))
+def test_what_half_precision_costs_is_what_the_readme_says(name):
+    """Metrics of the kept columns beside those that the training computed from its logits."""
+    for run in (run for each in studies.trained(name).values() for run in each):
+        truth, confidence, correct = run.about["test"], run.confidence, run.correct
+        assert correct.double().mean().item() == pytest.approx(truth["accuracy"], abs=1e-12)
+        assert metrics.aurc(confidence, correct) == pytest.approx(truth["aurc"], abs=AURC_OF_HALF)
+        assert metrics.ece(confidence, correct, bins=15, by="mass") == pytest.approx(truth["ece"], abs=ECE_OF_HALF)
+        assert metrics.ece(confidence, correct, bins=15, by="width") == pytest.approx(
+            truth["ece_width"], abs=WIDTH_OF_HALF
+        )
 
 
 def test_the_settings_of_weights_do_not_touch_other_losses(checkout):
@@ -116,6 +245,23 @@ def test_unknown_names_are_refused(checkout):
         studies.difficulty("toy", "test")
 
 
+def test_a_misspelt_setting_is_named_with_its_place(checkout):
+    for old, new, message in (
+        (
+            "images = 100",
+            "imagse = 100",
+            r"trainings\.toml: study toy: unknown field 'imagse'; choose from name, scale",
+        ),
+        ("seeds = 1", "sedes = 1", r"trainings\.toml: variant longer of study toy: unknown field 'sedes'"),
+        ('others = "digits"', "", r"trainings\.toml: study toy lacks others"),
+        ("images = 100", "images = ", r"trainings\.toml is no TOML in UTF-8"),
+    ):
+        (checkout / studies.PLACE).write_text(TOML.replace(old, new))
+        studies._all.cache_clear()
+        with pytest.raises(ValueError, match=message):
+            studies.names()
+
+
 def test_two_variants_of_one_name_are_refused(checkout):
     (checkout / studies.PLACE).write_text(TOML.replace('name = "longer"', 'name = "plain"'))
     studies._all.cache_clear()
@@ -153,6 +299,35 @@ def test_scores_are_found_by_measure_and_scorer(checkout):
     assert scored.labels.tolist() == [0, 1]
     with pytest.raises(ValueError, match="unknown score 'rmd/c'"):
         scored["rmd/c"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"correct": np.zeros((3, 1), bool)},
+        {"correct": np.zeros(3)},
+        {"correct": np.zeros(3, bool), "top": np.zeros(4, np.float16)},
+        {"correct": np.zeros(3, bool), "preds": np.zeros((), np.uint8).reshape(1, 1)},
+    ],
+)
+def test_a_whole_table_that_is_no_training_is_named(tmp_path, columns):
+    write_table(tmp_path / "x.safetensors", columns, {"about": "{}"})
+    with pytest.raises(DamagedError, match=r"x\.safetensors is damaged: columns? "):
+        studies.Run(tmp_path / "x.safetensors", 0)["correct"]
+
+
+@pytest.mark.parametrize("about", ["", "[]", "{"])
+def test_scores_that_do_not_say_what_they_are_about_are_named(checkout, about):
+    place = studies.DIFFICULTY.format(dataset="toy", split="test")
+    write_table(checkout / place, {"labels": np.zeros(2, np.uint8)}, {"about": about})
+    with pytest.raises(DamagedError, match=r"toy\.test\.safetensors is damaged: its header does not say"):
+        studies.difficulty("toy", "test")
+
+
+@pytest.mark.parametrize("level", [95, 0, 1, -0.1])
+def test_a_level_in_percent_is_refused(level):
+    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\); it is"):
+        studies.interval(torch.zeros(2, 5, dtype=torch.float64), level=level)
 
 
 @pytest.mark.parametrize("measure", studies.MEASURES)

@@ -4,7 +4,6 @@ A benchmark names entries of the store, so a notebook that loops over benchmarks
 """
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +13,8 @@ from typing import Any
 
 from uqlib import store
 from uqlib.arrays import check_choice
-from uqlib.files import in_checkout
+from uqlib.files import DamagedError, filled, in_checkout, read_toml
+from uqlib.fingerprint import fingerprint
 from uqlib.scales import at_scale
 
 PLACE = "data/benchmarks.toml"
@@ -85,6 +85,29 @@ class Benchmark:
         return store.load_many(names, self.dataset, self.split, **options)
 
 
+def recipe(bench: Benchmark, network: Network) -> dict[str, Any]:
+    """All that data/benchmarks.toml says of how a network is made; that of a soup holds those of its ingredients."""
+    made = {
+        "images": bench.sets or bench.name,
+        "made": network.made,
+        "architecture": network.architecture,
+        "size": network.size,
+        "training": dict(network.training),
+    }
+    if network.role != "soup":
+        return made
+    trials = [bench.networks[name] for name in bench.repeated[network.architecture]]
+    kind = "greedy" if network.name.endswith("greedy") else "uniform"
+    return made | {"soup": kind, "trials": [{"name": each.name} | recipe(bench, each) for each in trials]}
+
+
+def stale(bench: Benchmark, networks: Sequence[str] | None = None) -> list[str]:
+    """The networks (of all by default) that were made by another recipe than data/benchmarks.toml has now, or by none known."""
+    logs = _logs(bench) if in_checkout(TRAINING.format(bench.name)) else {}
+    names = list(bench.networks) if networks is None else list(networks)
+    return [n for n in names if logs.get(n, {}).get("recipe") != fingerprint(recipe(bench, bench.networks[n]))]
+
+
 def judged(bench: Benchmark, networks: Sequence[str]) -> dict[str, float]:
     """Accuracy of these trainings on the part of the training images that was kept to judge them, the best first.
 
@@ -116,7 +139,13 @@ def _logs(bench: Benchmark) -> dict[str, Any]:
     place = TRAINING.format(bench.name)
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place}; `python data/build_benchmarks.py --benchmarks {bench.name}` writes it")
-    return json.loads(path.read_text())
+    try:
+        logs = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(path, f"it is no JSON ({error})") from None
+    if not isinstance(logs, dict) or not all(isinstance(log, dict) for log in logs.values()):
+        raise DamagedError(path, "it does not hold one log a network")
+    return logs
 
 
 def names(scale: str = "cpu") -> list[str]:
@@ -135,16 +164,18 @@ def _all() -> Mapping[str, Benchmark]:
     path = in_checkout(PLACE)
     if path is None:
         raise FileNotFoundError(f"no {PLACE} around {Path.cwd()}; run from a checkout of the book")
-    body = tomllib.loads(path.read_text())
+    body = read_toml(path)
     groups = {each["name"]: each["network"] for each in body.get("group", [])}
     return MappingProxyType({each["name"]: _benchmark(dict(each), groups) for each in body["benchmark"]})
 
 
 def _benchmark(body: dict[str, Any], groups: Mapping[str, list[dict[str, Any]]]) -> Benchmark:
     listed = groups.get(body.pop("group", ""), []) + body.pop("network", [])
-    networks = {each["name"]: Network(**each) for each in listed}
+    where = f"{PLACE}: {body['name']}"
+    networks = {each["name"]: filled(Network, each, f"{where}, network {each['name']}") for each in listed}
     shifted = {name: tuple(map(tuple, places)) for name, places in body.pop("shifted", {}).items()}
-    found = Benchmark(networks=networks, shifted=shifted, large=tuple(body.pop("large")), **body)
+    made = {"networks": networks, "shifted": shifted, "large": tuple(body.pop("large"))}
+    found = filled(Benchmark, body | made, where)
     if unknown := set(found.large) - set(networks):
         raise ValueError(f"{PLACE}: {found.name} names large networks that it does not list: {', '.join(unknown)}")
     return found

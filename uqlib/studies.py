@@ -5,9 +5,9 @@ data/trained; data/difficulty holds the scores, one file a split. Logits are not
 place of one a class, a hundred trainings fit into the repository.
 """
 
+import inspect
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -17,18 +17,34 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 
-from uqlib import metrics
-from uqlib.arrays import Column, check_choice
-from uqlib.files import digest, in_checkout, read_column, read_header
+from uqlib import losses, metrics
+from uqlib.arrays import Column, check_choice, check_fraction
+from uqlib.extras import named
+from uqlib.files import (
+    DamagedError,
+    Header,
+    check_columns,
+    filled,
+    in_checkout,
+    parsed,
+    read_column,
+    read_header,
+    read_toml,
+)
+from uqlib.fingerprint import fingerprint
 from uqlib.metrics import bootstrap
 from uqlib.metrics.bootstrap import Interval
 from uqlib.scales import at_scale
 
+with named():
+    from scipy import stats
+
 PLACE = "data/trainings.toml"
 TRAINED = "data/trained/{study}"
+MATCHED = "difficulty"  # the variant whose mean weight another takes over, by alpha = "matched"
+OF_TEST_IMAGES = ("top", "entropy", "max_logit", "preds")
 DIFFICULTY = "data/difficulty/{dataset}.{split}.safetensors"
 
 
@@ -62,15 +78,35 @@ class Study:
     variants: Mapping[str, Variant]
     tested: int | None = None
 
+    def settings(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """All that a training and its file rest on: the images, the loss with each of its options, what it is matched to."""
+        weighted = {variant.loss: variant} if variant.loss == "difficulty" else {}
+        if variant.options.get("alpha") == "matched":
+            weighted[MATCHED] = self.variants[check_choice(MATCHED, self.variants, f"variant to match in {self.name}")]
+        given = inspect.signature(losses.LOSSES[check_choice(variant.loss, losses.LOSSES, "loss")]).parameters.values()
+        defaults = {each.name: each.default for each in given if each.kind is each.KEYWORD_ONLY}
+        known = {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
+        return {
+            "variant": variant.name,
+            "seed": seed,
+            "dataset": self.dataset,
+            "others": self.others,
+            "images": self.images,
+            "validation": self.validation,
+            "tested": self.tested,
+            "components": self.components,
+            "loss": variant.loss,
+            "options": known | dict(variant.options),
+            "training": dict(variant.training),
+            "weights": {name: dict(each.weights) | {"labels": each.labels} for name, each in weighted.items()},
+            "labels": variant.labels,
+            "detail": variant.detail,
+        }
+
     def file(self, variant: Variant, seed: int) -> Path:
-        """Place of one training below the checkout; the digits change with every setting."""
-        settings = [self.dataset, self.images, self.components, variant.loss, dict(variant.options)]
-        settings += [
-            dict(variant.training),
-            variant.labels,
-            dict(variant.weights) if variant.loss == "difficulty" else {},
-        ]
-        return Path(TRAINED.format(study=self.name), f"{variant.name}-{digest(settings)[:8]}-{seed}.safetensors")
+        """Place of one training below the checkout; the digits change with every setting but the seed."""
+        shared = {name: value for name, value in self.settings(variant, seed).items() if name != "seed"}
+        return Path(TRAINED.format(study=self.name), f"{variant.name}-{fingerprint(shared)[:8]}-{seed}.safetensors")
 
 
 @dataclass(frozen=True)
@@ -81,13 +117,15 @@ class Run:
     seed: int
 
     @cached_property
-    def _header(self) -> Any:
-        return read_header(self.path)
+    def _header(self) -> Header:
+        header = read_header(self.path)
+        check_columns(self.path, header, {"correct": (1, "b")} | {name: (1, "fiu") for name in OF_TEST_IMAGES})
+        return header
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """Settings, epochs, metrics on test and validation images, versions, date and seconds."""
-        return json.loads(self._header.metadata["about"])
+        return _about(self.path, self._header)
 
     def __contains__(self, column: str) -> bool:
         return column in self._header.columns
@@ -130,17 +168,20 @@ def trained(name: str, variants: Sequence[str] | None = None) -> dict[str, list[
 
     Args:
         name: of the study.
-        variants: names; all by default.
+        variants: names; all by default, none for an empty list.
 
     Raises:
         ValueError: if the study or a variant is unknown.
+        TypeError: if the variants are one name alone.
         FileNotFoundError: if a training is missing; the message says what makes it.
+        DamagedError: if a file holds another training than its name says; both are named.
     """
     found = study(name)
-    for variant in variants or ():
-        check_choice(variant, found.variants, f"variant of {name}")
-    chosen = [found.variants[each] for each in variants or found.variants]
-    return {each.name: [Run(_present(found, each, seed), seed) for seed in range(each.seeds)] for each in chosen}
+    if isinstance(variants, str):
+        raise TypeError(f"variants must be names in a list: pass [{variants!r}]")
+    wanted = list(found.variants if variants is None else variants)
+    chosen = [found.variants[check_choice(each, found.variants, f"variant of {name}")] for each in wanted]
+    return {each.name: [_present(found, each, seed) for seed in range(each.seeds)] for each in chosen}
 
 
 def difficulty(dataset: str, split: str) -> "Scored":
@@ -148,15 +189,16 @@ def difficulty(dataset: str, split: str) -> "Scored":
 
     Raises:
         FileNotFoundError: if nobody has scored that split.
+        DamagedError: if a byte differs from what was written.
     """
     place = DIFFICULTY.format(dataset=dataset, split=split)
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place}; `python data/build_difficulty.py` scores CIFAR-10 and writes it")
     header = read_header(path)
+    check_columns(path, header, {"labels": (1, "iu")})
     columns = {name: torch.from_numpy(np.array(read_column(path, header, name))) for name in header.columns}
     return Scored(
-        {n: c.float() if c.is_floating_point() else c.long() for n, c in columns.items()},
-        json.loads(header.metadata["about"]),
+        {n: c.float() if c.is_floating_point() else c.long() for n, c in columns.items()}, _about(path, header)
     )
 
 
@@ -182,13 +224,25 @@ class Scored:
         return [name.split("/", 1)[1] for name in self.columns if name.startswith(f"{measure}/")]
 
 
-def _present(found: Study, variant: Variant, seed: int) -> Path:
+def _about(path: Path, header: Header) -> dict[str, Any]:
+    return parsed(path, header.metadata.get("about"), "its header does not say what it is about")
+
+
+def _present(found: Study, variant: Variant, seed: int) -> Run:
     place = found.file(variant, seed)
     if (path := in_checkout(str(place))) is None:
         raise FileNotFoundError(
             f"no {place}; `python data/build_trainings.py --studies {found.name} --variants {variant.name}` trains it"
         )
-    return path
+    run = Run(path, seed)
+    wanted, there = found.settings(variant, seed), run.about.get("rests_on")
+    if not isinstance(there, dict):
+        raise DamagedError(path, "it does not say which training it holds")
+    if there != json.loads(json.dumps(wanted)):
+        names = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
+        differ = ", ".join(f"{name} {there.get(name)}, not {wanted.get(name)}" for name in names)
+        raise DamagedError(path, f"it holds another training than its name says: {differ}")
+    return run
 
 
 @cache
@@ -196,7 +250,7 @@ def _all() -> Mapping[str, Study]:
     path = in_checkout(PLACE)
     if path is None:
         raise FileNotFoundError(f"no {PLACE} around {Path.cwd()}; run from a checkout of the book")
-    bodies = {body["name"]: body for body in tomllib.loads(path.read_text())["study"]}
+    bodies = {body["name"]: body for body in read_toml(path)["study"]}
     for body in bodies.values():
         like = bodies[check_choice(body.pop("like"), bodies, "study to be like")] if "like" in body else {}
         body["variant"] = like.get("variant", []) + body.get("variant", [])
@@ -211,8 +265,9 @@ def _study(body: dict[str, Any]) -> Study:
         if given["name"] in variants:
             raise ValueError(f"{PLACE}: study {body['name']} has two variants {given['name']!r}")
         merged = {name: values | given.get(name, {}) for name, values in common.items()}
-        variants[given["name"]] = Variant(**({"seeds": body["seeds"]} | given | merged))
-    return Study(variants=variants, **rest)
+        place = f"{PLACE}: variant {given['name']} of study {body['name']}"
+        variants[given["name"]] = filled(Variant, {"seeds": body["seeds"]} | given | merged, place)
+    return filled(Study, rest | {"variants": variants}, f"{PLACE}: study {body['name']}")
 
 
 # Comparing trainings
@@ -229,8 +284,8 @@ def _accuracy(confidence: Column, correct: Column) -> float:
 
 MEASURES: dict[str, Callable[[Column, Column], float]] = {
     "accuracy": _accuracy,
-    "ece": partial(metrics.ece, bins=15, by="mass"),  # the paper's convention: bins of equal mass
-    "ece_width": partial(metrics.ece, bins=15, by="width"),
+    "ece_mass": partial(metrics.ece, bins=15, by="mass"),  # the convention of Cui et al. 2023
+    "ece": partial(metrics.ece, bins=15, by="width"),  # what ECE means where nothing else is said
     "aurc": metrics.aurc,
     "auroc": metrics.correctness_auroc,
 }
@@ -287,9 +342,13 @@ def interval(samples: Float[Tensor, "s columns"], *, level: float = 0.95) -> Int
         samples: from `resampled`, or computed from such tables entry by entry.
         level: probability of the interval, in (0, 1).
 
+    Raises:
+        ValueError: if the level is outside (0, 1).
+
     Source:
         Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114.
     """
+    check_fraction(level, "level", within="(0, 1)")
     values, draws = samples[:, 0], samples[:, 1:]
     images = draws.mean(0).var().item() if draws.shape[1] > 1 else 0.0
     trainings = values.var().item() / len(values) if len(values) > 1 else 0.0

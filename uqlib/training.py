@@ -4,18 +4,23 @@ Everything random in an epoch (order of the rows, augmentation, dropout) follows
 epoch, and the learning rate from the number of the step. So a checkpoint is weights, optimiser and what the loss
 remembers, and a run that was killed and goes on ends with the same bits as one that was not, on the same machine.
 
-One process runs as it is. Under `torchrun` there are several, one a device: each takes its share of every batch, and
-torch's DistributedDataParallel averages the gradients.
+A checkpoint bears the fingerprints of all that the training rests on (images, labels, start weights, options, loss,
+validation set) and the sha256 of its own bytes: it is read by the training that it belongs to, or not at all.
+
+One process runs as it is. Under `torchrun` there are several, one a device: each takes its share of every batch, with
+augmentation and dropout of its own, and torch's DistributedDataParallel averages the gradients.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -26,10 +31,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from uqlib import metrics
-from uqlib.arrays import as_tensor, check_choice, check_labels
-from uqlib.files import digest, replacing
-from uqlib.losses import Criterion, Loss, cross_entropy
+from uqlib.arrays import check_choice, check_labels, check_number, check_whole
+from uqlib.files import DamagedError, check_seal, parsed, replacing, seal
+from uqlib.fingerprint import feed, fingerprint, of_array, of_network
+from uqlib.losses import Criterion, Loss, Recorded, cross_entropy
 from uqlib.models import Preprocessing, features_and_logits, preprocess
+from uqlib.photos import check_images
 
 
 class Epoch(NamedTuple):
@@ -64,7 +71,7 @@ def keep(images: Float[Tensor, "n 3 h w"], generator: torch.Generator) -> Float[
 
 def flip(images: Float[Tensor, "n 3 h w"], generator: torch.Generator) -> Float[Tensor, "n 3 h w"]:
     """Each image mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    mirrored = torch.rand(len(images), generator=generator, dtype=torch.float32) < 0.5
     return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
@@ -141,8 +148,9 @@ def train(
         model: takes normalised images, gives logits; channels-last memory format is the fastest on most devices.
             It trains where it is; under `torchrun` on the GPU of the process, if there is one. The statistics of batch
             norm are then those of the first process.
-        images: uint8 (n, h, w, 3), NumPy, memory-mapped, or a tensor; one on the GPU is read there.
-        labels: int (n,).
+        images: uint8 (n, h, w, 3), NumPy, memory-mapped, or a tensor; one on the GPU is read there. Or image files or a
+            list of (h, w, 3), of any sizes: `data.load("folder:...").images`.
+        labels: int (n,), in [0, model.num_classes).
         preprocessing: as in `models.preprocess`.
         epochs: passes over the images.
         lr: learning rate at its highest.
@@ -156,7 +164,8 @@ def train(
         seed: of the order, the augmentation and dropout. The initial weights are the model's own.
         precision: "no" (float32), "bf16" or "fp16": mixed precision.
         checkpoint: file that is written after each epoch; where it is there already, training goes on from it, and a
-            finished one is only read.
+            finished one is only read. The loss then needs a name that lasts: one of `losses`, or Criterion(name, terms),
+            where the name stands for all that the terms do. All pixels are read once for their fingerprint.
         progress: show a bar when a person watches.
 
     Returns:
@@ -164,23 +173,35 @@ def train(
 
     Raises:
         ValueError: if images and labels do not fit, an option is unknown, the loss was made for other rows, the checkpoint
-            belongs to other settings, or the loss is not finite.
+            is that of another training (the message says what differs), or the loss is not finite.
+        DamagedError: if the checkpoint does not have the bytes that were written.
+        TypeError: if labels are no integers, or a checkpoint is asked for with a loss that has no name.
     """
+    epochs, batch, seed = (
+        check_whole(epochs, "epochs", least=0),
+        check_whole(batch, "batch"),
+        check_whole(seed, "seed", least=0),
+    )
+    lr, weight_decay = check_number(lr, "lr", least=0), check_number(weight_decay, "weight_decay", least=0)
+    warmup = check_number(warmup, "warmup", least=0, most=1)
+    images = _checked(images, preprocessing)
     options = {
         "epochs": epochs, "lr": lr, "weight_decay": weight_decay, "optimizer": optimizer, "schedule": schedule,
         "warmup": warmup, "batch": batch, "augmentation": augmentation, "seed": seed, "precision": precision,
         "preprocessing": str(preprocessing), "rows": len(images),
     }  # fmt: skip
-    if isinstance(loss, Criterion) and str(loss) != str(CROSS_ENTROPY):  # a plain function has no name that lasts
-        options["loss"] = str(loss)
     augment = AUGMENTATIONS[check_choice(augmentation, AUGMENTATIONS, "augmentation")]
     factor = SCHEDULES[check_choice(schedule, SCHEDULES, "schedule")]
     make = OPTIMIZERS[check_choice(optimizer, OPTIMIZERS, "optimizer")]
     half = PRECISIONS[check_choice(precision, PRECISIONS, "precision")]
-    labels = as_tensor(labels).long()
     if not 0 < batch <= len(images):
         raise ValueError(f"batch must lie in 1 to {len(images)}, the number of images; it is {batch}")
-    check_labels(labels, model.num_classes, rows=len(images))
+    labels = check_labels(labels, _classes(model), rows=len(images))
+    if validation is not None:
+        validation = (
+            validation[0],
+            check_labels(validation[1], _classes(model), rows=len(validation[0]), name="validation labels"),
+        )
 
     rank, processes = _processes(model)
     if batch % processes:
@@ -195,15 +216,16 @@ def train(
         loss.begin(labels)
     if isinstance(loss, nn.Module) and loss.to(where).state_dict():
         parts["loss"] = loss
-    state = _State(Path(checkpoint) if checkpoint else None, digest(options), parts, where)
+    settings = {} if checkpoint is None else options | _rests_on(model, images, labels, loss, validation)
+    state = _State(None if checkpoint is None else Path(checkpoint), settings, parts, where)
     run = DistributedDataParallel(model) if processes > 1 else model
     per_epoch = len(images) // batch
     with tqdm(total=(epochs - len(state.history)) * per_epoch, unit="step", disable=None if progress else True) as bar:
         for epoch in range(len(state.history), epochs):
             began, losses = time.monotonic(), []
-            with _seeded(seed, epoch) as generator:
+            with _seeded(seed, epoch, rank, where) as (order, generator):
                 run.train()
-                for k, rows in enumerate(_batches(len(images), batch, generator)):
+                for k, rows in enumerate(_batches(len(images), batch, order)):
                     trained.param_groups[0]["lr"] = now = lr * factor(epoch * per_epoch + k, epochs * per_epoch, warmup)
                     rows = rows[rank::processes]  # all processes have drawn the same batch
                     x = augment(preprocess(_take(images, rows), preprocessing, device=where), generator)
@@ -229,7 +251,8 @@ def train(
 
 def predict(model: nn.Module, images: Any, *, preprocessing: Preprocessing, batch: int = 256) -> Float[Tensor, "n c"]:
     """Logits of the network in eval mode, on its own device, float32."""
-    where = next(model.parameters()).device
+    where, images = next(model.parameters()).device, _checked(images, preprocessing)
+    batch = check_whole(batch, "batch", least=1)
     batches = (images[k : k + batch] for k in range(0, len(images), batch))
     return torch.cat([features_and_logits(model, preprocess(x, preprocessing, device=where)).logits for x in batches])
 
@@ -238,7 +261,7 @@ def _judge(model: nn.Module, preprocessing: Preprocessing, validation: tuple[Any
     if validation is None:
         return math.nan, math.nan
     logits = predict(model, validation[0], preprocessing=preprocessing)
-    labels = as_tensor(validation[1]).long().to(logits.device)
+    labels = validation[1].to(logits.device)
     return metrics.accuracy(logits.argmax(-1), labels), metrics.nll(logits, labels)
 
 
@@ -256,13 +279,36 @@ def _processes(model: nn.Module) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def _classes(model: nn.Module) -> int:
+    classes = getattr(model, "num_classes", None)
+    if not isinstance(classes, int):
+        raise TypeError(f"{type(model).__name__} must say how many classes it has; set model.num_classes")
+    return classes
+
+
 @contextlib.contextmanager
-def _seeded(seed: int, epoch: int) -> Iterator[torch.Generator]:
-    """A generator for one epoch, and the global one seeded for dropout and put back afterwards."""
-    number = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-    with torch.random.fork_rng():
-        torch.manual_seed(number)
-        yield torch.Generator().manual_seed(number)
+def _seeded(
+    seed: int, epoch: int, rank: int, device: torch.device
+) -> Iterator[tuple[torch.Generator, torch.Generator]]:
+    """Generators of one epoch, for the order, common to all processes, and for the augmentation, the process's own.
+
+    The global one is seeded for dropout, for each process otherwise, and put back afterwards.
+    """
+    common = torch.Generator().manual_seed(_number(seed, epoch))
+    # the first process draws augmentation after order from one generator, as a single process does
+    own = torch.Generator().manual_seed(_number(seed, epoch, rank)) if rank else common
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(own.initial_seed())
+        if device.type == "cuda":  # the other devices belong to other processes, or to nobody
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(own.initial_seed())
+        elif device.type != "cpu":
+            getattr(torch, device.type).manual_seed(own.initial_seed())
+        yield common, own
+
+
+def _number(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _batches(n: int, batch: int, generator: torch.Generator) -> Iterator[Int[Tensor, " batch"]]:
@@ -270,34 +316,140 @@ def _batches(n: int, batch: int, generator: torch.Generator) -> Iterator[Int[Ten
     return (rows for rows in order.split(batch) if len(rows) == batch)
 
 
+def _checked(images: Any, preprocessing: Preprocessing) -> Any:
+    """Arrays and lists as `preprocess` takes them, looked at once; what is read when asked for is looked at then."""
+    whole = isinstance(images, np.ndarray | Tensor | list | tuple | str | bytes | Mapping)
+    lazy = not whole and hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    return images if lazy else check_images(images, channels=len(preprocessing.mean))
+
+
 def _take(images: Any, rows: Int[Tensor, " k"]) -> Any:
     if isinstance(images, Tensor):
         return images[rows.to(images.device)]
-    return images[rows.numpy()]
+    return images[rows.numpy()] if isinstance(images, np.ndarray) else [images[row] for row in rows.tolist()]
+
+
+def _rests_on(
+    model: nn.Module, images: Any, labels: Tensor, loss: Loss, validation: tuple[Any, Tensor] | None
+) -> dict[str, str]:
+    """Names and fingerprints of all that a training rests on besides its options."""
+    return {
+        "loss": _name_of(loss),
+        "state of the loss": fingerprint(loss),
+        "images": _pixels(images),
+        "labels": of_array(labels),
+        "start weights": of_network(model),
+        "network": fingerprint([str(model), [name for name, p in model.named_parameters() if p.requires_grad]]),
+        "validation set": fingerprint(validation and [_pixels(validation[0]), validation[1]]),
+    }
+
+
+def _name_of(loss: Loss) -> str:
+    inner = loss
+    while isinstance(inner, Recorded):
+        inner = inner.loss
+    if not isinstance(inner, Criterion):
+        raise TypeError(
+            f"a checkpoint needs a loss that can be recognised; {inner!r} has no name that lasts. "
+            "Give it one: losses.Criterion(name, terms), terms being an entry an example."
+        )
+    return str(loss)
+
+
+def _pixels(images: Any) -> str:
+    if isinstance(own := getattr(images, "fingerprint", None), str):  # image files say what they hold
+        return own
+    if isinstance(images, np.ndarray | Tensor):
+        return of_array(images)
+    digest = hashlib.sha256()
+    for k in range(len(images)):
+        feed(digest, images[k])
+    return digest.hexdigest()
 
 
 class _State:
     """The checkpoint: weights, optimiser, loss and history, read at the start, written whole after each epoch."""
 
-    def __init__(self, path: Path | None, settings: str, parts: dict[str, Any], device: torch.device):
+    def __init__(self, path: Path | None, settings: dict[str, Any], parts: dict[str, Any], device: torch.device):
         self.path, self.settings, self.parts = path, settings, parts
         self.history: list[Epoch] = []
         if path is not None and path.is_file():
             self._read(device)
 
     def _read(self, device: torch.device) -> None:
-        saved = torch.load(self.path, map_location=device, weights_only=True)
-        if saved["settings"] != self.settings:
+        saved = _read_checkpoint(self.path, device)
+        if differ := _differences(saved["settings"], self.settings):
             raise ValueError(
-                f"{self.path} is the checkpoint of a training with other settings; remove it, or name another"
+                f"{self.path} is the checkpoint of a training with other settings: {', '.join(differ)}; remove it, or "
+                "name another"
             )
-        for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
-        self.history = [Epoch(*epoch) for epoch in json.loads(saved["history"])]
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            self.history = [Epoch(*epoch) for epoch in saved["history"]]
+        except Exception as error:  # what is missing or of another shape raises nearly anything in torch
+            raise DamagedError(self.path, f"it does not hold what a checkpoint holds ({str(error)[:200]})") from None
 
     def write(self) -> None:
         if self.path is None:
             return
         saved = {name: part.state_dict() for name, part in self.parts.items()}
+        saved |= {"settings": json.dumps(self.settings), "history": json.dumps({"epochs": self.history})}
         with replacing(self.path) as stream:
-            torch.save(saved | {"settings": self.settings, "history": json.dumps(self.history)}, stream)
+            _save(saved, stream)
+            seal(stream)
+
+
+def _save(saved: dict[str, Any], stream: BinaryIO) -> None:
+    """torch.save, with the error of the stream where torch has one of its own."""
+    faults = []
+
+    class Told:
+        def write(self, data: Any) -> int:
+            try:
+                return stream.write(data)
+            except OSError as error:
+                faults.append(error)
+                raise
+
+        def flush(self) -> None:
+            stream.flush()
+
+    try:
+        torch.save(saved, Told())
+    except RuntimeError as error:
+        raise (faults[0] if faults else error) from None
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `write` wrote, every byte compared with the sha256 at the end, settings and history read.
+
+    Raises:
+        DamagedError: if a byte differs, or it is no checkpoint of a training.
+    """
+    check_seal(path)
+    fault = "it is no checkpoint of a training"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise DamagedError(path, fault)  # torch packs nothing; what unpacks may take any memory
+        saved = torch.load(path, map_location=device, weights_only=True)
+        settings, history = saved["settings"], saved["history"]
+    except Exception:  # what somebody has sealed raises nearly anything in the reader of pickles, which runs none of it
+        raise DamagedError(path, fault) from None
+    return saved | {
+        "settings": parsed(path, settings, fault),
+        "history": parsed(path, history, fault).get("epochs"),
+    }
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What differs between two trainings: options with both values, the rest by name."""
+    names = [name for name in {**asked, **stored} if stored.get(name) != asked.get(name)]
+    if "loss" in names or "labels" in names:  # which say it all
+        names = [name for name in names if name != "state of the loss"]
+    told = lambda value: isinstance(value, str) and len(value) == 64  # noqa: E731
+    return [
+        name if told(asked.get(name)) or told(stored.get(name)) else f"{name} {stored.get(name)}, not {asked.get(name)}"
+        for name in names
+    ]
