@@ -17,8 +17,7 @@ export PYTHONHASHSEED := 0
 SHELL := bash
 
 book: $(VENV)/.ready
-	set -o pipefail; $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --resources gpu=$(GPUS)) --config scale=$(SCALE) 2>&1 | awk -f profiles/brief.awk || \
-	  { echo "The book was not built; the reason stands above, and the whole story in build/log and .snakemake/log."; exit 1; }
+	exec $(BIN)/python profiles/brief.py $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --resources gpu=$(GPUS)) --config scale=$(SCALE)
 	echo "The book is at _build/html/index.html"
 
 test: $(VENV)/.ready

@@ -21,6 +21,7 @@ STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
 CATALOGUE = ["data/benchmarks.toml", *map(str, Path("data/training").glob("*.json"))]
 STUDIES = ["data/trainings.toml", *sorted(str(path) for name in ("trained", "difficulty") for path in Path("data", name).rglob("*.safetensors"))]
 READ = {"uqlib/store.py": STORE, "uqlib/benchmarks.py": CATALOGUE, "uqlib/studies.py": STUDIES}  # data, by the code that reads them
+PAGES_REST_ON = [f"uqlib/{part}.py" for part in ("pages", "records", "ledger", "notebooks", "benchmarks", "files")]
 PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "scales.md", "parameters.md", "runs.md", "benchmarks.md")]
 
 
@@ -39,7 +40,7 @@ localrules:
 
 rule all:
     input:
-        HTML / "html/index.html",
+        HTML / "html/.buildinfo",
         [RESULTS / f"{name}.{kind}" for name in SOURCES for kind in ("ipynb", "json")],
 
 
@@ -77,7 +78,7 @@ rule pages:
         notebooks=list(SOURCES.values()),
         store=STORE,
         catalogue=CATALOGUE,
-        code=["uqlib/pages.py", "uqlib/benchmarks.py", "uqlib/ledger.py", "uqlib/notebooks.py", "uqlib/records.py", "uqlib/cli.py"],
+        code=["uqlib/cli.py", *map(os.path.relpath, notebooks.closure(PAGES_REST_ON))],
     output:
         PAGES,
     log:
@@ -95,9 +96,11 @@ rule book:
         [path for path in sorted(Path("book").rglob("*")) if path.is_file() and RESULTS not in path.parents],
         sorted(Path("uqlib").rglob("*.py")),  # the API page shows the docstrings
     output:
-        HTML / "html/index.html",
+        # Snakemake removes an output before the rule runs and after it failed. This one is what Sphinx notes for itself: the
+        # pages stay for whoever reads them, until `uqlib book` puts the new ones in their place, all at once.
+        HTML / "html/.buildinfo",
     log:
         LOG / "book.txt",
     shell:
-        "{BIN}/jupyter-book build book --config _config.yml --path-output {HTML}/.. -n -W --keep-going --all -q > {log} 2>&1"
+        "{BIN}/uqlib book --html {HTML}/html > {log} 2>&1"
         " || {{ grep -aE 'WARNING|ERROR|CRITICAL|rror:' {log} || tail -n 5 {log}; exit 1; }}"

@@ -1,11 +1,17 @@
+import ast
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 
-from uqlib import cli
+from uqlib import cli, records
 
 NOTEBOOK = "notebooks/zhou2025/one_pair.ipynb"
 
@@ -120,7 +126,180 @@ def test_what_is_unknown_is_named_beside_what_is_known(command, message, capsys)
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["ledger", "pages"])
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["store", "list", "--root", "/nowhere"], "there is no folder /nowhere"),
+        (
+            ["store", "fill", "cifar_resnet20", "digits", "--batch", "0"],
+            "--batch: it must be a whole number of at least 1",
+        ),
+        (["store", "fill", "cifar_resnet20", "digits", "--batch", "many"], "--batch: it must be a whole number"),
+        (
+            ["store", "fill", "cifar_resnet20", "digits", "--workers", "0"],
+            "--workers: it must be a whole number of at least",
+        ),
+        (
+            ["store", "fill", "cifar_resnet20", "digits", "--worker", "-1"],
+            "--worker: it must be a whole number of at least 0",
+        ),
+        (["data", "show", "digits", "--corruption", "fog", "--severity", "-1"], "severity must be 1, 2, 3, 4 or 5"),
+        (["data", "show", "digits", "--severity", "2"], "--severity is 2, of no corruption; name one by --corruption"),
+        (["run", NOTEBOOK, "-p", "seed", "1", "-p", "seed", "2"], "parameter seed is given twice: 1 and '2'"),
+        (["run", NOTEBOOK, "-p", "scale", "cpu", "--scale", "smoke"], "--scale is 'smoke' and -p scale 'cpu'"),
+        (["run", NOTEBOOK, "-o", "notebooks"], "notebooks is a folder; name a file in it"),
+        (["run", NOTEBOOK, "-p", "seed"], "argument -p: expected 2 arguments; see uqlib run --help"),
+        (["run"], "the following arguments are required: notebook; see uqlib run --help"),
+        (["sing"], "invalid choice: 'sing'"),
+        (["ledger", "--records", "nowhere"], "there is no file or folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_by_name(command, message, capsys):
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"--device is 'cuda:99'; this machine has .*cpu"):
+        cli._device("cuda:99")
+    with pytest.raises(ValueError, match="--device is 'gpu'; this machine has"):
+        cli._device("gpu")
+    assert cli._device("cpu") == "cpu"
+
+
+def test_an_empty_store_says_so(tmp_path, capsys):
+    assert cli.main(["store", "list", "--root", str(tmp_path)]) == 0
+    assert f"nothing is stored in {tmp_path}" in capsys.readouterr().out
+
+
+def test_a_fault_of_our_own_is_told_from_a_mistake_and_can_be_looked_into(monkeypatch, capsys):
+    def broken(*_):
+        """Fail as our own bugs do."""
+        return {}["versions"]
+
+    monkeypatch.setattr(cli, "data_list", broken)
+    assert cli.main(["data", "list"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("uqlib: a fault of its own, KeyError: 'versions' (test_cli.py, line ")
+    assert len(error.strip().splitlines()) == 1
+    with pytest.raises(KeyError):
+        cli.main(["--debug", "data", "list"])  # the advice
+    monkeypatch.setenv("UQLIB_DEBUG", "1")
+    with pytest.raises(KeyError):
+        cli.main(["data", "list"])
+
+
+def small(path, *cells, parameters="x = 1"):
+    body = nbformat.v4.new_notebook()
+    body.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    body.cells += map(nbformat.v4.new_code_cell, cells)
+    nbformat.write(body, path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_in_one_line_and_leaves_nothing(tmp_path, number, code):
+    small(tmp_path / "sleep.ipynb", "import os; open('pid', 'w').write(str(os.getpid()))\nimport time; time.sleep(60)")
+    command = [sys.executable, "-m", "uqlib.cli", "run", "sleep.ipynb", "-o", "out/copy.ipynb"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == code
+    assert output == f"uqlib: stopped by {number.name}; what was begun is not kept\n"
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_text_is_utf_8_whatever_the_locale(repository):
+    bare = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "LANG": "C"}
+    bare.pop("PYTHONIOENCODING", None)
+    for command in (["ledger"], ["parameters", "notebooks/cui2023/measures.ipynb"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "uqlib.cli", *command], cwd=repository, env=bare, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == b""
+        done.stdout.decode("utf-8")
+
+
+def test_no_file_is_read_or_written_in_the_encoding_of_the_locale(repository):
+    for path in sorted((repository / "uqlib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                what = ast.unparse(node.func)
+                bare = what == "open" or (what.endswith((".read_text", ".write_text")) and what[:6] != "files.")
+                modes = [
+                    each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                ]
+                said = any(each.arg == "encoding" for each in node.keywords) or any("b" in mode for mode in modes)
+                assert not bare or said, f"{path.name}, line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with a paper that has one claim, and two records of it."""
+    for name, text in {
+        "pyproject.toml": "",
+        "data/ledger/p2020.toml": LEDGER,
+        "deep/er/x": "",
+        "notebooks/p2020/x": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    small(tmp_path / "notebooks/p2020/one.ipynb", parameters='scale = "cpu"\nrecord = ""')
+    run = records.start("p2020/one", scale="cpu", parameters={}, path=tmp_path / "data/records/p2020/one.json")
+    run.add("change", SimpleNamespace(value=-1, low=-2, high=-0.5, level=0.95), setting="digits")
+    run.save()
+    return tmp_path
+
+
+LEDGER = """paper = "p2020"
+title = "T"
+cite = "c"
+[[row]]
+id = "p2020-T1"
+shows = "it"
+[[row.claim]]
+id = "p2020-T1-a"
+text = "it falls"
+quantity = "change"
+holds = "< 0"
+"""
+
+
+@pytest.mark.parametrize("folder", ["", "deep/er", "data"])
+def test_the_ledger_is_printed_from_every_folder_of_the_checkout(checkout, folder, monkeypatch, capsys):
+    monkeypatch.chdir(checkout / folder)
+    assert cli.main(["ledger"]) == 0
+    assert capsys.readouterr().out.split() == ["p2020-T1-a", "cpu", "confirmed", "it", "falls"]
+
+
+def test_a_record_of_a_notebook_that_is_gone_is_named_and_does_not_count(checkout, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    (checkout / "notebooks/p2020/one.ipynb").unlink()
+    assert cli.main(["ledger"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split()[:3] == ["p2020-T1-a", "-", "open"]
+    assert "data/records/p2020/one.json is of a notebook that is not there any more; it does not count" in err
+
+
+def test_ones_own_record_is_judged_by_naming_it(checkout, monkeypatch, capsys):
+    run = records.start(
+        "p2020/one", scale="cpu", parameters={"seed": 1}, path=checkout / "build/runs/p2020/one.cpu.a.json"
+    )
+    run.add("change", 1.0, setting="digits")
+    own = run.save()
+    monkeypatch.chdir(checkout / "deep")
+    assert cli.main(["ledger", "--records", str(own)]) == 0
+    assert "not confirmed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["ledger", "pages", "book"])
 def test_outside_of_a_checkout_nothing_is_written(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main([command]) == 2

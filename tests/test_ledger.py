@@ -1,6 +1,11 @@
+import ast
 import dataclasses
+import json
+import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from uqlib import ledger
 from uqlib.ledger import Claim, Row
@@ -117,3 +122,117 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"cut\.toml: "):
         ledger.load(path)
+
+
+HEAD = 'paper = "p"\ntitle = "t"\ncite = "c"\n'
+ROW = '[[row]]\nid = "p-T1"\nshows = ""\n'
+CLAIM = '[[row.claim]]\nid = "p-T1-a"\ntext = ""\nquantity = "q"\nholds = "< 0"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + ROW + 'notebok = "p/a"', "row p-T1: unknown field 'notebok'; choose from id, shows, notebook"),
+        (HEAD + '[[row]]\nshows = ""', "row number 1: id is missing"),
+        (HEAD + ROW + "shows = 3", "p.toml: "),
+        (HEAD + '[[row]]\nid = "a"\nshows = 3', r"row a: shows must be a text; it is 3 \(int\)"),
+        (HEAD + '[[row]]\nid = "a b`"\nshows = ""', "row a b`: the id of a row must be letters, digits, _ . and -"),
+        (HEAD + ROW + 'notebook = "../x"', "row p-T1: row p-T1: notebook must be PAPER/NAME"),
+        (
+            HEAD + ROW + CLAIM + 'share = "0.5"',
+            r"row p-T1, claim p-T1-a: claim p-T1-a: share must be a number; it is '0.5'",
+        ),
+        (HEAD + ROW + CLAIM + "share = true", "claim p-T1-a: share must be a number"),
+        (HEAD + ROW + CLAIM + "share = nan", "claim p-T1-a: share must be a number; it is nan"),
+        (HEAD + ROW + CLAIM + "share = 50", r"share must lie in \(0, 1\]; it is 50\. Percent"),
+        (HEAD + ROW + CLAIM + 'banana = ""', "row p-T1, claim p-T1-a: unknown field 'banana'"),
+        (HEAD + ROW + CLAIM + 'paper = "q"', "row p-T1, claim p-T1-a: unknown field 'paper'"),
+        (HEAD + ROW + CLAIM.replace('"< 0"', '"< 1e999"'), "claim p-T1-a: cannot read the condition"),
+        (HEAD + ROW + CLAIM.replace('"< 0"', '"""< 0\n"""'), "claim p-T1-a: cannot read the condition"),
+        (HEAD + ROW + CLAIM.replace('quantity = "q"\n', ""), "row p-T1, claim p-T1-a: quantity is missing"),
+        (HEAD + ROW + "claim = 3", "row p-T1: claim must be a list of tables"),
+        (HEAD + ROW + "claim = [3]", "row p-T1, claim number 1 must be a table; it is 3"),
+        (
+            HEAD + ROW + 'reported = [{setting = "s", quantity = "q", value = "1"}]',
+            "reported number 0: the value of q for s",
+        ),
+        (HEAD + ROW + 'reported = [{setting = "s", quantity = "q", value = inf}]', "reported number 0: .* it is inf"),
+        (HEAD + ROW + 'reported = [{setting = "s", quantity = "q", value = 1, decimals = 2.5}]', "decimals of q for s"),
+        (HEAD + ROW + CLAIM + CLAIM, "these ids stand twice: p-T1-a"),
+        (HEAD.replace('"p"', '"../p"') + ROW, "paper must be letters, digits"),
+        (HEAD + "row = 3", "row must be a list of tables"),
+        (HEAD + "x = " + "[" * 5000 + "]" * 5000, "too deep"),
+        (HEAD + "x = 1", "the file: unknown field 'x'; choose from paper, title, cite, rows"),
+    ],
+)
+def test_a_mistake_is_told_with_file_row_claim_and_field(tmp_path, unchecked, text, message):
+    path = tmp_path / "p.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        ledger.load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_ledger_that_is_no_utf_8_is_named(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_bytes(HEAD.encode() + b"# \xe4")
+    with pytest.raises(ValueError, match=rf"p\.toml: byte {len(HEAD) + 2} is not UTF-8; save the file as UTF-8"):
+        ledger.load(path)
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_a_damaged_ledger_is_named_or_read(repository, tmp_path_factory, data):
+    whole = (repository / "data/ledger/zhou2025.toml").read_bytes()
+    content = bytearray(b"[[row]]".join(whole.split(b"[[row]]")[:5]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.toml"
+    path.write_bytes(content)
+    try:
+        found = ledger.load(path)
+    except ValueError as error:
+        found = str(error)
+    assert isinstance(found, ledger.Ledger) or "damaged.toml" in found
+
+
+@pytest.mark.parametrize("paper", ["../../x", "/etc/passwd", "a/b", "", ".", "x\0"])
+def test_a_paper_is_a_name_and_no_path(paper):
+    with pytest.raises(ValueError, match=r"paper must be letters, digits, _ \. and -; it is"):
+        ledger.find(paper)
+
+
+def test_evidence_counts_only_from_notebooks_of_the_paper():
+    claim = Claim("pruning2024-T1-a", "it falls", "ece_minus_base", "< 0")
+    book = ledger.Ledger("pruning2024", "t", "c", (Row("pruning2024-T1", "", claims=(claim,)),))
+    own = Result("ece_minus_base", "s", 1.0, 0.5, 2.0, scale="cpu", notebook="pruning2024/one")
+    foreign = Result("ece_minus_base", "s", -1.0, -2.0, -0.5, scale="gpu", notebook="quantisation2025/one")
+    alike = dataclasses.replace(foreign, notebook="pruning2024b/one")
+    (verdict,) = ledger.verdicts(book.rows[0], [own, foreign, alike])
+    assert (verdict.scale, verdict.verdict, verdict.results) == ("cpu", "not confirmed", (own,))
+    assert ledger.verdicts(book.rows[0], [foreign])[0].verdict == "open"
+
+
+def recorded(repository, paper):
+    """Patterns of the texts in the code of a paper's notebooks: of f-strings, what stands between the braces is anything."""
+    found = set()
+    for path in sorted((repository / "notebooks" / paper).glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        tree = ast.parse("\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                fixed = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+                if sum(len(part) for part in fixed if part) >= 5:
+                    found.add("".join(".+" if part is None else re.escape(part) for part in fixed))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(re.escape(node.value))
+    return found
+
+
+@pytest.mark.parametrize("paper", ["zhou2025", "cui2023"])
+def test_every_claim_is_about_a_quantity_that_a_notebook_of_its_paper_names(repository, paper):
+    patterns = recorded(repository, paper)
+    rows = ledger.load(repository / f"data/ledger/{paper}.toml").rows
+    quantities = {claim.quantity for row in rows for claim in row.claims if not row.not_testable}
+    lost = {q for q in quantities if not any(re.fullmatch(f"{p}(_.+)?", q) for p in patterns)}
+    assert not lost

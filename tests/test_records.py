@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from uqlib import records
-from uqlib.files import digest, write_text
+from uqlib.files import write_text
 
 
 def a_run(value=1.0, path=""):
@@ -58,10 +60,6 @@ def test_the_name_follows_the_parameters(tmp_path, monkeypatch):
     assert len(list((tmp_path / "build/records").iterdir())) == 2
 
 
-def test_digest_does_not_depend_on_the_order_of_keys():
-    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
-
-
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
     write_text(path, "old")
@@ -75,6 +73,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*run\.json'"):
+        write_text(tmp_path / "run.json", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -82,12 +90,165 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         b'{"results": null, "provenance": {}}',
         b'{"results": [{"banana": 1}], "provenance": {}}',
         b"\xff\xfe",
+        b"[]",
+        b"[" * 100_000,
     ],
 )
 def test_a_broken_record_is_named(tmp_path, content):
     (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"bad\.json is not a record"):
         records.read(tmp_path)
+
+
+def changed(path, *where, to=None, drop=False, name="changed.json"):
+    """A record with one field changed, sealed anew: as somebody writes it who knows the format."""
+    body = json.loads(path.read_text())
+    inner = body
+    for key in where[:-1]:
+        inner = inner[key]
+    if drop:
+        del inner[where[-1]]
+    else:
+        inner[where[-1]] = to
+    other = path.with_name(name)
+    other.write_text(json.dumps(records.sealed(body)))
+    return other
+
+
+@pytest.mark.parametrize(
+    ("where", "to", "message"),
+    [
+        (("results", 0, "level"), 7, r"result 0: the level of aurc of digits must lie in \(0, 1\); it is 7.0"),
+        (("results", 0, "level"), 95, "Percent"),
+        (("results", 0, "low"), 2.0, "must not end before it begins; low 2.0, high 1.5"),
+        (("results", 0, "high"), None, "one end of an interval"),
+        (("results", 0, "value"), "0.5", "result 0: the value of aurc of digits must be a finite number"),
+        (("results", 0, "value"), True, "value of result 0 must not be bool"),
+        (("results", 0, "value"), float("nan"), "must be finite; it has nan"),
+        (("results", 0, "value"), 10**400, "int too large"),
+        (("results", 0, "seeds"), 0, "seeds of aurc of digits must be a whole number of at least 1"),
+        (("results", 0, "seeds"), 2.5, "seeds of aurc of digits must be a whole number"),
+        (("results", 0, "examples"), -3, "examples of aurc of digits"),
+        (("results", 0, "setting"), "", "the setting of a result must be a text"),
+        (("results", 0, "setting"), ["a"], "the setting of a result must be a text"),
+        (("results", 0, "scale"), "gpu", "result 0 is of paper/notebook at scale gpu"),
+        (("results", 0, "notebook"), "other/notebook", "result 0 is of other/notebook"),
+        (("results", 0, "banana"), 1, "result 0 has fields that are not known: banana"),
+        (("results", 1, "quantity"), "aurc", "has aurc of digits twice"),
+        (("scale",), "huge", "unknown scale 'huge'"),
+        (("notebook",), "../../etc/passwd", "notebook must be PAPER/NAME"),
+        (("parameters",), [], "parameters of the record must not be a list"),
+        (("banana",), 1, "the record has fields that are not known: banana"),
+        (("provenance", "versions"), None, "versions of the provenance must not be null"),
+        (("provenance", "versions", "torch"), 2, "the version of torch must be a text"),
+        (("provenance", "seconds"), "long", "seconds of the provenance must not be a text"),
+        (("provenance", "threads"), True, "threads of the provenance must not be bool"),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_by_name(tmp_path, unchecked, where, to, message):
+    path = changed(a_run(path=tmp_path / "run.json").save(), *where, to=to)
+    with pytest.raises(ValueError, match=message) as caught:
+        records.load(path)
+    assert "changed.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("where", [("provenance",), ("provenance", "versions"), ("provenance", "versions", "torch"),
+                                   ("results", 0, "level"), ("scale",), ("parameters",)])  # fmt: skip
+def test_a_record_that_lacks_something_says_what(tmp_path, where):
+    path = changed(a_run(path=tmp_path / "run.json").save(), *where, drop=True)
+    with pytest.raises(ValueError, match=rf"changed\.json is not a record \(.* lacks? {where[-1]}"):
+        records.load(path)
+
+
+def test_a_record_without_a_seal_is_refused(tmp_path):
+    path = a_run(path=tmp_path / "run.json").save()
+    body = json.loads(path.read_text())
+    del body["sha256"]
+    path.write_text(json.dumps(body))
+    with pytest.raises(ValueError, match="lacks sha256"):
+        records.load(path)
+
+
+@pytest.fixture(scope="module")
+def sealed_bytes(tmp_path_factory):
+    return a_run(path=tmp_path_factory.mktemp("sealed") / "run.json").save().read_bytes()
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_changed_byte_is_noticed(sealed_bytes, tmp_path_factory, data):
+    kind = data.draw(st.sampled_from(["flip", "drop", "cut", "add"]))
+    place = data.draw(st.integers(0, len(sealed_bytes) - 1))
+    byte = data.draw(st.binary(min_size=1, max_size=1))
+    before, at, after = sealed_bytes[:place], sealed_bytes[place : place + 1], sealed_bytes[place + 1 :]
+    content = {"flip": before + byte + after, "drop": before + after, "cut": before, "add": before + byte + at + after}
+    path = tmp_path_factory.getbasetemp() / "damaged.json"
+    path.write_bytes(sealed_bytes)
+    whole = records.load(path)
+    path.write_bytes(content[kind])
+    try:
+        found = records.load(path)
+    except ValueError as error:
+        found = str(error)
+    assert found == whole or "damaged.json" in found  # the same, if it was a space more or less
+
+
+def test_the_unit_of_replacement_is_the_run(tmp_path):
+    published = records.start("paper/notebook", scale="cpu", parameters={}, path=tmp_path / "published/a.json")
+    published.add("change", -1.0, setting="cifar10: a + b")
+    published.add("gone", 1.0, setting="s")
+    published.save()
+    own = records.start("paper/notebook", scale="cpu", parameters={"seed": 1}, path=tmp_path / "own/b.json")
+    own.add("change", 2.0, setting="CIFAR-10: a+b")
+    own.save()
+    found = records.read(tmp_path / "published", tmp_path / "own")
+    assert [(each.setting, each.value) for each in found] == [("CIFAR-10: a+b", 2.0)]
+
+
+def test_two_runs_of_a_notebook_in_one_folder_are_refused_and_one_can_be_named(tmp_path):
+    for seed in (1, 2):
+        run = records.start("paper/notebook", scale="cpu", parameters={"seed": seed}, path=tmp_path / f"{seed}.json")
+        run.add("change", float(seed), setting="s")
+        run.save()
+    with pytest.raises(ValueError, match=r"2\.json and .*1\.json are both records of paper/notebook at scale cpu"):
+        records.read(tmp_path)
+    assert [each.value for each in records.read(tmp_path / "2.json")] == [2.0]  # the advice
+
+
+def test_the_same_quantity_and_setting_twice_is_refused():
+    run = a_run()
+    with pytest.raises(ValueError, match="aurc of digits was added already"):
+        run.add("aurc", -5.0, setting="digits")
+    run.add("aurc", -5.0, setting="cifar10")
+    assert [each.value for each in run.results] == [1.0, 0.9, -5.0]
+
+
+def test_a_record_lies_where_its_name_says(tmp_path):
+    known = {"paper/notebook", "paper/other"}
+    path = a_run(path=tmp_path / "paper/notebook.json").save()
+    assert len(records.read(tmp_path, notebooks=known)) == 2
+    for name in ("other.json", "notebook.gpu.json"):
+        path = path.rename(path.with_name(name))
+        with pytest.raises(
+            ValueError, match=r"holds a record of paper/notebook at scale smoke; .*paper/notebook\.smoke"
+        ):
+            records.read(tmp_path, notebooks=known)
+    path.rename(path.with_name("notebook.smoke.json"))  # the advice
+    assert len(records.read(tmp_path, notebooks=known)) == 2
+
+
+def test_a_record_of_a_notebook_that_is_gone_does_not_count(tmp_path):
+    path = a_run(path=tmp_path / "paper/notebook.json").save()
+    assert records.read(tmp_path, notebooks={"paper/other"}) == []
+    assert records.orphans(tmp_path, notebooks={"paper/other"}) == [path]
+
+
+def test_the_published_records_are_whole_and_in_their_places(repository):
+    from uqlib import notebooks
+
+    known = notebooks.names(repository / "notebooks")
+    assert records.read(repository / "data/records", notebooks=known)
+    assert records.orphans(repository / "data/records", notebooks=known) == []
 
 
 def test_a_result_that_is_no_number_is_refused():
@@ -125,3 +286,27 @@ def test_figures_lie_beside_the_record_with_the_same_bytes(tmp_path):
 def test_half_an_interval_is_refused():
     with pytest.raises(ValueError, match="aurc has one end of an interval"):
         records.Result("aurc", "s", 1.0, low=0.5)
+
+
+def test_a_run_that_lacked_data_does_not_replace_one_that_had_them(tmp_path):
+    def saved(folder, value, lacks):
+        run = records.start("p2020/one", scale="cpu", parameters={}, path=tmp_path / folder / "p2020/one.json")
+        run.add("change", value, setting="a")
+        run.lacks = lacks
+        run.save()
+
+    def taken():
+        return [result.value for result in records.read(tmp_path / "published", tmp_path / "own")]
+
+    saved("published", 1.0, [])
+    saved("own", 2.0, ["images"])
+    assert taken() == [1.0]
+    saved("published", 1.0, ["images", "votes"])
+    assert taken() == [2.0]  # it lacked less
+    saved("own", 2.0, [])
+    assert taken() == [2.0]
+    path = tmp_path / "own/p2020/one.json"
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps(records.sealed(body | {"provenance": body["provenance"] | {"lacks": "images"}})))
+    with pytest.raises(ValueError, match=r"own/p2020/one\.json is not a record \(lacks .* must be a list of texts"):
+        taken()

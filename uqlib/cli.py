@@ -1,52 +1,124 @@
 """The command `uqlib`: run a notebook, look after the store and the data, print the ledger. Thin over the library."""
 
 import argparse
+import contextlib
+import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from uqlib import __version__
+from uqlib.extras import named
 from uqlib.scales import SCALES
 
-EXTRAS = {"timm": "images", "torchvision": "images", "PIL": "images", "sklearn": "images", "scipy": "images",
-          "matplotlib": "plots", "laplace": "laplace"}  # fmt: skip
+ENDINGS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end; like a Ctrl-C it passes through all that catches errors."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; a mistake of the user is one line on standard error and exit code 2, a failed run exit code 1."""
-    args = _parser().parse_args(argv)
+    """Run one command, and say in one line what went wrong.
+
+    Returns:
+        0; 1 if a run failed or the machine would not; 2 for a mistake of the user; 128 + the signal that stopped it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # text is UTF-8 whatever the locale
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    debug = bool(os.environ.get("UQLIB_DEBUG"))
+    with _stoppable() as came:
+        try:
+            args = _parser().parse_args(argv)
+            debug |= args.debug
+            with named():
+                return args.do(args) or 0
+        except BaseException as error:
+            if came:  # an import or a library may have made another error of it
+                print(f"uqlib: stopped by {came[0].name}; what was begun is not kept", file=sys.stderr)
+                return 128 + came[0]
+            if debug or not isinstance(error, Exception):
+                raise
+            return _failed(error)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[signal.Signals]]:
+    """While this lasts, the first signal to end raises Stopped and is noted; a second one ends the process at once."""
+    came: list[signal.Signals] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped
+
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may
+        for each in ENDINGS:
+            if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):  # one that is ignored stays so
+                before[each] = signal.signal(each, stop)
     try:
-        return args.do(args) or 0
-    except BrokenPipeError:  # the reader of a long list has seen enough
+        yield came
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong; the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader of a long list has seen enough
         sys.stderr.close()
         return 0
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").split(".")[0], "book")
-        print(f"uqlib: this needs {error.name}, which is not installed: pip install 'uqlib[{extra}]'", file=sys.stderr)
-        return 1
-    except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
-        print(f"uqlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
-    except (RuntimeError, OSError) as error:
-        print(f"uqlib: {error}", file=sys.stderr)
-        return 1
+    code, what = 2, str(error)
+    if isinstance(error, ModuleNotFoundError):
+        code = 1
+    elif isinstance(error, KeyError) and " " in str(error.args[0] if error.args else ""):  # a sentence of ours
+        what = error.args[0]
+    elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        code = 1
+        if error.filename is None and error.strerror:
+            what = f"{error.strerror} (writing or reading a file; is the disk full?)"
+    elif isinstance(error, RuntimeError) and not isinstance(error, RecursionError | NotImplementedError):
+        code = 1
+    elif not isinstance(error, ValueError | TypeError | FileNotFoundError):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        code = 1
+        what = (
+            f"a fault of its own, {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno}). "
+            "`uqlib --debug ...` shows where it comes from; please report it"
+        )
+    print(f"uqlib: {what}", file=sys.stderr)
+    return code
 
 
 def run(args: argparse.Namespace) -> None:
     """Execute a notebook with checked parameters; papermill does the work."""
     from uqlib import notebooks
 
-    known = notebooks.parameters(args.notebook)
-    given = {name: notebooks.parse_parameter(args.notebook, name, text) for name, text in args.parameter}
+    given = {}
+    for name, text in args.parameter:
+        if name in given:
+            raise ValueError(f"parameter {name} is given twice: {given[name]!r} and {text!r}; give it once")
+        given[name] = notebooks.parse_parameter(args.notebook, name, text)
     if args.scale:
+        if given.get("scale", args.scale) != args.scale:
+            raise ValueError(f"--scale is {args.scale!r} and -p scale {given['scale']!r}; give one of them")
         given["scale"] = args.scale
-    name = Path(args.notebook).with_suffix("")
-    scale = given.get("scale", known["scale"].default if "scale" in known else "all")
-    output = Path(args.output or Path("build/runs") / name.parent.name / f"{name.name}.{scale}.ipynb")
-    if "record" in known:
+    notebooks.check_parameters(args.notebook, given)
+    output = Path(args.output) if args.output else notebooks.default_output(args.notebook, given)
+    if "record" in notebooks.parameters(args.notebook):
         given.setdefault("record", str(output.with_suffix(".json")))
     notebooks.execute(args.notebook, output, given, progress=sys.stderr.isatty())
     print(f"executed: {output}")
+    if given.get("record") and Path(given["record"]).is_file():
+        print(f"record:   {given['record']}")
 
 
 def parameters(args: argparse.Namespace) -> None:
@@ -61,48 +133,77 @@ def pages(args: argparse.Namespace) -> None:
     """Write the computed pages of the book: ledger, summary, benchmarks, parameters, runs."""
     from uqlib import benchmarks, files, ledger, notebooks, pages, records
 
-    folder = Path(args.results)
-    ledgers = ledger.load_all(_in_a_checkout("data/ledger"))
-    results = records.read("data/records", folder)
-    texts = {
-        "ledger": "\n".join(pages.ledger_page(each, results) for each in ledgers),
-        "summary": pages.ledger_summary(ledgers, results),
-        "scales": pages.scales_table(),
-        "benchmarks": pages.benchmarks_page(map(benchmarks.load, benchmarks.names())),
-        "parameters": pages.parameters_page(notebooks.paths()),
-        "runs": pages.runs_page(records.read_runs("data/records", folder)),
-    }
-    for name, text in texts.items():
-        files.write_text(folder / f"{name}.md", text)
+    folder = Path(args.results).absolute() if args.results else None
+    with contextlib.chdir(_checkout()):
+        folder = folder or Path("book/results")
+        known = _notebooks("data/records", folder)
+        ledgers = ledger.load_all("data/ledger")
+        runs = records.read_runs("data/records", folder, notebooks=known)
+        results = [result for run in runs for result in run["results"]]
+        texts = {
+            "ledger": "\n".join(pages.ledger_page(each, results) for each in ledgers),
+            "summary": pages.ledger_summary(ledgers, results),
+            "scales": pages.scales_table(),
+            "benchmarks": pages.benchmarks_page(map(benchmarks.load, benchmarks.names())),
+            "parameters": pages.parameters_page(notebooks.paths()),
+            "runs": pages.runs_page(runs),
+        }
+        for name, text in texts.items():
+            files.write_text(folder / f"{name}.md", text)
+
+
+def book(args: argparse.Namespace) -> None:
+    """Build the HTML of the book beside the one that stands, and put it in its place once it is whole."""
+    from uqlib import build
+
+    with contextlib.chdir(_checkout()):
+        print(f"built: {build.html(args.html)}")
 
 
 def show_ledger(args: argparse.Namespace) -> None:
     """Print every claim with its verdict and evidence."""
     from uqlib import ledger, records
 
-    results = records.read(*(args.records or ["data/records", "book/results"]))
-    for each in ledger.load_all(_in_a_checkout("data/ledger")):
-        for row in each.rows:
-            for v in ledger.verdicts(row, results):
-                print(f"{v.claim.id:24} {v.scale or '-':6} {v.verdict:18} {v.claim.text}")
+    places = [Path(place).absolute() for place in args.records or []]
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(f"there is no file or folder {place}; --records takes records and folders of them")
+    with contextlib.chdir(_checkout()):
+        usual = ["data/records", "book/results"]
+        results = records.read(*places) if places else records.read(*usual, notebooks=_notebooks(*usual))
+        for each in ledger.load_all("data/ledger"):
+            for row in each.rows:
+                for v in ledger.verdicts(row, results):
+                    print(f"{v.claim.id:24} {v.scale or '-':6} {v.verdict:18} {v.claim.text}")
+
+
+def _notebooks(*places: str | Path) -> set[str]:
+    """The notebooks of the book; records of others are named, for they do not count."""
+    from uqlib import notebooks, records
+
+    known = notebooks.names()
+    for path in records.orphans(*places, notebooks=known):
+        print(f"uqlib: {path} is of a notebook that is not there any more; it does not count", file=sys.stderr)
+    return known
 
 
 def store_list(args: argparse.Namespace) -> None:
     """Print what the store holds."""
     from uqlib import store
 
-    for entry in store.entries(root=args.root):
+    entries = store.entries(root=_root_of(args))
+    for entry in entries:
         size = entry.path.stat().st_size / 1e6
         print(f"{entry.key.network:20} {entry.key.dataset}.{entry.key.split:28} {entry.rows:8} rows {size:8.1f} MB")
+    if not entries:
+        print(f"nothing is stored in {args.root or 'the store'}; `uqlib store fill` fills it")
 
 
 def store_verify(args: argparse.Namespace) -> int:
     """Check every byte of every file of the store."""
     from uqlib import store
 
-    if args.root and not Path(args.root).is_dir():
-        raise FileNotFoundError(f"there is no folder {args.root}")
-    faults = store.verify(root=args.root)
+    faults = store.verify(root=_root_of(args))
     for fault in faults.values():
         print(fault, file=sys.stderr)
     print(f"{len(store.roots(root=args.root))} folders searched, {len(faults)} damaged files")
@@ -117,7 +218,8 @@ def store_fill(args: argparse.Namespace) -> None:
     images = _images(args)
     path = store.fill(
         store.key_of(args.network, network, images), network, images.images, images.labels, index=images.index,
-        root=args.root, batch=args.batch, device=args.device or _device(), worker=args.worker, workers=args.workers,
+        root=args.root, batch=args.batch, device=_device(args.device), worker=args.worker, workers=args.workers,
+        foreign=args.foreign,
     )  # fmt: skip
     print(path or "this worker's part is done; others are still at theirs")
 
@@ -127,7 +229,7 @@ def store_explain(args: argparse.Namespace) -> None:
     from uqlib import models, store
 
     key = store.key_of(args.network, models.create(args.network, weights=args.weights), _images(args))
-    print(store.explain(key, root=args.root))
+    print(store.explain(key, root=_root_of(args)))
 
 
 def data_list(args: argparse.Namespace) -> None:
@@ -162,53 +264,80 @@ def _images(args: argparse.Namespace):
 
     images = data.load(args.dataset, args.split)
     if args.corruption is None:
+        if args.severity is not None:
+            raise ValueError(f"--severity is {args.severity}, of no corruption; name one by --corruption")
         return images
     from uqlib.corruptions import corrupt
 
-    changed = corrupt(images.images[:], args.corruption, args.severity, rows=images.index)
-    return images.with_images(changed, name=f"{images.name}_c", split=f"{args.corruption}-{args.severity}")
+    severity = 3 if args.severity is None else args.severity
+    changed = corrupt(images.images, args.corruption, severity, rows=images.index)
+    return images.with_images(changed, name=f"{images.name}_c", split=f"{args.corruption}-{severity}")
 
 
-def _in_a_checkout(folder: str) -> Path:
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no {folder} in {Path.cwd()}; call this in a checkout of the book")
-    return Path(folder)
+def _checkout() -> Path:
+    """The folder of the checkout in which this is called, from any folder of it."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "data/ledger").is_dir():
+            return folder
+    raise FileNotFoundError(f"there is no data/ledger in {Path.cwd()} or above; call this in a checkout of the book")
 
 
-def _device() -> str:
+def _root_of(args: argparse.Namespace) -> str | None:
+    """The folder of a store that is read: it must be there."""
+    if args.root is not None and not Path(args.root).is_dir():
+        raise FileNotFoundError(f"there is no folder {args.root}; --root takes the folder of a store")
+    return args.root
+
+
+def _device(name: str | None) -> str:
+    """The device that is asked for, if this machine has it; a GPU where nobody asks."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name is None:
+        return next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    kind, _, number = name.partition(":")
+    if kind not in there or (number and not number.isdigit()) or int(number or 0) >= there[kind]:
+        raise ValueError(f"--device is {name!r}; this machine has {', '.join(k for k, n in there.items() if n)}")
+    return name
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="uqlib", description=__doc__)
+    parser = _Parser(prog="uqlib", description=__doc__)
     parser.add_argument("--version", action="version", version=f"uqlib {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error comes from; the same as UQLIB_DEBUG=1"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = _command(commands, "run", run)
     one.add_argument("notebook")
     one.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     one.add_argument("--scale", help=f"one of {', '.join(SCALES)}; the same as -p scale")
-    one.add_argument("-o", dest="output", help="executed copy; default build/runs/PAPER/NOTEBOOK.SCALE.ipynb")
+    one.add_argument("-o", dest="output", help="executed copy; default build/runs/PAPER/NOTEBOOK.SCALE.ipynb, with "
+                     "digits for other parameters")  # fmt: skip
 
     one = _command(commands, "parameters", parameters)
     one.add_argument("notebook")
 
     one = _command(commands, "ledger", show_ledger)
-    one.add_argument("--records", nargs="*", help="folders of records; default data/records book/results")
+    one.add_argument("--records", nargs="*", help="records, or folders of them; default data/records book/results")
 
     one = _command(commands, "pages", pages)
-    one.add_argument("--results", default="book/results", help="folder of the executed notebooks and their records")
+    one.add_argument("--results", help="folder of the executed notebooks and their records; default book/results")
+
+    one = _command(commands, "book", book)
+    one.add_argument("--html", default="_build/html", help="folder of the book that stands; default _build/html")
 
     store = _group(commands, "store", "what networks said: list, verify, fill, explain")
     _root(_command(store, "list", store_list))
     _root(_command(store, "verify", store_verify))
     one = _asked(_command(store, "fill", store_fill))
-    one.add_argument("--batch", type=int, default=128)
+    one.add_argument("--batch", type=_whole(1), default=128, help="images at a time; default 128")
     one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
-    one.add_argument("--worker", type=int, default=0, help="number of this process among --workers, from 0")
-    one.add_argument("--workers", type=int, default=1, help="processes that share the work, in one folder")
+    one.add_argument("--worker", type=_whole(0), default=0, help="number of this process among --workers, from 0")
+    one.add_argument("--workers", type=_whole(1), default=1, help="processes that share the work, in one folder")
+    one.add_argument("--foreign", action="store_true", help="the labels are of other classes than the network's")
     _asked(_command(store, "explain", store_explain))
 
     data = _group(commands, "data", "image sets: list, show, verify")
@@ -216,6 +345,24 @@ def _parser() -> argparse.ArgumentParser:
     _split(_command(data, "show", data_show))
     _command(data, "verify", data_verify).add_argument("dataset")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is an error like any other: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def _whole(least: int):
+    """A reader of whole numbers from a bound on, for argparse."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"it must be a whole number of at least {least}; got {text!r}")
+        return int(text)
+
+    return read
 
 
 def _group(commands, name: str, what: str):
@@ -237,7 +384,7 @@ def _split(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("dataset")
     parser.add_argument("split", nargs="?", default="test")
     parser.add_argument("--corruption", help="one of the nineteen, such as fog")
-    parser.add_argument("--severity", type=int, default=3)
+    parser.add_argument("--severity", type=int, help="of the corruption, 1 to 5; default 3")
     return parser
 
 

@@ -4,19 +4,25 @@ One TOML file a paper. A row is a table or figure; it has claims, each a conditi
 and reported numbers, each with its place. A verdict is computed from records, never typed.
 """
 
+import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uqlib.arrays import check_fraction, check_number, check_whole
 from uqlib.files import in_checkout
 from uqlib.records import Result
 from uqlib.scales import SCALES
 
 VERDICTS = ("confirmed", "direction only", "not confirmed", "not testable here", "open")
 CONDITION = re.compile(r"\s*(\|x\|\s*<|<=?|>=?)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a paper, row or claim: it becomes an anchor, a file name
+NOTEBOOK = re.compile(r"[a-z0-9_]+/[a-z0-9_]+", re.ASCII)
+CITE = re.compile(r"[A-Za-z0-9][\w:./+-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Claim:
     """A statement that can fail: `quantity` (as recorded) must satisfy `holds`, e.g. "< 0" or "|x| < 0.002".
 
     `share` is the part of the settings (pairs, data sets) in which it must hold; 1 where the paper says "all",
-    less where it says "nearly all".
+    less where it says "nearly all". Results of other papers' notebooks say nothing of it.
     """
 
     id: str
@@ -32,14 +38,21 @@ class Claim:
     quantity: str
     holds: str
     share: float = 1.0
+    paper: str = ""  # whose notebooks count; the ledger sets it, and a claim without one takes all
 
     def __post_init__(self) -> None:
-        if not CONDITION.fullmatch(str(self.holds)):
+        _check_pattern(self.id, ID, "the id of a claim", "letters, digits, _ . and -")
+        condition = CONDITION.fullmatch(str(self.holds))
+        if not condition or not math.isfinite(float(condition[2])) or "\n" in self.holds:
             raise ValueError(
                 f"claim {self.id}: cannot read the condition {self.holds!r}; write '< 0', '>= 1' or '|x| < 2'"
             )
-        if not 0 < self.share <= 1:
-            raise ValueError(f"claim {self.id}: share must lie in (0, 1]; it is {self.share}")
+        check_fraction(self.share, f"claim {self.id}: share", within="(0, 1]")
+
+    def concerns(self, result: Result) -> bool:
+        """Whether a result is of the claim's quantity, and of a notebook of its paper."""
+        own = not (self.paper and result.notebook) or result.notebook.startswith(f"{self.paper}/")
+        return own and result.quantity == self.quantity
 
     def meets(self, x: float) -> bool:
         operator, bound = CONDITION.fullmatch(self.holds).groups()
@@ -58,6 +71,10 @@ class Reported:
     unit: str = ""
     decimals: int = 2
 
+    def __post_init__(self) -> None:
+        check_number(self.value, f"the value of {self.quantity} for {self.setting}")
+        check_whole(self.decimals, f"decimals of {self.quantity} for {self.setting}", least=0, most=20)
+
     def __str__(self) -> str:
         return f"{self.value:.{self.decimals}f}"
 
@@ -73,6 +90,11 @@ class Row:
     source: str = ""  # of the reported numbers
     claims: tuple[Claim, ...] = field(default=())
     reported: tuple[Reported, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.id, ID, "the id of a row", "letters, digits, _ . and -")
+        if self.notebook:
+            _check_pattern(self.notebook, NOTEBOOK, f"row {self.id}: notebook", "PAPER/NAME of a-z, 0-9 and _")
 
     @property
     def untested(self) -> str:
@@ -90,10 +112,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Ledger:
+    """What one paper claims and reports."""
+
     paper: str
     title: str
     cite: str
     rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.paper, ID, "paper", "letters, digits, _ . and -")
+        _check_pattern(self.cite, CITE, "cite", "one key of references.bib")
+        ids = Counter([*(row.id for row in self.rows), *(claim.id for row in self.rows for claim in row.claims)])
+        if twice := sorted(id for id, times in ids.items() if times > 1):
+            raise ValueError(f"these ids stand twice: {', '.join(twice)}; give each row and claim its own")
+        rows = (replace(r, claims=tuple(replace(c, paper=self.paper) for c in r.claims)) for r in self.rows)
+        object.__setattr__(self, "rows", tuple(rows))
 
     def __getitem__(self, id: str) -> Row:
         for row in self.rows:
@@ -114,25 +147,31 @@ class Verdict(NamedTuple):
 
 
 def load(path: str | Path) -> Ledger:
-    """Read a ledger file; an unknown field, a claim without a condition, or an id used twice is an error."""
+    """Read a ledger file.
+
+    Raises:
+        ValueError: if a field is missing, unknown or of another type, a claim has no condition that can be read, an id is
+            used twice, or the file is no TOML; names file, row, claim and field.
+    """
     with open(path, "rb") as file:
         content = file.read()
     try:
-        body = tomllib.loads(content.decode())
-        rows = tuple(_row(row) for row in body.pop("row", []))
-        ledger = Ledger(**body, rows=rows)
-    except (TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
+        body = tomllib.loads(content.decode("utf-8"))
+        rows = [_row(k, row) for k, row in enumerate(_list(body, "row", "the file"))]
+        return _made(Ledger, {**body, "rows": rows}, "the file")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except RecursionError:
+        raise ValueError(
+            f"{path}: tables or lists lie too deep in each other; a ledger has rows, claims and numbers"
+        ) from None
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
-    ids = [row.id for row in rows] + [claim.id for row in rows for claim in row.claims]
-    twice = {id for id in ids if ids.count(id) > 1}
-    if twice:
-        raise ValueError(f"{path}: these ids stand twice: {', '.join(sorted(twice))}")
-    return ledger
 
 
 def find(paper: str) -> Path:
     """The ledger file of a paper, in the checkout around the current folder or around this file."""
-    place = f"data/ledger/{paper}.toml"
+    place = f"data/ledger/{_check_pattern(paper, ID, 'paper', 'letters, digits, _ . and -')}.toml"
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place} around {Path.cwd()}; run from a checkout of the book")
     return path
@@ -144,13 +183,13 @@ def load_all(folder: str | Path) -> list[Ledger]:
 
 
 def judge(claim: Claim, results: Iterable[Result], scale: str) -> Verdict:
-    """The verdict on a claim from the results at one scale.
+    """The verdict on a claim from the results at one scale, of its own paper's notebooks alone.
 
     In a setting the claim is certain if the whole interval meets the condition, likely if the value does. It is
     confirmed if it is certain in the share of settings that the claim asks for, direction only if it is likely in that
     share, else not confirmed. A result without an interval is never certain: direction only at best.
     """
-    found = tuple(result for result in results if result.quantity == claim.quantity and result.scale == scale)
+    found = tuple(result for result in results if claim.concerns(result) and result.scale == scale)
     certain = sum(_certain(claim, result) for result in found)
     likely = sum(claim.meets(result.value) for result in found)
     needed = claim.share * len(found) - 1e-9
@@ -172,7 +211,52 @@ def _certain(claim: Claim, result: Result) -> bool:
     return result.low is not None and claim.meets(result.low) and claim.meets(result.high)
 
 
-def _row(body: dict[str, Any]) -> Row:
-    claims = tuple(Claim(**claim) for claim in body.pop("claim", []))
-    reported = tuple(Reported(**number) for number in body.pop("reported", []))
-    return Row(**body, claims=claims, reported=reported)
+def _row(k: int, body: Any) -> Row:
+    where = f"row {_name(body, k)}"
+    claims = [
+        _made(Claim, claim, f"{where}, claim {_name(claim, n)}", apart=("paper",))
+        for n, claim in enumerate(_list(body, "claim", where))
+    ]
+    reported = [
+        _made(Reported, number, f"{where}, reported number {n}")
+        for n, number in enumerate(_list(body, "reported", where))
+    ]
+    return _made(Row, {**body, "claims": claims, "reported": reported}, where)
+
+
+def _list(body: Any, name: str, where: str) -> list[Any]:
+    """Take a list of tables out of a table."""
+    if not isinstance(body, dict):
+        raise TypeError(f"{where} must be a table; it is {body!r:.60}")
+    if not isinstance(found := body.pop(name, []), list):
+        raise TypeError(f"{where}: {name} must be a list of tables, such as [[{name}]]; it is {found!r:.60}")
+    return found
+
+
+def _name(body: Any, k: int) -> str:
+    """The id of a row or claim, else its number in the file."""
+    return str(body["id"]) if isinstance(body, dict) and "id" in body else f"number {k + 1}"
+
+
+def _made(kind: Any, body: Any, where: str, *, apart: tuple[str, ...] = ()) -> Any:
+    """A dataclass from a table of TOML, each field known, there, and of its type."""
+    known = {each.name: each for each in fields(kind) if each.name not in apart}
+    if not isinstance(body, dict):
+        raise TypeError(f"{where} must be a table; it is {body!r:.60}")
+    if unknown := sorted(body.keys() - known.keys()):
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}; choose from {', '.join(known)}")
+    if missing := [n for n, each in known.items() if each.default is MISSING and n not in body]:
+        raise ValueError(f"{where}: {missing[0]} is missing")
+    for name, value in body.items():
+        if known[name].type is str and not isinstance(value, str):
+            raise TypeError(f"{where}: {name} must be a text; it is {value!r:.60} ({type(value).__name__})")
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in body.items()})
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def _check_pattern(text: Any, pattern: re.Pattern, name: str, what: str) -> str:
+    if not isinstance(text, str) or not pattern.fullmatch(text):
+        raise ValueError(f"{name} must be {what}; it is {text!r:.60}")
+    return text

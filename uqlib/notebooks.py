@@ -1,21 +1,44 @@
 """Notebooks as functions: their parameters read, checked and set, their run through papermill made safe.
 
 Plain papermill only warns of a parameter that the notebook does not have, and then runs with the defaults.
-Here that is an error, as is a value of another type. A run is written under a temporary name and renamed when it has
-succeeded; one that failed is kept beside it as `NAME.failed.ipynb`.
+Here that is an error, as is a value of another type. While a notebook runs, its copy is kept in memory: it is written when
+all went well, whole, and a run that was killed leaves nothing. One that failed is kept as `NAME.failed.ipynb`.
 """
 
 import ast
+import contextlib
+import copy
+import functools
 import io
+import itertools
 import json
+import logging
+import math
 import os
+import re
+import secrets
+import shlex
+import signal
+import tempfile
+import threading
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uqlib.files import write_text
+from uqlib import markdown
+from uqlib.files import clear_unfinished, write_text
+from uqlib.fingerprint import fingerprint
 from uqlib.scales import check_scale
+
+KINDS = (type(None), bool, int, float, str, list, tuple, dict)
+PYTHON_MAGICS = ("time", "timeit", "capture", "prun")  # cell magics whose cell is Python
+PASSING = (  # what of an output differs from run to run and says nothing: process, address, date
+    (re.compile(r"\bipykernel_\d+"), "ipykernel"),
+    (re.compile(r"\bat 0x[0-9a-f]{6,}\b"), "at 0x0"),
+    (re.compile(r"\s*<dc:date>[^<]*</dc:date>"), ""),
+)
 
 
 class Parameter(NamedTuple):
@@ -27,7 +50,7 @@ class Parameter(NamedTuple):
 
     @property
     def kind(self) -> str:
-        return type(self.default).__name__
+        return "any" if self.default is None else type(self.default).__name__
 
 
 def paths(folder: str | Path = "notebooks") -> list[Path]:
@@ -35,45 +58,63 @@ def paths(folder: str | Path = "notebooks") -> list[Path]:
     return sorted(path for path in Path(folder).glob("*/*.ipynb") if not path.parent.name.startswith("."))
 
 
+def names(folder: str | Path = "notebooks") -> set[str]:
+    """The notebooks of a checkout by their names, PAPER/NAME, as records bear them."""
+    return {f"{path.parent.name}/{path.stem}" for path in paths(folder)}
+
+
 def parameters(notebook: str | Path) -> dict[str, Parameter]:
     """The parameters of a notebook, in the order in which they stand.
 
     Raises:
         ValueError: if no cell, or more than one, has the tag `parameters` (papermill would then run the defaults),
-            or if a default is not a literal.
+            or if a line is not a plain `name = value` or `name: type = value` with a literal.
     """
-    cells = [cell for cell in _load(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    cells = [cell for cell in _load(notebook)["cells"] if "parameters" in _tags(cell)]
     if len(cells) != 1:
         raise ValueError(f"{notebook} has {len(cells)} cells tagged 'parameters'; exactly one is needed")
-    source = "".join(cells[0]["source"])
-    comments = _comments(source)
-    found = {}
+    source = _source(cells[0])
     try:
-        body = ast.parse(source).body
-    except SyntaxError as error:
-        raise ValueError(f"{notebook}: line {error.lineno} of the parameters is not a plain `name = value`") from None
+        body, comments = ast.parse(source).body, _comments(source)
+    except (SyntaxError, ValueError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise ValueError(f"{notebook}: line {line} of the parameters is not a plain `name = value` ({error})") from None
+    found: dict[str, Parameter] = {}
     for node in body:
-        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+        targets = _targets(node)
+        if not targets:
             raise ValueError(f"{notebook}: line {node.lineno} of the parameters is not a plain `name = value`")
         try:
             default = ast.literal_eval(node.value)
-        except ValueError:
-            raise ValueError(f"{notebook}: the default of {node.targets[0].id} is not a literal") from None
-        name = node.targets[0].id
-        found[name] = Parameter(name, default, comments.get(node.end_lineno, ""))
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            raise ValueError(f"{notebook}: the default of {targets[0]} is not a literal") from None
+        if type(default) not in KINDS:
+            raise ValueError(
+                f"{notebook}: the default of {targets[0]} must be a number, a text, a list, a tuple, a dictionary or None; "
+                f"it is {type(default).__name__}"
+            )
+        for name in targets:
+            if name in found:
+                raise ValueError(f"{notebook}: line {node.lineno} of the parameters sets {name} for the second time")
+            found[name] = Parameter(name, default, comments.get(node.end_lineno, ""))
     return found
 
 
 def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given parameters, each known to the notebook and of the type of its default (an int serves as a float)."""
+    """The given parameters, each known to the notebook and of the type of its default.
+
+    An int serves as a float, a list as a tuple, and anything plain where the default is None.
+    """
     known = parameters(notebook)
     for name, value in given.items():
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r} of {notebook}; choose from {', '.join(known)}")
-        if not _fits(value, known[name].default):
-            raise ValueError(
-                f"parameter {name} of {notebook} takes {known[name].kind}, such as {known[name].default!r}; got {value!r}"
-            )
+            raise ValueError(f"unknown parameter {name!r} of {notebook}; choose from {', '.join(known) or 'none'}")
+        default = known[name].default
+        if not _fits(value, default):
+            such = "a number, a text, a list or None" if default is None else f"{known[name].kind}, such as {default!r}"
+            raise ValueError(f"parameter {name} of {notebook} takes {such}; got {value!r}")
+        if not _is_text(value):
+            raise ValueError(f"parameter {name} of {notebook} holds characters that are no text: {value!r}")
     if "scale" in given:
         check_scale(given["scale"])
     return {name: _as_kind_of(known[name].default, value) for name, value in given.items()}
@@ -84,100 +125,344 @@ def parse_parameter(notebook: str | Path, name: str, text: str) -> Any:
     known = parameters(notebook)
     if name not in known or isinstance(known[name].default, str):
         return text
+    if isinstance(known[name].default, float | None) and text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return float(text)
     try:
         return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text  # check_parameters then says which type is expected
+
+
+def default_output(notebook: str | Path, given: Mapping[str, Any]) -> Path:
+    """Where the executed copy goes if nobody says: build/runs/PAPER/NAME.SCALE.ipynb, with digits for other parameters.
+
+    The digits come from the parameters that differ from their defaults, so that a run does not replace another one.
+    """
+    known = parameters(notebook)
+    path = Path(notebook)
+    scale = given.get("scale", known["scale"].default if "scale" in known else "all")
+    other = {
+        name: value
+        for name, value in check_parameters(notebook, given).items()
+        if name not in ("scale", "record") and repr(value) != repr(known[name].default)
+    }
+    digits = f".{fingerprint(other)[:8]}" if other else ""
+    return Path("build/runs") / path.absolute().parent.name / f"{path.stem}.{scale}{digits}.ipynb"
 
 
 def execute(notebook: str | Path, output: str | Path, given: Mapping[str, Any], *, progress: bool = True) -> Path:
     """Run a notebook by papermill with these parameters; the executed copy stands at `output` only if all went well.
 
-    Raises:
-        RuntimeError: if a cell fails; names the cell, the error, and where the half-run copy lies.
-    """
-    import papermill  # not needed to read parameters
+    Nothing runs before it is sure that the copy can be written. A KeyboardInterrupt ends the kernel.
 
+    Raises:
+        RuntimeError: if a cell fails or the kernel dies; names notebook, cell, error, and where the half-run copy lies.
+        ValueError: if a parameter is not one of the notebook's, or no copy can be written at `output`.
+    """
     given = check_parameters(notebook, given)
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
+    for path in (output, failed, *([Path(given["record"])] if given.get("record") else [])):
+        check_writable(path)
+        if (figures := path.with_suffix(".figures")).is_dir():
+            clear_unfinished(figures)
+    body = _load(notebook)
+    ids = {cell["id"] for cell in body["cells"] if isinstance(cell.get("id"), str)}
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(temporary),
-            dict(given),
-            progress_bar=progress,
-            kernel_name="python3",
-            language="python",
-            log_output=False,
-        )
-        again = repeat(notebook, given, os.path.relpath(notebook, output.parent))
-        write_text(output, json.dumps(for_the_book(_load(temporary), again), indent=1) + "\n")
-    except papermill.PapermillExecutionError as error:
-        failed = output.with_name(f"{output.stem}.failed.ipynb")
-        os.replace(temporary, failed)
-        raise RuntimeError(
-            f"{notebook}: cell {error.cell_index} raised {error.ename}: {error.evalue}\nThe run up to there: {failed}"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        executed = _papermill(_with_parameters(body, given), progress)
+    except _NotRunError as stopped:
+        if stopped.copy:
+            write_text(failed, _dumped(stopped.copy))
+        kept = f"\nThe run up to there: {failed}" if stopped.copy else ""
+        raise RuntimeError(f"{notebook}: {stopped}{kept}") from None
+    again = repeat(notebook, given, os.path.relpath(notebook, output.parent))
+    write_text(output, _dumped(for_the_book(executed, again, ids)))
+    failed.unlink(missing_ok=True)
     return output
 
 
-def for_the_book(executed: dict[str, Any], again: str) -> dict[str, Any]:
-    """The executed copy as the book shows it: injected cell hidden, run times stripped, at the end how to repeat it."""
+def check_writable(path: Path) -> None:
+    """Whether a file can be written there, asked by writing one beside it; leftovers of killed writers are removed.
+
+    Raises:
+        ValueError: if the path is a folder, or the folder or the name cannot be; names path and reason.
+    """
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; name a file in it, such as {path / 'copy.ipynb'}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_unfinished(path.parent)
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()  # a name that is too long says so
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"nothing can be written at {path}: {error.strerror}; choose another place or name") from None
+
+
+def for_the_book(executed: dict[str, Any], again: str, ids: Iterable[str] = ()) -> dict[str, Any]:
+    """The executed copy as the book shows it: injected cell hidden, at the end how to repeat it.
+
+    What differs from run to run and says nothing is taken out: run times, random ids, process numbers, addresses, dates of
+    drawings. Texts of one stream that came in pieces are joined, for where they are cut is chance.
+
+    Args:
+        executed: the copy, as papermill wrote it.
+        again: Markdown of the last cell.
+        ids: of the cells, as they stand in the notebook; all others are numbered.
+    """
     executed["metadata"].pop("papermill", None)
+    ids = set(ids)
+    free = (name for k in itertools.count() if (name := f"cell-{k}") not in ids)
     for cell in executed["cells"]:
         for key in ("papermill", "execution"):
             cell["metadata"].pop(key, None)
-        if "injected-parameters" in cell["metadata"].get("tags", []):
+        if "injected-parameters" in _tags(cell) and "remove-cell" not in _tags(cell):
             cell["metadata"]["tags"].append("remove-cell")
-    executed["cells"].append({"id": "repeat", "cell_type": "markdown", "metadata": {}, "source": again})
+        if cell.get("id") not in ids:
+            cell["id"] = next(free)
+        if "outputs" in cell:
+            cell["outputs"] = [_without_chance(each) for each in _joined(cell["outputs"])]
+    last = next(free) if "repeat" in ids else "repeat"
+    executed["cells"].append({"id": last, "cell_type": "markdown", "metadata": {}, "source": again})
     return executed
 
 
 def repeat(notebook: str | Path, given: Mapping[str, Any], link: str) -> str:
-    """How to repeat a run, in Markdown: the notebook, to download, and the command."""
-    options = "".join(f" -p {name} {_quoted(value)}" for name, value in given.items() if name != "record")
+    """How to repeat a run, in Markdown: the notebook, to download, and the command, as a shell reads it."""
+    known = parameters(notebook)
+    options = [
+        word
+        for name, value in given.items()
+        if name != "record"
+        for word in ("-p", name, _typed(known[name].default, value))
+    ]
+    command = shlex.join(["uqlib", "run", _from_the_checkout(notebook), *options])
     return (
         "## Run it again\n\n"
-        f"{{download}}`The notebook <{link}>`, or by one command from a checkout of the book:\n\n"
-        f"```sh\nuqlib run {notebook}{options}\n```\n"
+        f"{{download}}`The notebook <{re.sub(r'[`<>]', '', link)}>`, or by one command from a checkout of the book:\n\n"
+        f"{markdown.block(command, 'sh')}"
     )
 
 
 def sources(notebook: str | Path) -> list[Path]:
-    """The files of uqlib on which a notebook rests, found through its imports: what makes its run stale when changed."""
+    """The files of uqlib on which a notebook rests, found through its imports: what makes its run stale when changed.
+
+    Raises:
+        ValueError: if a cell is not Python; names notebook and cell.
+    """
     package = Path(__file__).parent
-    code = "\n".join(
-        "".join(line for line in cell["source"] if not line.lstrip().startswith(("%", "!")))
-        for cell in _load(notebook)["cells"]
-        if cell["cell_type"] == "code"
-    )
     found: set[Path] = set()
-    waiting = list(_imports(code, package))
+    for number, cell in enumerate(_load(notebook)["cells"]):
+        if cell["cell_type"] == "code":
+            found |= set(
+                _imports(_parsed(_source(cell), f"{notebook}: cell {number}"), package, package.parent / "x.py")
+            )
+    return closure(found)
+
+
+def closure(files: Iterable[Path]) -> list[Path]:
+    """These files of uqlib, and all that they import of it."""
+    found: set[Path] = set()
+    waiting = [Path(file).resolve() for file in files]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imports(path.read_text(), package)
+            waiting += _imported_by(path, path.stat().st_mtime_ns)
     return sorted(found)
 
 
-def _imports(code: str, package: Path) -> Iterator[Path]:
-    """The files of the package that this code imports by `import uqlib.x` or `from uqlib.x import y`."""
-    for node in ast.walk(ast.parse(code)):
-        names = []
+@functools.cache
+def _imported_by(path: Path, _: int) -> list[Path]:
+    """What one file imports, asked once as long as it does not change."""
+    package = Path(__file__).resolve().parent
+    return list(_imports(ast.parse(path.read_text(encoding="utf-8")), package, path))
+
+
+def _imports(tree: ast.AST, package: Path, file: Path) -> Iterator[Path]:
+    """The files of the package that this code imports, with the `__init__` of every package on the way."""
+    for node in ast.walk(tree):
+        modules: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:  # from . import x: from the package in which the file lies
+                here = file.parents[node.level - 1].relative_to(package.parent).parts
+                base = ".".join([*here, *([base] if base else [])])
+            modules = [f"{base}.{alias.name}" for alias in node.names]
+        for module in modules:
+            parts = module.split(".")
             if parts[0] == package.name:
-                stem = package.joinpath(*parts[1:])
-                yield from (path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file())
+                stems = (package.joinpath(*parts[1:n]).resolve() for n in range(1, len(parts) + 1))
+                files = (path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py"))
+                yield from (path for path in files if path.is_file())
+
+
+def _parsed(source: str, where: str) -> ast.AST:
+    """A cell as Python, without the lines and cells that are for IPython or a shell."""
+    if magic := re.match(r"\s*%%(\w+).*", source):
+        source = source[magic.end() :] if magic[1] in PYTHON_MAGICS else ""
+    plain = "".join(
+        re.sub(r"\S.*", "pass", line) if re.match(r"\s*([%!?]|[\w.]+\?)|.*=\s*[%!]\w", line) else line
+        for line in source.splitlines(keepends=True)
+    )
+    for each in (source, plain):  # a line of a text may look like a magic, so the cell as it is comes first
+        try:
+            return ast.parse(each)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            fault = error
+    raise ValueError(f"{where} is not Python: {fault}") from None
+
+
+class _NotRunError(Exception):
+    """A run that did not reach its end, with the copy up to there."""
+
+    def __init__(self, what: str, copy: dict[str, Any] | None):
+        super().__init__(what)
+        self.copy = copy
+
+
+class _Memory:
+    """Where papermill reads and writes: no file lies anywhere before the run has ended."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def read(self, path: str) -> str:
+        return self.texts[path]
+
+    def write(self, text: str, path: str) -> None:
+        self.texts[path] = text
+
+    def listdir(self, path: str) -> list[str]:
+        return [path]
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+MEMORY = _Memory()
+
+
+def _papermill(body: dict[str, Any], progress: bool) -> dict[str, Any]:
+    """Run a notebook whose parameters are set.
+
+    It runs in a thread: in the main one nbclient would take the signals for itself, and a Ctrl-C would look like a kernel
+    that died.
+    """
+    import nbformat  # not needed to read parameters
+    import papermill
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import ensure_event_loop
+    from nbclient.exceptions import DeadKernelError
+    from papermill.iorw import papermill_io
+
+    logging.getLogger("papermill").addHandler(logging.NullHandler())  # what went wrong is said once, by us
+    if not any(scheme == "uqlib-memory:" for scheme, _ in papermill_io._handlers):
+        papermill_io.register("uqlib-memory:", MEMORY)
+    place = f"uqlib-memory:{secrets.token_hex(8)}.ipynb"
+    stopped = threading.Event()
+    kernels: list[Any] = []
+
+    class Manager(AsyncKernelManager):
+        async def _async_start_kernel(self, **options: Any) -> None:
+            if stopped.is_set():
+                raise RuntimeError("the run was stopped")
+            kernels.append(self)
+            options["extra_arguments"] = [*options.get("extra_arguments", []), "--IPKernelApp.log_level=CRITICAL"]
+            await super()._async_start_kernel(**options)
+            if stopped.is_set():
+                _kill(self)
+
+        start_kernel = _async_start_kernel
+
+    def work() -> None:
+        loop = ensure_event_loop()
+        try:
+            papermill.execute_notebook(
+                place, place, {}, progress_bar=progress, kernel_name="python3", language="python", log_output=False,
+                kernel_manager_class=Manager,
+            )  # fmt: skip
+        finally:
+            loop.close()
+
+    MEMORY.texts[place] = json.dumps(body)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                pool.submit(work).result()
+            except BaseException:
+                stopped.set()
+                for kernel in kernels:
+                    _kill(kernel)
+                raise
+        return json.loads(MEMORY.texts[place])
+    except papermill.PapermillExecutionError as error:
+        what = f"cell {error.cell_index} raised {error.ename}: {error.evalue}"
+        raise _NotRunError(what, json.loads(MEMORY.texts[place])) from None
+    except DeadKernelError:
+        run = json.loads(MEMORY.texts[place])
+        began = [k for k, cell in enumerate(run["cells"]) if cell["metadata"].get("papermill", {}).get("start_time")]
+        what = f"the kernel died in cell {began[-1] if began else 0}; out of memory is the usual reason"
+        raise _NotRunError(what, run) from None
+    except (papermill.PapermillException, nbformat.ValidationError) as error:
+        raise _NotRunError(f"{type(error).__name__}: {error}", None) from None
+    finally:
+        del MEMORY.texts[place]
+
+
+def _kill(kernel: Any) -> None:
+    process = getattr(kernel.provisioner, "process", None)
+    if process is not None and process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # a session of its own, with all that its cells have started
+
+
+def _with_parameters(body: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The notebook with a cell after its parameters that sets those given; papermill's own would make texts of tuples."""
+    body = copy.deepcopy(body)
+    body["nbformat_minor"] = max(5, body.get("nbformat_minor", 0))  # the first with ids, which papermill would draw
+    cells = [cell for cell in body["cells"] if "injected-parameters" not in _tags(cell)]
+    taken = {cell.get("id") for cell in cells}
+    free = (name for k in itertools.count() if (name := f"cell-{k}") not in taken)
+    for cell in cells:
+        cell.setdefault("id", next(free))
+    if given:
+        source = "# Parameters\n" + "".join(f"{name} = {_literal(value)}\n" for name, value in given.items())
+        place = 1 + next(k for k, cell in enumerate(cells) if "parameters" in _tags(cell))
+        cells.insert(place, {
+            "id": "injected-parameters", "cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "outputs": [],
+            "execution_count": None, "source": source,
+        })  # fmt: skip
+    return {**body, "cells": cells}
+
+
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    joined: list[dict[str, Any]] = []
+    for each in outputs:
+        last = joined[-1] if joined else {}
+        if each.get("output_type") == last.get("output_type") == "stream" and each.get("name") == last.get("name"):
+            last["text"] = ("".join(last["text"]) + "".join(each["text"])).splitlines(keepends=True)
+        else:
+            joined.append(each)
+    return joined
+
+
+def _without_chance(value: Any) -> Any:
+    """The value with the same texts in every run, wherever they stand in it."""
+    if isinstance(value, str):
+        return functools.reduce(lambda text, rule: rule[0].sub(rule[1], text), PASSING, value)
+    if isinstance(value, list):
+        return [_without_chance(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _without_chance(each) for name, each in value.items()}
+    return value
+
+
+def _dumped(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=1) + "\n"
 
 
 def _load(notebook: str | Path) -> dict[str, Any]:
@@ -185,13 +470,37 @@ def _load(notebook: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no notebook at {path}; those of this folder: {', '.join(_nearby(path)) or 'none'}")
     try:
-        body = json.loads(path.read_text())
-        if body["nbformat"] == 4 and all({"cell_type", "metadata", "source"} <= cell.keys() for cell in body["cells"]):
-            return body
-        what = f"its format is {body['nbformat']}, or a cell lacks its metadata"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not JSON, not text, or other JSON
+        body = json.loads(path.read_text(encoding="utf-8"))
+        what = _fault(body)
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start} is not UTF-8"
+    except (ValueError, RecursionError) as error:  # not JSON, or lists in lists without end
         what = f"{type(error).__name__}: {error}"
-    raise ValueError(f"{path} is not a notebook of format 4 ({what}); save it again from Jupyter")
+    if what:
+        raise ValueError(f"{path} is not a notebook of format 4 ({what}); save it again from Jupyter")
+    return body
+
+
+def _fault(body: Any) -> str:
+    """What of the format this body does not keep; empty if nothing."""
+    if not isinstance(body, dict) or body.get("nbformat") != 4:
+        return f"its format is {body.get('nbformat') if isinstance(body, dict) else type(body).__name__}"
+    minor = body.get("nbformat_minor", 0)
+    if not isinstance(body.get("metadata"), dict) or not isinstance(body.get("cells"), list):
+        return "its metadata is no object, or its cells are no list"
+    if not isinstance(minor, int) or isinstance(minor, bool) or not 0 <= minor < 1000:
+        return f"its nbformat_minor is {minor!r:.40}"
+    for k, cell in enumerate(body["cells"]):
+        if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
+            return f"cell {k} has no cell_type that is known"
+        source, metadata = cell.get("source"), cell.get("metadata")
+        if not isinstance(source, str) and not (isinstance(source, list) and all(isinstance(s, str) for s in source)):
+            return f"the source of cell {k} is no text"
+        if not isinstance(metadata, dict) or not isinstance(tags := metadata.get("tags", []), list):
+            return f"the metadata of cell {k} is no object, or its tags are no list"
+        if not all(isinstance(tag, str) for tag in tags) or not isinstance(cell.get("outputs", []), list):
+            return f"the tags of cell {k} are no texts, or its outputs are no list"
+    return ""
 
 
 def _nearby(path: Path) -> list[str]:
@@ -200,25 +509,78 @@ def _nearby(path: Path) -> list[str]:
     return [str(each) for each in found if not each.relative_to(folder).parts[0].startswith((".", "_", "build"))][:8]
 
 
+def _from_the_checkout(notebook: str | Path) -> str:
+    """The path of a notebook as it is typed in the checkout, wherever this run was started."""
+    path = Path(notebook).absolute()
+    for folder in path.parents:
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return path.relative_to(folder).as_posix()
+    return str(notebook)
+
+
+def _tags(cell: Mapping[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def _source(cell: Mapping[str, Any]) -> str:
+    """The text of a cell; the format allows one string, or one a line."""
+    return "".join(cell["source"])
+
+
+def _targets(node: ast.stmt) -> list[str]:
+    """The names that a plain assignment sets, with or without an annotation; none if it is another statement."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    plain = all(isinstance(each, ast.Name) for each in targets) and getattr(node, "value", None) is not None
+    return [each.id for each in targets] if plain else []
+
+
 def _comments(source: str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
 
 def _fits(value: Any, default: Any) -> bool:
+    if default is None:
+        return type(value) in KINDS
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
         return isinstance(value, int | float)
-    if isinstance(default, list):
-        return isinstance(value, list) and (not default or all(_fits(item, default[0]) for item in value))
+    if isinstance(default, list | tuple):
+        kinds = list | tuple if isinstance(default, tuple) else list
+        return isinstance(value, kinds) and (not default or all(any(_fits(v, d) for d in default) for v in value))
     return isinstance(value, type(default))
 
 
 def _as_kind_of(default: Any, value: Any) -> Any:
-    return float(value) if isinstance(default, float) else value
+    if isinstance(default, float):
+        return float(value)
+    return tuple(value) if isinstance(default, tuple) else value
 
 
-def _quoted(value: Any) -> str:
-    text = str(value)
-    return text if text and all(letter.isalnum() or letter in "._-/" for letter in text) else f'"{text}"'
+def _is_text(value: Any) -> bool:
+    """Whether every text in it can be written; a shell may hand over bytes that are none."""
+    try:
+        repr(value).encode()
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _literal(value: Any) -> str:
+    """A value as Python reads it; infinities and NaN have no literal of their own."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_literal(each)}, ' for each in value).rstrip() if value else ''})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_literal(k)}: {_literal(v)}' for k, v in value.items())}}}"
+    return repr(value)
+
+
+def _typed(default: Any, value: Any) -> str:
+    """A value as it is typed behind -p, so that `parse_parameter` reads it again."""
+    return value if isinstance(default, str) else repr(value)

@@ -1,5 +1,9 @@
-"""The pages of the book that are computed: ledger, parameters of every notebook, what ran. Records in, Markdown out."""
+"""The pages of the book that are computed: ledger, parameters of every notebook, what ran. Records in, Markdown out.
 
+Text of a ledger, a record or a notebook goes through `uqlib.markdown`, so that it stands in the page and never runs there.
+"""
+
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,17 +11,12 @@ from typing import Any
 from uqlib import notebooks
 from uqlib.benchmarks import Benchmark
 from uqlib.ledger import VERDICTS, Ledger, Row, Verdict, verdicts
+from uqlib.markdown import block, code, table, text
 from uqlib.metrics import accuracy
-from uqlib.records import Result
+from uqlib.records import VERSIONS, Result
 from uqlib.scales import SCALES
 
 MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐✘–○", strict=True)}
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; a bar inside of a cell is escaped."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def ledger_summary(ledgers: Sequence[Ledger], results: Sequence[Result]) -> str:
@@ -27,19 +26,19 @@ def ledger_summary(ledgers: Sequence[Ledger], results: Sequence[Result]) -> str:
         found = [judged[-1].verdict for row in ledger.rows for judged in _by_claim(row, results)]
         found += [row.untested for row in ledger.rows if not row.claims]
         counts = [found.count(verdict) or "" for verdict in MARKS]
-        rows.append([f"[{ledger.title}](#ledger-{ledger.paper})", *counts])
+        rows.append([f"[{text(ledger.title)}](#ledger-{ledger.paper})", *counts])
     return table(["paper", *MARKS.values()], rows)
 
 
 def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
     """Every row of a paper's ledger: what it shows, its claims, and the verdict with its evidence."""
-    parts = [f"(ledger-{ledger.paper})=\n## {ledger.title}\n\n{{cite}}`{ledger.cite}`\n"]
+    parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`\n"]
     for row in ledger.rows:
-        parts.append(f"### {row.id}\n\n{row.shows}\n")
+        parts.append(f"### {row.id}\n\n{text(row.shows, spans=True)}\n")
         if row.notebook:
             parts.append(f"Re-derived in [`{row.notebook}`](results/{row.notebook}.ipynb).\n")
         if row.not_testable:
-            parts.append(f"{MARKS['not testable here']}: {row.not_testable}.\n")
+            parts.append(f"{MARKS['not testable here']}: {text(row.not_testable, spans=True)}.\n")
         if row.claims:
             judged = verdicts(row, results)
             parts.append(table(["claim", "verdict", "scale", "holds"], [_counted(v) for v in judged]))
@@ -64,10 +63,18 @@ def benchmarks_page(benches: Iterable[Benchmark]) -> str:
             each = said[network.name]
             right = 100 * accuracy(each.logits.argmax(-1), each.labels)
             mark = "**" if network.name in bench.large else ""
-            name = f"{mark}{network}{mark}"
-            rows.append([name, network.made, f"{network.size} px", f"{network.macs / 1e6:.1f}", f"{right:.2f}"])
+            name = f"{mark}{text(network)}{mark}"
+            rows.append(
+                [
+                    name,
+                    text(network.made, spans=True),
+                    f"{network.size} px",
+                    f"{network.macs / 1e6:.1f}",
+                    f"{right:.2f}",
+                ]
+            )
         examples = len(next(iter(said.values())))
-        parts.append(f"**{bench.title}**: {examples:,} held-out images of {bench.classes} classes\n")
+        parts.append(f"**{text(bench.title)}**: {examples:,} held-out images of {bench.classes} classes\n")
         parts.append(table(["network", "how", "input", "million multiply-adds", "accuracy (%)"], rows))
     return "\n".join(parts)
 
@@ -77,9 +84,9 @@ def parameters_page(paths: Sequence[Path]) -> str:
     parts = []
     for path in paths:
         known = notebooks.parameters(path)
-        rows = [[f"`{p.name}`", f"`{p.default!r}`", p.kind, p.meaning] for p in known.values()]
-        parts += [f"## `{path}`\n", table(["parameter", "default", "type", "meaning"], rows)]
-        parts.append(f"```sh\nuqlib run {path} --scale cpu\n```\n")
+        rows = [[code(p.name), code(repr(p.default)), p.kind, text(p.meaning, spans=True)] for p in known.values()]
+        parts += [f"## {code(path)}\n", table(["parameter", "default", "type", "meaning"], rows)]
+        parts.append(block(f"uqlib run {shlex.quote(str(path))} --scale cpu", "sh"))
     return "\n".join(parts)
 
 
@@ -88,10 +95,11 @@ def runs_page(runs: Sequence[dict[str, Any]]) -> str:
     rows = []
     for run in runs:
         made = run["provenance"]
-        versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("uqlib", "torch", "numpy"))
+        versions = ", ".join(f"{name} {made['versions'][name]}" for name in VERSIONS)
+        device = f"{made['device']}, {made['threads']} thread{'s' * (made['threads'] != 1)}"
         rows.append([
-            run["notebook"], run["scale"], len(run["results"]), f"{made['seconds']:.0f} s", f"{made['peak_memory_mb']} MB",
-            f"{made['device']}, {made['threads']} thread{'s' * (made['threads'] != 1)}", versions, made["date"][:10],
+            text(run["notebook"]), run["scale"], len(run["results"]), f"{made['seconds']:.0f} s",
+            f"{made['peak_memory_mb']} MB", text(device), text(versions), text(made["date"][:10]),
         ])  # fmt: skip
     return table(["notebook", "scale", "results", "time", "peak memory", "device", "versions", "date"], rows)
 
@@ -104,15 +112,18 @@ def _by_claim(row: Row, results: Sequence[Result]) -> list[list[Verdict]]:
 
 def _counted(verdict: Verdict) -> list[str]:
     """What a claim says, and in how many settings it holds."""
-    counts = (
-        f"`{verdict.claim.holds}` certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}"
-    )
-    return [verdict.claim.text, MARKS[verdict.verdict], verdict.scale, counts if verdict.results else ""]
+    counts = f"{code(verdict.claim.holds)} certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}"
+    return [
+        text(verdict.claim.text, spans=True),
+        MARKS[verdict.verdict],
+        verdict.scale,
+        counts if verdict.results else "",
+    ]
 
 
 def _evidence(verdict: Verdict) -> str:
     """Every setting of a claim, folded away: on a phone a table of them would be a yard long."""
-    lines = "\n".join(f"- {result.setting}: {_interval(result)}" for result in verdict.results)
+    lines = "\n".join(f"- {text(result.setting)}: {_interval(result)}" for result in verdict.results)
     return f":::{{admonition}} Evidence: {verdict.claim.id}, {verdict.scale}\n:class: dropdown\n\n{lines}\n:::\n"
 
 

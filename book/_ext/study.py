@@ -1,6 +1,7 @@
-"""Sphinx extension of the book: MathJax from an installed wheel, and docstrings that are plain text.
+"""Sphinx extension of the book: MathJax from an installed wheel, docstrings that are plain text, a dash for what was not measured.
 
-No page asks the network for anything, so MathJax is copied beside the pages. Docstrings are written to be read in an
+No page asks the network for anything, so MathJax is copied beside the pages: the parts that draw, and none that would let a
+formula hold a link (`\\href` and its kin lie in other files of the wheel). Docstrings are written to be read in an
 editor; what reStructuredText would take for markup in them is made literal.
 """
 
@@ -8,6 +9,8 @@ import re
 import shutil
 from importlib import metadata
 from pathlib import Path
+
+from myst_nb.ext.glue import roles
 
 PARTS = ("tex-mml-chtml.js", "output/chtml/fonts/")
 
@@ -44,12 +47,18 @@ def _plain(line):
     return re.sub(r"`+([^`]+)`+|(?<!\\)([*|])", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[2]}", line)
 
 
+def measured(text, spec, format_plain_text=roles.format_plain_text):
+    """A glued number in the format that the page asks for; one that no run has measured is an en dash, not a 0."""
+    return "–" if re.fullmatch(r"(np\.float64\()?nan\)?", text) else format_plain_text(text, spec)
+
+
 def defer_scripts(app, config):
     """Jupyter Book puts every script of _static into the head of every page; none of them may hold the page up."""
     config.html_js_files = [(name, {"defer": "defer"}) for name in config.html_js_files]
 
 
 def setup(app):
+    roles.format_plain_text = measured
     app.connect("config-inited", defer_scripts)
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon, which writes markup
     app.connect("build-finished", copy_mathjax)
