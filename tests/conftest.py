@@ -1,6 +1,7 @@
 """Where tests find real data and weights, and no question to the hub."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ hypothesis.settings.register_profile("book", deadline=None)  # a busy machine is
 hypothesis.settings.load_profile("book")
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker waits for another at the end; the others in their order."""
+    longest = ("test_book", "test_kinds", "test_workflow", "test_kills", "test_cli")
+    items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +61,30 @@ def prepared_folder(tmp_path_factory) -> Path:
     if not (folder / "cifar10" / "test" / "meta.json").is_file():
         pytest.skip("no prepared data: set UQLIB_DATA to a folder that holds cifar10/test/images.npy")
     return folder
+
+
+def clone(repository: Path, target: Path) -> Path:
+    """The checkout without what was built in it; what is only read (data) is linked."""
+    built = (".*", "_build", "build", "results", "__pycache__", "*.egg-info", "data", "tests", "benchmarks")
+    shutil.copytree(repository, target, symlinks=True, ignore=shutil.ignore_patterns(*built))
+    (target / "data").symlink_to(repository / "data")
+    return target
+
+
+@pytest.fixture(scope="session")
+def book(repository, tmp_path_factory) -> Path:
+    """The HTML of a book: that in $UQLIB_BOOK, else a small one, made here once for all workers of pytest."""
+    if given := os.environ.get("UQLIB_BOOK"):
+        return Path(given).resolve()
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    place = tmp_path_factory.getbasetemp().parent / f"book-{run}"
+    html = place / "_build/html"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            clone(repository, place)
+            build = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", "--config", "scale=smoke"]
+            env = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(build, cwd=place, capture_output=True, text=True, env=env)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (html / "index.html").is_file(), f"the book could not be made; see the first error of this run, and {place}"
+    return html

@@ -1,28 +1,15 @@
 """The built book: every link leads somewhere, every page opens in a browser without an error or a request outside."""
 
 import html.parser
-import os
 import shutil
-import subprocess
-import sys
 import urllib.parse
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("book")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # sphinx-thebe writes its block twice, and the theme looks for a mode before it is set; neither does harm
 KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared", "Got invalid theme mode")
-
-
-@pytest.fixture(scope="module")
-def book(repository) -> Path:
-    """The HTML that `make book` makes; made now where it is missing or stale."""
-    build = [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", "--quiet", "all"]
-    done = subprocess.run(build, cwd=repository, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return repository / "_build/html"
 
 
 class Page(html.parser.HTMLParser):
@@ -103,7 +90,7 @@ def test_every_page_opens_in_a_browser(book, parsed, width):
         )
         for path in parsed:
             page.goto(path.as_uri())
-            page.wait_for_timeout(150)
+            page.wait_for_timeout(50)
             wide = page.evaluate("document.documentElement.scrollWidth") - width
             if wide > 1:
                 problems.append((path.name, f"{wide} px wider than the screen"))
