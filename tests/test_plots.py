@@ -277,3 +277,11 @@ def contrast(first, second):
 def test_colours_are_distinct_and_stand_out_from_white():
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
     assert all(contrast(colour, "white") > 2 for colour in plots.COLOURS.values())
+
+
+@pytest.mark.parametrize("label", [None, ""])
+def test_a_line_without_a_label_stands_in_no_legend(label):
+    _, ax = plt.subplots()
+    plots.metric_against_cost(ax, [1.0], [SimpleNamespace(value=0.5, low=0.25, high=0.75)], label=label)
+    plots.base_line(ax, 0.5, label=label)
+    assert ax.get_legend_handles_labels()[1] == []

@@ -68,7 +68,9 @@ def use_style() -> None:
 
 
 def plain(text: Any) -> str:
-    """A text that matplotlib draws as it is written, on one line: dollars in a class name are no mathematics."""
+    """A text that matplotlib draws as it is written, on one line: dollars in a class name are no mathematics; None is no text."""
+    if text is None:
+        return ""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return line.replace("$", r"\$")
 
@@ -144,7 +146,7 @@ def metric_against_cost(
     cost: Sequence[float],
     intervals: Sequence[Any],
     *,
-    label: str,
+    label: str | None,
     colour: str | None = None,
     marker: str = "o",
     percent: bool = True,
@@ -181,7 +183,7 @@ def metric_against_cost(
         x := cost[order] + shift,
         value,
         errors,
-        label=plain(label),
+        label=plain(label) or None,
         color=colour,
         marker=marker,
         markerfacecolor="white" if hollow else None,
@@ -222,7 +224,7 @@ def radar(
     names: Sequence[str],
     values: Sequence[float],
     *,
-    label: str,
+    label: str | None,
     colour: str | None = None,
     marker: str = "o",
     percent: bool = True,
@@ -248,7 +250,7 @@ def radar(
     closed = np.append(angles, 2 * np.pi), np.append(corners, corners[0])
     ax.set_theta_zero_location("N")
     ax.set_theta_direction(-1)
-    ax.plot(*closed, color=colour, label=plain(label), marker=marker, markersize=4, linewidth=1.5)
+    ax.plot(*closed, color=colour, label=plain(label) or None, marker=marker, markersize=4, linewidth=1.5)
     ax.set_xticks(angles, [plain(name) for name in names])
     ax.tick_params(axis="x", pad=2)
     ax.spines["polar"].set_visible(False)
@@ -276,14 +278,14 @@ def panels(
     return figure, list(axes.flat[:count])
 
 
-def base_line(ax: Axes, value: float, *, label: str, percent: bool = True) -> Axes:
+def base_line(ax: Axes, value: float, *, label: str | None, percent: bool = True) -> Axes:
     """A dashed level to compare with, such as the large network alone; on a radar, a ring."""
     value = check_number(value, "value")
     level, style = (100 if percent else 1) * value, {"color": COLOURS["grey"], "linestyle": "--", "linewidth": 1.2}
     if ax.name == "polar":
-        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=plain(label), **style)
+        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=plain(label) or None, **style)
     else:
-        ax.axhline(level, label=plain(label), **style)
+        ax.axhline(level, label=plain(label) or None, **style)
     return ax
 
 
