@@ -26,7 +26,7 @@ from torch import Tensor
 from uqlib import fingerprint
 from uqlib.arrays import as_tensor, check_labels, check_rows
 from uqlib.extras import named
-from uqlib.files import cache_folder, replacing, sha256_of_file, write_text
+from uqlib.files import cache_folder, check_word, replacing, sha256_of_file, write_text
 from uqlib.photos import READING, Files, Images, Pixels, check_images, class_folders, decode, row_numbers, select
 from uqlib.splits import split as draw_split
 
@@ -146,7 +146,7 @@ def join(sets: Sequence[ImageSet], *, split: str) -> ImageSet:
     """
     if not len(sets):
         raise ValueError("sets is empty; at least one is needed")
-    _check_word(split, "split")
+    check_word(split, "split")
     first = sets[0]
     for other in sets[1:]:
         for what, trait in TRAITS.items():
@@ -203,7 +203,7 @@ def load(name: str, split: str = "test", *, root: str | os.PathLike | None = Non
             written, or a folder holds what is no set of class folders; the message names the file.
         FileNotFoundError: if the data are not here and cannot be had; the message says how to get them.
     """
-    _check_word(split, "split")
+    check_word(split, "split")
     if name.startswith("folder:"):
         return _from_folder(name.removeprefix("folder:"), split)
     _check_name(name, root)
@@ -226,16 +226,8 @@ def load(name: str, split: str = "test", *, root: str | os.PathLike | None = Non
     return _prepared(cache_folder() / "data" / name / split, name, split)
 
 
-def _check_word(word: Any, what: str) -> None:
-    """Names become folders and files, here and in the store, so they must have no part that leads elsewhere."""
-    if not isinstance(word, str) or not re.fullmatch(r"\w[\w.-]*", word, re.ASCII):
-        raise ValueError(
-            f"{what} must consist of letters, digits, '_', '-' and '.', no '.' or '-' first; it is {word!r}"
-        )
-
-
 def _check_name(name: str, root: str | os.PathLike | None) -> None:
-    _check_word(name, "name of a data set")
+    check_word(name, "name of a data set")
     own = sorted({path.parents[1].name for folder in _places(root) for path in folder.glob("*/*/meta.json")})
     if name not in (*SPLITS, *own) and not any((folder / name).is_dir() for folder in _places(root)):
         known = dict.fromkeys([*SPLITS, *own])
@@ -303,7 +295,7 @@ def write_prepared(
         ValueError: if rows, shapes, names or labels do not fit; the message names the first odd image or file.
     """
     for word, what in ((name, "name"), (split, "split")):
-        _check_word(word, what)
+        check_word(word, what)
     place, classes = Path(folder) / name / split, _check_classes(classes)
     if isinstance(images, list | tuple | np.ndarray | Tensor | Mapping | str) or not hasattr(images, "__len__"):
         images = check_images(images)  # any other sequence is taken at its word
@@ -347,7 +339,7 @@ def _check_classes(classes: Any) -> tuple[str, ...]:
 
 
 def _check_extra(name: str, array: Any, rows: int) -> np.ndarray:
-    _check_word(name, "name of an extra")
+    check_word(name, "name of an extra")
     if name in ("images", "labels"):
         raise ValueError(f"an extra must not be called {name!r}: that file holds the {name}; give it another name")
     array = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)

@@ -135,6 +135,14 @@ def check_seal(path: str | os.PathLike) -> None:
         raise DamagedError(Path(path), "its bytes do not have the sha256 that was written at its end")
 
 
+def check_word(word: Any, what: str) -> None:
+    """Names become folders and files, so they must have no part that leads elsewhere; `what` is what errors call it."""
+    if not isinstance(word, str) or not re.fullmatch(r"\w[\w.-]*", word, re.ASCII):
+        raise ValueError(
+            f"{what} must consist of letters, digits, '_', '-' and '.', no '.' or '-' first; it is {word!r}"
+        )
+
+
 def in_checkout(place: str) -> Path | None:
     """A file or folder of the checkout around the current folder, else of the one around this file; None without it."""
     folders = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1])

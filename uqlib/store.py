@@ -37,6 +37,7 @@ from uqlib.files import (
     Parts,
     cache_folder,
     check_columns,
+    check_word,
     clear_unfinished,
     in_checkout,
     parsed,
@@ -45,11 +46,6 @@ from uqlib.files import (
     write_table,
 )
 from uqlib.fingerprint import fingerprint, of_network
-
-
-def _check_name(name: str, value: str) -> None:
-    if not isinstance(value, str) or not re.fullmatch(r"\w[\w.-]*", value, re.ASCII):
-        raise ValueError(f"{name} must consist of letters, digits, '_', '-' and '.'; it is {value!r}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Key:
 
     def __post_init__(self) -> None:
         for name in ("dataset", "split", "network"):
-            _check_name(name, getattr(self, name))
+            check_word(getattr(self, name), name)
         for name in ("weights", "preprocessing", "data"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} of a key must be a text; it is {getattr(self, name)!r}")
@@ -232,7 +228,7 @@ def load(
     """
     names = {"network": network, "dataset": dataset, "split": split}
     for name, value in names.items():
-        _check_name(name, value)
+        check_word(value, name)
     if unknown := set(narrower) - {"weights", "preprocessing", "data"}:
         raise TypeError(f"unknown option {unknown.pop()!r}; choose from weights, preprocessing, data")
     columns = _names(columns)
