@@ -1,5 +1,6 @@
 """Where tests find real data and weights, and no question to the hub."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import jaxtyping
 import pytest
+import torch
 from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so it cannot wait for a fixture
@@ -23,6 +25,17 @@ def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker waits for another at the end; the others in their order."""
     longest = ("test_book", "test_kinds", "test_workflow", "test_kills", "test_cli")
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    """Torch with another default type, as a borrower may have set it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -716,11 +717,8 @@ def test_the_default_dtype_changes_nothing(examples, dtype):
         return [*model[:-1], hard, *distances(model, features), weights(hard), normalised(hard, "zscore"), *others]
 
     expected = everything()
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = everything()
-    finally:
-        torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
@@ -329,11 +330,8 @@ def test_the_default_dtype_changes_nothing(dtype):
         return fit, [*said, *fit_weights([LARGE.float(), SMALL], LABELS)[:2], ensemble_probs([LARGE.float(), SMALL])]
 
     expected = everything()
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = everything()
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert found[0] == expected[0]
     for one, other in zip(found[1], expected[1], strict=True):
         assert one.dtype == other.dtype

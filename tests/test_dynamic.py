@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
@@ -315,11 +316,8 @@ def test_the_default_dtype_changes_nothing(dtype):
         return *fit.slopes, dynamic_logits(*data, fit), dynamic_temperatures(*data[2:], fit), *dynamic_duo(*data, fit)
 
     expected = everything()
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = everything()
-    finally:
-        torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)

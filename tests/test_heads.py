@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import default_dtype
 from sklearn.linear_model import LogisticRegression
 
 from uqlib import models
@@ -115,12 +116,9 @@ def test_labels_and_features_of_every_kind_give_the_same_head(examples, unchecke
 def test_the_default_dtype_changes_nothing(examples, dtype):
     features, labels = examples
     expected = fit_head(features, labels)
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = fit_head(features, labels)
         logits = head_logits(found, features)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert np.array_equal(found.weight, expected.weight)
     assert found[2:] == expected[2:]
     assert logits.dtype == np.float32

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import default_dtype
 from jaxtyping import AbstractArray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -656,11 +657,8 @@ def faults_of_array(name: str, argument: str, values: dict[str, Any], place: int
             if (key := meant.tobytes()) not in references:
                 references[key] = call(name, with_array(values, argument, place, meant))
             reference = references[key]
-        torch.set_default_dtype(each.default_dtype)
-        try:
+        with default_dtype(each.default_dtype):
             found = outcome(name, said, with_array(values, argument, place, given), reference, 1e-5)
-        finally:
-            torch.set_default_dtype(torch.float32)
         if found not in ("refused", *(() if each.refused else ("same",))):
             faults.append(f"{argument} as {kind}: {found}")
     return faults

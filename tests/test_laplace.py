@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 from scipy.linalg import block_diag
 from scipy.special import log_softmax, softmax
 
@@ -225,12 +226,9 @@ def test_arrays_and_numbers_of_every_kind_give_the_same(fits, hessian, unchecked
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_the_default_dtype_changes_nothing(fits, hessian, dtype):
     expected = laplace_probs(fits[hessian], NEW)
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         fit = last_layer_laplace(X, Y, W, B, hessian=hessian, prior_precision=0.7)
         found = laplace_probs(fit, NEW)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert np.array_equal(found, expected)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import default_dtype
 from scipy.optimize import minimize_scalar
 
 from uqlib import losses
@@ -679,11 +680,8 @@ def test_the_default_dtype_changes_nothing(batch, name, dtype):
 
     needed = NEEDED.get(name, {})
     expected = value()
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = value()
-    finally:
-        torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 from scipy.special import logsumexp
 
 from uqlib.duos import fit_duo
@@ -112,11 +113,8 @@ def test_labels_and_logits_of_every_kind_give_the_same_fit(unchecked):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_default_dtype_changes_nothing(dtype):
     expected = fit_duo_zhou2025(*draw(100), taus=TAUS[:8])
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = fit_duo_zhou2025(*draw(100), taus=TAUS[:8])
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert found == expected
 
 

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -327,9 +328,6 @@ def test_what_makes_no_soup_is_refused_by_name(call, error, message):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_default_dtype_changes_nothing(dtype):
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         soup = uniform_soup([COUNTER, COUNTER])
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert soup["w"].dtype == torch.float32

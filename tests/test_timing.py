@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import default_dtype
 
 from uqlib import timing
 
@@ -131,8 +132,5 @@ def test_rounds_and_batches_are_whole_numbers_of_any_kind(unchecked):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_default_dtype_changes_nothing(dtype):
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         assert timing.take_turns({"a": int}, rounds=2)["a"].dtype == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
