@@ -487,9 +487,7 @@ def pixels_digest(images: Any) -> str:
     for k in range(0, len(images), 256):
         block = images[k : k + 256]
         for array in [block] if hasattr(block, "shape") else block:
-            array = np.ascontiguousarray(as_tensor(array).cpu().numpy())
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(array.data)
+            fingerprint.feed(digest, as_tensor(array))
     return digest.hexdigest()
 
 

@@ -12,7 +12,6 @@ augmentation and dropout of its own, and torch's DistributedDataParallel average
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -32,8 +31,9 @@ from tqdm import tqdm
 
 from uqlib import metrics
 from uqlib.arrays import check_choice, check_labels, check_number, check_whole
+from uqlib.data import pixels_digest
 from uqlib.files import DamagedError, check_seal, parsed, replacing, seal
-from uqlib.fingerprint import feed, fingerprint, of_array, of_network
+from uqlib.fingerprint import fingerprint, of_array, of_network
 from uqlib.losses import Criterion, Loss, Recorded, cross_entropy
 from uqlib.models import Preprocessing, features_and_logits, preprocess
 from uqlib.photos import check_images
@@ -359,12 +359,7 @@ def _name_of(loss: Loss) -> str:
 def _pixels(images: Any) -> str:
     if isinstance(own := getattr(images, "fingerprint", None), str):  # image files say what they hold
         return own
-    if isinstance(images, np.ndarray | Tensor):
-        return of_array(images)
-    digest = hashlib.sha256()
-    for k in range(len(images)):
-        feed(digest, images[k])
-    return digest.hexdigest()
+    return pixels_digest(images)
 
 
 class _State:
