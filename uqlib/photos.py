@@ -21,6 +21,7 @@ import functools
 import io
 import operator
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,12 +161,12 @@ class Images(Sequence):
             return [self._one(row) for row in row_numbers(rows, len(self)).tolist()]
         return self._one(range(len(self))[operator.index(rows)])
 
-    def _one(self, row: int) -> Pixels:
-        raise NotImplementedError
+    @abstractmethod
+    def _one(self, row: int) -> Pixels: ...
 
+    @abstractmethod
     def select(self, rows: Any) -> "Images":
         """Only these rows, in this order; nothing is read."""
-        raise NotImplementedError
 
 
 class Files(Images):
