@@ -585,6 +585,9 @@ class _Zipped(Images):
     def _one(self, row: int) -> Pixels:
         return decode(self.archive.read(self.members[row]), self.members[row])
 
+    def select(self, rows: Any) -> "_Zipped":
+        return _Zipped(self.archive, [self.members[row] for row in row_numbers(rows, len(self))])
+
 
 def _put(place: Path, images: Any, labels: Any, classes: Sequence[str], **more: Any) -> None:
     name, split = place.parts[-2:]
