@@ -199,10 +199,14 @@ def judge(claim: Claim, results: Iterable[Result], scale: str) -> Verdict:
 
 def verdicts(row: Row, results: Iterable[Result]) -> list[Verdict]:
     """Every claim of a row at every scale that has evidence; a claim with none is open, or not testable here."""
-    results = list(results)
+    by_quantity: dict[str, list[Result]] = {claim.quantity: [] for claim in row.claims}
+    for result in results:
+        if result.quantity in by_quantity:
+            by_quantity[result.quantity].append(result)
     judged = []
     for claim in row.claims:
-        with_evidence = [verdict for scale in SCALES if (verdict := judge(claim, results, scale)).results]
+        found = by_quantity[claim.quantity]
+        with_evidence = [verdict for scale in SCALES if (verdict := judge(claim, found, scale)).results]
         judged += with_evidence or [Verdict(claim, "", row.untested, (), 0, 0)]
     return judged
 
