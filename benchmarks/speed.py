@@ -40,15 +40,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
+from uqlib.calibrate.temperature import fit_temperature
+from uqlib.combine.duos import fit_duo
 from uqlib.difficulty import Moments, fit_gaussians, moments, moments_of, nearest_relative_mahalanobis
-from uqlib.duos import fit_duo
+from uqlib.metrics import augrc, aurc, rank
 from uqlib.metrics.bootstrap import interval
 from uqlib.metrics.calibration import ece
 from uqlib.metrics.detection import auroc
-from uqlib.metrics.ranking import rank
-from uqlib.metrics.selective import augrc, aurc
-from uqlib.published_duos import TAUS, ReleasedFit, fit_duo_zhou2025
-from uqlib.temperature import fit_temperature
+from uqlib.papers.zhou2025 import TAUS, ReleasedFit, fit_duo_zhou2025
 
 
 class Contestant(NamedTuple):

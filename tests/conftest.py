@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -50,6 +51,16 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def pictures():
+    """Forty small images whose label is a tint, and the labels."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 40)
+    images = generator.integers(0, 200, (40, 8, 8, 3))
+    images[np.arange(40), :, :, labels] += 50
+    return images.astype(np.uint8), labels
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,8 @@ from docutils.core import publish_doctree
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import uqlib
-from uqlib import metrics
 
-MODULES = sorted(
-    f"{package.__name__}.{module.name}"
-    for package in (uqlib, metrics)
-    for module in pkgutil.iter_modules(package.__path__)
-)
+MODULES = sorted(module.name for module in pkgutil.walk_packages(uqlib.__path__, "uqlib."))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from uqlib import detection, difficulty, duos, dynamic, explorer, heads, laplace, losses, published_duos, soups, splits
+from uqlib import difficulty, losses
+from uqlib.base import splits
+from uqlib.bayes import laplace
+from uqlib.combine import duos, dynamic, soups
+from uqlib.metrics import tasks
+from uqlib.networks import heads
+from uqlib.papers import zhou2025
+from uqlib.report import explorer
 
 CASES = int(os.environ.get("UQLIB_FUZZ", "12"))
 fuzz = settings(max_examples=CASES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -58,11 +65,11 @@ CALLS = {
     "kmeans_distance": (difficulty.kmeans_distance, {"clusters": 2}),
     "training_loss": (difficulty.training_loss, {}),
     "forgetting": (difficulty.forgetting, {"correct": np.tile(LABELS > 0, (3, 1))}),
-    **{f"normalised {name}": (difficulty.normalised, {"normaliser": name, "dimensions": D}) for name in difficulty.NORMALISERS},
+    **{f"normalised {name}": (difficulty.normalise, {"normaliser": name, "dimensions": D}) for name in difficulty.NORMALISERS},
     "weights": (difficulty.weights, {"temperature": 0.7, "c": 0.001}),
-    "misclassified": (detection.misclassified, {"correct": LABELS > 0}),
-    "out_of_distribution": (detection.out_of_distribution, {}),
-    "mislabelled": (detection.mislabelled, {}),
+    "misclassified": (tasks.misclassified, {"correct": LABELS > 0}),
+    "out_of_distribution": (tasks.out_of_distribution, {}),
+    "mislabelled": (tasks.mislabelled, {}),
     "fit_duo": (duos.fit_duo, {}),
     "fit_weights": (duos.fit_weights, {}),
     "ensemble_probs": (duos.ensemble_probs, {"average": "logits"}),
@@ -70,7 +77,7 @@ CALLS = {
     "softmax_average": (duos.softmax_average, {"fit": DUO}),
     "fit_dynamic_duo": (dynamic.fit_dynamic_duo, {"iterations": 2, "l2": 0.1}),
     "dynamic_duo": (dynamic.dynamic_duo, {"fit": DYNAMIC}),
-    "fit_duo_zhou2025": (published_duos.fit_duo_zhou2025, {"taus": (0.5, 1.0), "steps": 2}),
+    "fit_duo_zhou2025": (zhou2025.fit_duo_zhou2025, {"taus": (0.5, 1.0), "steps": 2}),
     "last_layer_laplace": (laplace.last_layer_laplace, {"prior_precision": 1.0}),
     "greedy_soup": (soups.greedy_soup, {"states": STATES, "evaluate": lambda state: 1.0}),
     "check_disjoint": (splits.check_disjoint, {}),
@@ -185,7 +192,7 @@ def test_normalised_values_are_those_of_exact_fractions(values):
     if float(high) / 2 == float(low) / 2:
         return
     expected = [float((Fraction(value) - low) / (high - low)) for value in values]
-    np.testing.assert_allclose(difficulty.normalised(values), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(difficulty.normalise(values), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("unchecked")

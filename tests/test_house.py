@@ -1,6 +1,9 @@
-"""The files around the library: lock, environment, imports that point one way."""
+"""The house: families and their ranks, names that can be searched, what an import costs; lock and environment."""
 
 import ast
+import importlib
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -8,27 +11,24 @@ import tomllib
 
 import pytest
 
-ABOVE = {  # what a room must not know of
-    "metrics": {"scores", "temperature", "duos", "data", "models", "store", "records", "ledger", "plots", "notebooks"},
-    "scores": {"duos", "data", "models", "store", "records", "ledger", "plots"},
-    "temperature": {"duos", "data", "models", "store", "records", "ledger", "plots"},
-    "duos": {"data", "models", "store", "records", "ledger", "plots"},
-    "difficulty": {"duos", "losses", "training", "data", "models", "store", "files", "records", "ledger", "plots"},
-    "detection": {"duos", "difficulty", "losses", "training", "data", "models", "store", "records", "ledger", "plots"},
-    "splits": {"data", "models", "store", "records", "ledger", "plots"},
-    "heads": {"duos", "data", "store", "records", "ledger", "plots"},
-    "soups": {"duos", "data", "models", "store", "records", "ledger", "plots"},
-    "laplace": {"duos", "data", "models", "store", "records", "ledger", "plots"},
-    "dynamic": {"data", "models", "store", "records", "ledger", "plots"},
-    "losses": {"difficulty", "training", "duos", "data", "models", "store", "records", "ledger", "plots", "files"},
-    "training": {"difficulty", "duos", "store", "records", "ledger", "plots"},
-    "protocol": {"data", "models", "store", "records", "ledger", "plots"},
-    "studies": {"data", "models", "store", "training", "records", "ledger", "plots"},
-    "data": {"metrics", "duos", "records", "ledger", "plots"},
-    "models": {"metrics", "duos", "data", "records", "ledger", "plots"},
-    "store": {"metrics", "duos", "records", "ledger", "plots"},
-    "ledger": {"plots", "notebooks", "pages"},
-}
+import uqlib
+from uqlib.book import house
+
+RANKS = {family: rank for rank, family in enumerate(uqlib.FAMILIES)}
+
+
+def family_of(module):
+    """The family of a module of uqlib, by its dotted name."""
+    return module.split(".")[1] if module.count(".") else ""
+
+
+def imported(path):
+    """The modules of uqlib that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("uqlib."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "uqlib":
+            yield from ([f"uqlib.{alias.name}" for alias in node.names] if node.module == "uqlib" else [node.module])
 
 
 def test_the_lock_holds_pins_and_no_address(repository):
@@ -55,23 +55,12 @@ def test_the_extras_are_all_pinned(repository):
     assert names <= pinned
 
 
-@pytest.mark.parametrize("room", ABOVE)
-def test_imports_point_one_way(repository, room):
-    path = repository / "uqlib" / room
-    files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("uqlib"):
-                parts = [*node.module.split(".")[1:], *(alias.name for alias in node.names)]
-                assert not ABOVE[room] & set(parts[:2]), f"{file.name} imports {parts}"
-
-
 def test_metrics_need_neither_torchvision_nor_timm_nor_scipy():
     code = """
 import sys
 import torch
 before = set(sys.modules)
-from uqlib import duos, metrics, scores, temperature
+from uqlib import calibrate, combine, metrics
 heavy = {"torchvision", "timm", "scipy", "sklearn", "matplotlib", "papermill", "pandas"}
 print(sorted(heavy & (set(sys.modules) - before)))
 """
@@ -85,7 +74,7 @@ def test_importing_costs_little_beyond_torch():
 import time
 import torch
 began = time.perf_counter()
-from uqlib import duos, metrics, scores, temperature
+from uqlib import calibrate, combine, metrics
 print(time.perf_counter() - began)
 """
     seconds = min(
@@ -101,7 +90,9 @@ import torch, random, numpy, warnings
 import matplotlib as mpl
 state, style = torch.random.get_rng_state(), dict(mpl.rcParams)
 filters, threads = list(warnings.filters), torch.get_num_threads()
-from uqlib import metrics, duos, plots, ledger, notebooks, pages, store, data, models, corruptions
+from uqlib import metrics, combine, store, images, networks, training
+from uqlib.report import plots, ledger
+from uqlib.book import notebooks, pages
 assert torch.equal(state, torch.random.get_rng_state())
 assert style == dict(mpl.rcParams)
 assert threads == torch.get_num_threads()
@@ -109,8 +100,88 @@ assert threads == torch.get_num_threads()
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-def test_the_readme_shows_every_file_of_the_library(repository):
-    readme = (repository / "README.md").read_text()
-    for path in (repository / "uqlib").rglob("*.py"):
-        if path.name != "__init__.py":
-            assert path.name in readme, path.name
+def test_every_folder_is_a_family_with_a_rank(repository):
+    folders = {path.parent.name for path in (repository / "uqlib").glob("*/__init__.py")}
+    assert folders == set(uqlib.FAMILIES)
+
+
+@pytest.mark.parametrize("family", uqlib.FAMILIES)
+def test_imports_go_down_the_list_of_families(repository, family):
+    for path in (repository / "uqlib" / family).rglob("*.py"):
+        for module in imported(path):
+            if (other := family_of(module)) in RANKS:
+                assert RANKS[other] <= RANKS[family], f"{path.name} imports {module}, whose family stands behind"
+            else:
+                assert module in ("uqlib.FAMILIES", "uqlib.__version__"), f"{path.name} imports {module}"
+
+
+def test_a_folder_is_seen_at_a_glance_and_a_file_read_at_one_sitting(repository):
+    for folder in [path for path in (repository / "uqlib").rglob("*") if (path / "__init__.py").is_file()]:
+        files = list(folder.glob("*.py"))
+        assert len(files) <= 12, f"{folder} has {len(files)} files"
+        for path in files:
+            lines = len(path.read_text(encoding="utf-8").splitlines())
+            assert lines <= 450, f"{path} has {lines} lines"
+
+
+def public_functions():
+    for module in pkgutil.walk_packages(uqlib.__path__, "uqlib."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if inspect.isfunction(value) and name[0] != "_" and value.__module__ == module.name:
+                yield module.name, name, value
+
+
+def test_no_public_function_has_more_than_ten_arguments():
+    for module, name, function in public_functions():
+        kinds = [each.kind for each in inspect.signature(function).parameters.values()]
+        assert len(kinds) - (inspect.Parameter.VAR_KEYWORD in kinds) <= 10, f"{module}.{name}"
+
+
+def test_a_name_means_one_thing():
+    """A public function and a file bear their name alone, so that a search finds one of them."""
+    places = {}
+    for module, name, _ in public_functions():
+        places.setdefault(name, []).append(module)
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+    stems = [module.name.rsplit(".", 1)[-1] for module in pkgutil.walk_packages(uqlib.__path__, "uqlib.")]
+    assert len(stems) == len(set(stems))
+
+
+def test_the_tests_stand_in_the_tree_of_the_library(repository):
+    folders = {
+        path.parent.relative_to(repository / "tests").as_posix() for path in repository.glob("tests/*/test_*.py")
+    }
+    assert folders == set(uqlib.FAMILIES)
+
+
+def test_a_paper_stands_under_its_name_in_the_same_places(repository):
+    papers = {path.stem for path in (repository / "data/ledger").glob("*.toml")}
+    assert papers
+    for paper in papers:
+        for place in ("notebooks/{}", "book/{}/index.md", "uqlib/papers/{}.py", "tests/papers/test_{}.py"):
+            assert (repository / place.format(paper)).exists(), place.format(paper)
+    for place in ("notebooks/*/*.ipynb", "book/*/index.md"):
+        assert {path.parent.name for path in repository.glob(place)} - {"results"} <= papers
+
+
+def test_the_readme_shows_the_tree_as_it_is(repository):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert readme == house.with_tree(readme, repository / "uqlib"), "write it anew: .venv/bin/uqlib tree"
+
+
+@pytest.mark.parametrize("family", uqlib.FAMILIES)
+def test_the_public_list_of_a_family_is_its_own_and_documented(family):
+    module = importlib.import_module(f"uqlib.{family}")
+    for name in getattr(module, "__all__", []):
+        value = getattr(module, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            assert value.__module__.startswith(f"uqlib.{family}."), name
+            assert value.__doc__, name
+
+
+def test_what_the_readme_imports_is_what_a_user_types():
+    from uqlib.calibrate import fit_temperature
+    from uqlib.combine import fit_duo
+    from uqlib.metrics import aurc
+
+    assert all(map(callable, (fit_temperature, fit_duo, aurc)))

@@ -31,22 +31,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import uqlib
-from uqlib import (
-    corruptions,
-    difficulty,
-    duos,
-    dynamic,
-    heads,
-    laplace,
-    losses,
-    metrics,
-    models,
-    noise,
-    photos,
-    store,
-    training,
-)
-from uqlib.arrays import check_logits
+from uqlib import difficulty, losses, metrics, networks, store, training
+from uqlib.base.checks import check_logits
+from uqlib.bayes import laplace
+from uqlib.combine import duos, dynamic
+from uqlib.images import Images, corruptions, noise_sets
+from uqlib.networks import heads
 from uqlib.store import Key
 
 # functions that still give a wrong answer or another error on some kind
@@ -55,33 +45,40 @@ WAITING: set[str] = set()
 # What has no walk, and why: its arguments come from the library, not from a user, or its own tests walk it.
 INNER = "takes what the library has checked"
 EXCEPTIONS = {
-    "arrays.*": "the checks themselves, in test_arrays.py",
+    "base.arrays.*": "what the checks are made of, in test_arrays.py",
+    "base.checks.*": "the checks themselves, in test_arrays.py",
+    "base.options.*": "the checks themselves, in test_arrays.py",
     "cli.*": "commands, of what argparse has read",
-    "data.pixels_digest": "a digest, of what load and write_prepared have checked",
-    "duos.refuse_constant": INNER,
-    "losses.entropy_of": INNER,
-    "models.features_and_logits": "takes what preprocess returns, a tensor on the network's device",
-    "losses.surprise": INNER,
-    "photos.*": "inner: the images of corrupt, preprocess and write_prepared, which are walked",
-    "fingerprint.*": "of any value, in test_fingerprint.py",
-    "likelihood.*": INNER,
-    "newton.*": INNER,
+    "commands.*": "commands, of what argparse has read",
+    "experiments.*": "makes and reads what the data files ask for",
+    "images.sets.pixels_digest": "a digest, of what load and write_prepared have checked",
+    "combine.duos.refuse_constant": INNER,
+    "losses.criterion.entropy_of": INNER,
+    "networks.outputs.*": "takes what preprocess returns, a tensor on the network's device",
+    "losses.criterion.surprise": INNER,
+    "images.photos.*": "inner: the images of corrupt, preprocess and write_prepared, which are walked",
+    "files.fingerprint.*": "of any value, in test_fingerprint.py",
+    "solve.*": INNER,
+    "metrics.selective.risks_in_row_order": INNER,
+    "metrics.selective.last_of_ties": INNER,
+    "images.sequences.*": "inner: the images of corrupt, preprocess and write_prepared, which are walked",
     "metrics.*_from_counts": INNER,
     "metrics.ranking.kind_of": INNER,
-    "networks.*": INNER,
-    "protocol.difference": INNER,
-    "protocol.resampled": INNER,
-    "protocol.interval": INNER,
-    "studies.resampled": INNER,
-    "studies.interval": INNER,
-    "pages.*": INNER,
-    "store.fill": "needs a network and hours; its kinds are those of store.put",
-    "timing.*": "measures; its numbers are in test_timing.py",
+    "networks.zoo.*": INNER,
+    "combine.repeat.difference": INNER,
+    "combine.repeat.resample_splits": INNER,
+    "combine.repeat.interval_over_splits": INNER,
+    "book.pages.*": INNER,
+    "store.fill.fill_entry": "needs a network and hours; its kinds are those of put_answers",
+    "store.write.*": INNER,
+    "images.corruptions.stacks.*": INNER,
+    "networks.timing.*": "measures; its numbers are in test_timing.py",
+    "training.loops.loop": "takes a step, which has no kinds; its numbers are in test_settings.py",
     **{
         f"{f.__module__}.{f.__name__}".removeprefix("uqlib."): INNER
         for f in (
             *corruptions.CORRUPTIONS.values(),
-            *noise.NOISE_SETS.values(),
+            *noise_sets.NOISE_SETS.values(),
             *training.OPTIMIZERS.values(),
             *training.AUGMENTATIONS.values(),
             *training.SCHEDULES.values(),
@@ -226,7 +223,7 @@ OTHERS: dict[str, Any] = {
 }
 
 MADE: dict[type, Callable[[], Any]] = {
-    models.Preprocessing: lambda: models.Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3),
+    networks.Preprocessing: lambda: networks.Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3),
     duos.DuoFit: lambda: duos.fit_duo(LOGITS, ARRAYS["small"], LABELS),
     difficulty.Moments: lambda: difficulty.moments(FEATURES, LABELS, classes=C),
     difficulty.Gaussians: lambda: difficulty.fit_gaussians(difficulty.moments(FEATURES, LABELS, classes=C)),
@@ -243,39 +240,39 @@ MADE: dict[type, Callable[[], Any]] = {
 BY_FUNCTION: dict[str, dict[str, Any]] = {
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
-    "duos.decide": {"name": "ours"},
-    "corruptions.corrupt": {"name": "contrast"},
-    "data.write_prepared": {"classes": list("abcd"), "labels": np.arange(6) % C, "name": "mine"},
-    "explorer.difficulty_explorer": {"name": "mine", "rows": 20},
-    "explorer.duo_explorer": {"names": ("a", "b"), "rows": 20},
-    "models.create": {"name": "cifar_resnet8", "weights": None, "classes": C},
-    "models.macs": {"model": Fresh(lambda: models.create("cifar_resnet8", weights=None)), "size": 32},
-    "noise.noise_images": {"kind": "uniform"},
-    "plots.risk_coverage": {"first": 0.25},
-    "plots.metric_against_cost": {"intervals": [metrics.Interval(0.5, 0.25, 0.75, 0.95, 9)] * 2},
-    "plots.radar": {"ax": Fresh(lambda: Figure().add_subplot(projection="polar")), "names": list("abc")},
-    "soups.greedy_soup": {
+    "combine.decide": {"name": "ours"},
+    "images.corrupt": {"name": "contrast"},
+    "images.write_prepared": {"classes": list("abcd"), "labels": np.arange(6) % C, "name": "mine"},
+    "report.difficulty_explorer": {"name": "mine", "rows": 20},
+    "report.duo_explorer": {"names": ("a", "b"), "rows": 20},
+    "networks.create": {"name": "cifar_resnet8", "weights": None, "classes": C},
+    "networks.macs": {"model": Fresh(lambda: networks.create("cifar_resnet8", weights=None)), "size": 32},
+    "images.noise_images": {"kind": "uniform"},
+    "report.risk_coverage": {"first": 0.25},
+    "report.metric_against_cost": {"intervals": [metrics.Interval(0.5, 0.25, 0.75, 0.95, 9)] * 2},
+    "report.radar": {"ax": Fresh(lambda: Figure().add_subplot(projection="polar")), "names": list("abc")},
+    "combine.greedy_soup": {
         "states": [{"w": torch.full((2,), each)} for each in (1.0, 2.0, 4.0)],
         "scores": np.array([0.5, 0.25, 0.75]),
         "evaluate": lambda state: -abs(float(state["w"][0]) - 3),
     },
-    "splits.split": {"n": N, "labels": LABELS},
-    "store.put": {"features": FEATURES},
-    "training.train": {"labels": np.arange(6) % C},
+    "base.split": {"n": N, "labels": LABELS},
+    "store.put_answers": {"features": FEATURES},
+    "training.train": {"labels": np.arange(6) % C, "options": {"batch": 3, "progress": False}},
     "losses.loss": {"name": "focal"},
     "losses.optimal_confidence": {"strength": RNG.integers(1, 99, N) / 64},
-    "scores.confidence": {"name": "energy"},
-    "protocol.repeat_duo": {"fit_size": 36},
-    "dynamic.choose_l2": {"strengths": (0.5,), "options": {"iterations": 1}},
-    "temperature.scale_logits": {"temperature": np.array([0.5, 1.0, 2.0, 4.0])},
-    "metrics.bootstrap.pool": {"draws": (CONFIDENCE[:20], CONFIDENCE[20:23], CONFIDENCE[23:])},
-    "metrics.bootstrap.interval": {"arrays": (CONFIDENCE, CORRECT)},
-    "metrics.bootstrap.resample": {"arrays": (CONFIDENCE, CORRECT)},
-    "metrics.bootstrap.paired_difference": {
+    "calibrate.confidence": {"name": "energy"},
+    "combine.repeat_duo": {"fit_size": 36},
+    "combine.choose_l2": {"strengths": (0.5,), "options": {"iterations": 1}},
+    "calibrate.scale_logits": {"temperature": np.array([0.5, 1.0, 2.0, 4.0])},
+    "metrics.pool": {"draws": (CONFIDENCE[:20], CONFIDENCE[20:23], CONFIDENCE[23:])},
+    "metrics.interval": {"arrays": (CONFIDENCE, CORRECT)},
+    "metrics.resample": {"arrays": (CONFIDENCE, CORRECT)},
+    "metrics.paired_difference": {
         "first": (CONFIDENCE, CORRECT),
         "second": (CONFIDENCE[::-1].copy(), CORRECT),
     },
-    "metrics.bootstrap.resample_difference": {
+    "metrics.resample_difference": {
         "first": (CONFIDENCE, CORRECT),
         "second": (CONFIDENCE[::-1].copy(), CORRECT),
     },
@@ -284,15 +281,15 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
 
 # Kinds that one array takes, where others of its type are refused
 TAKES = {
-    ("laplace.choose_prior_precision", "values"): {"inf"},  # which leaves the plain softmax
-    ("laplace.last_layer_laplace", "prior_precision"): {"inf"},
+    ("bayes.choose_prior_precision", "values"): {"inf"},  # which leaves the plain softmax
+    ("bayes.last_layer_laplace", "prior_precision"): {"inf"},
     ("losses.optimal_confidence", "strength"): {"one number", "one axis more"},
-    ("corruptions.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
-    ("models.preprocess", "images"): {"empty"},
-    ("soups.greedy_soup", "scores"): {"inf", "-inf"},
-    ("splits.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups
-    ("store.put", "logits"): {"nothing"},  # features alone
-    ("temperature.scale_logits", "temperature"): {"inf", "one number"},
+    ("images.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
+    ("networks.preprocess", "images"): {"empty"},
+    ("combine.greedy_soup", "scores"): {"inf", "-inf"},
+    ("base.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups
+    ("store.put_answers", "logits"): {"nothing"},  # features alone
+    ("calibrate.scale_logits", "temperature"): {"inf", "one number"},
 }
 
 # Kinds of arrays
@@ -476,6 +473,11 @@ def functions() -> dict[str, Callable]:
     return found
 
 
+def short(name: str) -> str:
+    """Family and function, without the file between them."""
+    return f"{name.split('.')[0]}.{name.rsplit('.', 1)[-1]}"
+
+
 def parts(annotation: Any) -> list[Any]:
     """What an annotation allows, unions taken apart."""
     inner = get_args(annotation) if type(annotation).__name__ in ("UnionType", "Union", "_UnionGenericAlias") else ()
@@ -504,8 +506,8 @@ def good(name: str) -> dict[str, Any]:
     for parameter in inspect.signature(functions()[name]).parameters.values():
         kinds = [kind for kind in parts(parameter.annotation) if inspect.isclass(kind)]
         made = next((MADE[kind] for kind in kinds if kind in MADE), None)
-        if parameter.name in BY_FUNCTION.get(name, {}):
-            values[parameter.name] = BY_FUNCTION[name][parameter.name]
+        if parameter.name in BY_FUNCTION.get(short(name), {}):
+            values[parameter.name] = BY_FUNCTION[short(name)][parameter.name]
         elif made is not None:
             values[parameter.name] = made()
         elif is_array(parameter):
@@ -552,16 +554,16 @@ def call(name: str, values: Mapping[str, Any]) -> Any:
         return plain(function(*positional, **named))
 
 
-def stored(file: Path) -> store.Said:
+def stored(file: Path) -> store.Answers:
     """All that an entry holds."""
-    return store.read(file, columns=tuple(store.read(file, columns=()).entry.header.columns))
+    return store.read_entry(file, columns=tuple(store.read_entry(file, columns=()).entry.header.columns))
 
 
 def plain(answer: Any) -> Any:
     """Numbers in lists: of arrays, of results of several parts, and of a loss its value on a batch."""
     if isinstance(answer, losses.Criterion):
         answer = answer(torch.tensor(LOGITS), torch.tensor(LABELS), torch.arange(N))
-    if isinstance(answer, photos.Images):
+    if isinstance(answer, Images):
         answer = list(answer)
     if isinstance(answer, np.ndarray | torch.Tensor):
         return [float(x) for x in torch.as_tensor(answer).detach().double().reshape(-1)]
@@ -572,7 +574,7 @@ def plain(answer: Any) -> Any:
     if isinstance(answer, Path):  # what was written there
         files = sorted(answer.rglob("*.npy")) if answer.is_dir() else [answer]
         return plain([np.load(file) if file.suffix == ".npy" else stored(file) for file in files])
-    if isinstance(answer, store.Said):
+    if isinstance(answer, store.Answers):
         return plain(dict(answer.columns))
     if isinstance(answer, Figure):
         return plain(answer.get_size_inches())
@@ -646,7 +648,7 @@ def faults_of_array(name: str, argument: str, values: dict[str, Any], place: int
     for kind, each in KINDS.items():
         given = each.make(value)
         if (
-            kind in TAKES.get((name, argument), ())
+            kind in TAKES.get((short(name), argument), ())
             or (given is None and kind != "nothing")
             or (kind == "nothing" and optional)
         ):
@@ -668,7 +670,7 @@ def faults_of_numbers(name: str, argument: str, values: dict[str, Any]) -> list[
     value, reference = values[argument], call(name, values)
     faults = []
     for kind, make in NUMBERS.items():
-        if kind in TAKES.get((name, argument), ()):
+        if kind in TAKES.get((short(name), argument), ()):
             continue
         if isinstance(value, float) and value != int(value) and kind in ("NumPy int", "NumPy uint8"):
             continue
@@ -746,9 +748,9 @@ CORE = {
     "metrics.calibration.ece": ("confidence", "correct"),
     "metrics.selective.aurc": ("confidence", "correct"),
     "metrics.detection.auroc": ("score", "positive"),
-    "scores.energy": ("logits",),
-    "temperature.fit_temperature": ("logits", "labels"),
-    "duos.fit_duo": ("large", "small", "labels"),
+    "calibrate.confidences.energy": ("logits",),
+    "calibrate.temperature.fit_temperature": ("logits", "labels"),
+    "combine.duos.fit_duo": ("large", "small", "labels"),
 }
 
 

@@ -1,10 +1,37 @@
 """uqlib: how far can a pretrained vision model be trusted?
 
-Import the room you need: `from uqlib import metrics, duos, temperature, store`. Nothing is imported here, so that
-`import uqlib` costs nothing and the metrics never wait for timm.
+A folder is a family, a file a method, and the `__init__` of a family its public list:
+
+    from uqlib.metrics import aurc
+    from uqlib.calibrate import fit_temperature
+    from uqlib.combine import fit_duo
+
+FAMILIES are in the order of their ranks: a file imports from its own family and from those before it, never from one
+behind. Nothing is imported here, so that `import uqlib` costs nothing and the metrics never wait for timm.
 """
 
 from importlib.metadata import PackageNotFoundError, version
+
+FAMILIES = (
+    "base",
+    "files",
+    "solve",
+    "metrics",
+    "calibrate",
+    "combine",
+    "bayes",
+    "difficulty",
+    "losses",
+    "images",
+    "networks",
+    "store",
+    "training",
+    "papers",
+    "experiments",
+    "report",
+    "book",
+    "commands",
+)
 
 try:
     __version__ = version("uqlib")

@@ -8,19 +8,19 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from uqlib.metrics.bootstrap import BY_COUNTS, PER_EXAMPLE, interval, paired_difference, pool, resample
-from uqlib.metrics.calibration import bin_by_width, ece
-from uqlib.metrics.classification import accuracy, brier, nll
-from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
-from uqlib.metrics.ranking import rank
-from uqlib.metrics.selective import (
+from uqlib.metrics import (
     augrc,
     aurc,
     coverage_at_risk,
+    rank,
     risk_at_coverage,
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
 )
+from uqlib.metrics.bootstrap import BY_COUNTS, PER_EXAMPLE, interval, paired_difference, pool, resample
+from uqlib.metrics.calibration import bin_by_width, ece
+from uqlib.metrics.classification import accuracy, brier, nll
+from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
 
 OPTIONS = {  # what the metrics with a required option are tried with
     coverage_at_risk: {"risk": 0.2},

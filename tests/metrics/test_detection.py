@@ -13,6 +13,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from uqlib.metrics import merge_rankings, rank
 from uqlib.metrics.detection import (
     aupr,
     auroc,
@@ -23,7 +24,6 @@ from uqlib.metrics.detection import (
     r_precision,
     roc_curve,
 )
-from uqlib.metrics.ranking import merge, rank
 
 METRICS = {
     "auroc": auroc,
@@ -158,7 +158,7 @@ def test_order_kind_scale_and_batches_do_not_matter(metric, rows, random):
     assert metric((3 * score - 7).exp(), positive) == value
     assert metric(score.numpy(), positive.numpy()) == value
     assert metric(rank(score, positive)) == value
-    assert metric(merge(rank(*columns(rows[:1])), rank(*columns(rows[1:])))) == value
+    assert metric(merge_rankings(rank(*columns(rows[:1])), rank(*columns(rows[1:])))) == value
 
 
 @ANY

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqlib.metrics.ranking import Ranking, merge, rank
+from uqlib.metrics import Ranking, merge_rankings, rank
 
 ROWS = st.lists(
     st.tuples(st.sampled_from([-2.5, -0.0, 0.0, 0.3, 1e-30, 7.0]) | st.floats(-9, 9, width=32), st.booleans()),
@@ -69,13 +69,13 @@ def test_the_input_is_left_as_it_was(kind):
 @given(st.lists(ROWS, min_size=1, max_size=4))
 def test_merge_is_the_ranking_of_the_concatenation(batches):
     together = rank(*columns([row for rows in batches for row in rows]))
-    assert as_lists(merge(*(rank(*columns(rows)) for rows in batches))) == as_lists(together)
+    assert as_lists(merge_rankings(*(rank(*columns(rows)) for rows in batches))) == as_lists(together)
 
 
 @given(ROWS, ROWS)
 @settings(max_examples=25)
 def test_merge_takes_a_wider_float_type_beside_a_narrow_one(narrow, wide):
-    merged = merge(rank(*columns(narrow, torch.float32)), rank(*columns(wide)))
+    merged = merge_rankings(rank(*columns(narrow, torch.float32)), rank(*columns(wide)))
     kept = [(np.float32(score).item(), positive) for score, positive in narrow]
     assert as_lists(merged) == as_lists(rank(*columns(kept + wide)))
 
@@ -98,12 +98,12 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="score must have one axis"):
         rank(torch.zeros(2, 2), [True, False])
     with pytest.raises(ValueError, match="merge needs at least one Ranking"):
-        merge()
+        merge_rankings()
 
 
 def test_merge_takes_rankings_one_by_one(unchecked):
-    with pytest.raises(TypeError, match=r"merge\(\*rankings\), each from rank\(\); got list"):
-        merge([rank([0.1], [True])])
+    with pytest.raises(TypeError, match=r"merge_rankings\(\*rankings\), each from rank\(\); got list"):
+        merge_rankings([rank([0.1], [True])])
 
 
 @pytest.mark.gpu
@@ -114,4 +114,4 @@ def test_cuda_ranks_as_the_cpu_does():
     ranking = rank(score.cuda(), positive.cuda())
     assert ranking.scores.is_cuda
     assert as_lists(ranking) == as_lists(rank(score, positive))
-    assert as_lists(merge(ranking, ranking)) == as_lists(merge(*2 * [rank(score, positive)]))
+    assert as_lists(merge_rankings(ranking, ranking)) == as_lists(merge_rankings(*2 * [rank(score, positive)]))

@@ -10,19 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqlib.metrics.detection import correctness_auroc
-from uqlib.metrics.ranking import merge, rank
-from uqlib.metrics.selective import (
+from uqlib.metrics import (
     augrc,
     aurc,
     coverage_at_risk,
     coverages,
     e_aurc,
+    merge_rankings,
+    rank,
     risk_at_coverage,
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
     selective_risks,
 )
+from uqlib.metrics.detection import correctness_auroc
 
 METRICS = {  # every scalar metric, with its options; whatever enters the file inherits the properties below
     "aurc": aurc,
@@ -179,7 +180,7 @@ def test_order_kind_scale_and_batches_do_not_matter(metric, rows, random):
     assert metric(confidence.numpy(), correct.numpy()) == value
     assert metric(rank(confidence, correct)) == value
     halves = rank(*columns(rows[:1])), *([rank(*columns(rows[1:]))] if rows[1:] else [])
-    assert metric(merge(*halves)) == value
+    assert metric(merge_rankings(*halves)) == value
 
 
 @ANY

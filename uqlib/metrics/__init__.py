@@ -7,7 +7,7 @@
     metrics.interval(metrics.aurc, confidence, correct)  # bootstrap interval
 
 Sums are float64, ties are shared, the order of the rows never matters. What a paper's own code computes otherwise is in
-`uqlib.metrics.published`, by name.
+`uqlib.papers`, by name.
 """
 
 from uqlib.metrics.bootstrap import (
@@ -43,11 +43,12 @@ from uqlib.metrics.detection import (
     r_precision,
     roc_curve,
 )
-from uqlib.metrics.published import PUBLISHED
-from uqlib.metrics.ranking import Ranking, merge, rank
+from uqlib.metrics.ranking import Ranking, merge_rankings, rank
 from uqlib.metrics.selective import (
     augrc,
     aurc,
+    aurc_fd_shifts,
+    aurc_trapezoid,
     coverage_at_risk,
     coverages,
     e_aurc,
@@ -56,11 +57,13 @@ from uqlib.metrics.selective import (
     selective_accuracy_coverage,
     selective_risks,
 )
+from uqlib.metrics.tasks import Detection, Mislabelled, misclassified, mislabelled, out_of_distribution
 
 __all__ = [
-    "PUBLISHED",
     "Bins",
+    "Detection",
     "Interval",
+    "Mislabelled",
     "OperatingPoint",
     "Ranking",
     "ReliabilityCurve",
@@ -69,6 +72,8 @@ __all__ = [
     "augrc",
     "aupr",
     "aurc",
+    "aurc_fd_shifts",
+    "aurc_trapezoid",
     "auroc",
     "bin_by_mass",
     "bin_by_width",
@@ -86,10 +91,13 @@ __all__ = [
     "fpr_at_tpr",
     "interval",
     "macro_f1",
-    "merge",
+    "merge_rankings",
+    "misclassified",
+    "mislabelled",
     "nll",
     "nll_each",
     "operating_point",
+    "out_of_distribution",
     "paired_difference",
     "pool",
     "r_precision",

@@ -13,31 +13,39 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import (
-    Column,
-    Table,
-    as_tensor,
-    check_confidence,
-    check_fraction,
-    check_mask,
-    check_rows,
-    check_whole,
-    like,
-)
-from uqlib.metrics import classification, detection, selective
+from uqlib.base.arrays import Array, Column, Table, as_tensor, like
+from uqlib.base.checks import check_confidence, check_mask, check_rows
+from uqlib.base.options import check_fraction, check_whole
+from uqlib.metrics import classification, detection
 from uqlib.metrics.calibration import Bins
 from uqlib.metrics.ranking import Ranking, rank
+from uqlib.metrics.selective import (
+    accuracy_at_coverage_from_counts,
+    augrc,
+    augrc_from_counts,
+    aurc,
+    aurc_from_counts,
+    coverage_at_risk,
+    coverage_at_risk_from_counts,
+    e_aurc,
+    e_aurc_from_counts,
+    risk_at_coverage,
+    risk_at_coverage_from_counts,
+    sac_from_counts,
+    selective_accuracy_at_coverage,
+    selective_accuracy_coverage,
+)
 
 # the formula on counts, and whether neighbouring scores of one outcome may act as one score: not where the place of
 # a threshold inside such a run matters
-BY_COUNTS = {
-    selective.aurc: (selective.aurc_from_counts, True),
-    selective.e_aurc: (selective.e_aurc_from_counts, True),
-    selective.augrc: (selective.augrc_from_counts, True),
-    selective.coverage_at_risk: (selective.coverage_at_risk_from_counts, False),
-    selective.selective_accuracy_coverage: (selective.sac_from_counts, False),
-    selective.risk_at_coverage: (selective.risk_at_coverage_from_counts, False),
-    selective.selective_accuracy_at_coverage: (selective.accuracy_at_coverage_from_counts, False),
+BY_COUNTS: dict[Callable[..., Any], tuple[Callable[..., Tensor], bool]] = {
+    aurc: (aurc_from_counts, True),
+    e_aurc: (e_aurc_from_counts, True),
+    augrc: (augrc_from_counts, True),
+    coverage_at_risk: (coverage_at_risk_from_counts, False),
+    selective_accuracy_coverage: (sac_from_counts, False),
+    risk_at_coverage: (risk_at_coverage_from_counts, False),
+    selective_accuracy_at_coverage: (accuracy_at_coverage_from_counts, False),
     detection.auroc: (detection.auroc_from_counts, True),
     detection.aupr: (detection.aupr_from_counts, False),
     detection.correctness_auroc: (detection.auroc_from_counts, True),
@@ -47,7 +55,7 @@ BY_COUNTS = {
 }
 
 # a mean over the examples, and the values that it averages
-PER_EXAMPLE = {
+PER_EXAMPLE: dict[Callable[..., Any], Callable[..., Array]] = {
     classification.accuracy: classification.correctness,
     classification.nll: classification.nll_each,
     classification.brier: classification.brier_each,
@@ -133,8 +141,8 @@ def paired_difference(
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"first": first, "second": second})
     value = _number(statistic(*first)) - _number(statistic(*second))
-    options = {"draws": draws, "generator": generator, "stratify": stratify}
-    return _percentiles(value, resample_difference(statistic, first, second, **options), level)
+    drawn = resample_difference(statistic, first, second, draws=draws, generator=generator, stratify=stratify)
+    return _percentiles(value, drawn, level)
 
 
 def resample(
@@ -236,8 +244,9 @@ def _evaluator(
     statistic: Callable[..., Any], arrays: tuple[Column, ...], name: str
 ) -> Callable[[Rows], Float[Tensor, " b"]]:
     """The statistic as a function of row numbers, prepared once; errors call the arrays by the name."""
-    bound = isinstance(statistic, partial) and not statistic.args
-    metric, options = (statistic.func, statistic.keywords) if bound else (statistic, {})
+    metric, options = statistic, dict[str, Any]()
+    if isinstance(statistic, partial) and not statistic.args:
+        metric, options = statistic.func, statistic.keywords
     if metric in BY_COUNTS and len(arrays) == 2:
         form, merges = BY_COUNTS[metric]
         ranking = rank(*arrays, names=(f"{name}[0]", f"{name}[1]"))
@@ -289,6 +298,7 @@ def _check_examples(methods: dict[str, tuple[Column, ...]]) -> int:
             raise ValueError(f"{name} is empty; at least one example is needed")
         check_rows(tensor, n, name)
         n = len(tensor)
+    assert n is not None  # every method has arrays, as was seen above
     return n
 
 

@@ -14,20 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uqlib.arrays import (
-    Array,
-    Column,
-    Table,
-    as_tensor,
-    by_rows,
-    check_choice,
-    check_labels,
-    check_mask,
-    check_probs,
-    check_share,
-    check_whole,
-    like,
-)
+from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
+from uqlib.base.checks import check_labels, check_mask, check_probs, check_share
+from uqlib.base.options import check_choice, check_whole
 
 CHUNK = 2**16  # float64 copies of this many confidences stay in the cache
 MESH = 2**15  # points of the grid on which the smooth error is evaluated
@@ -51,7 +40,7 @@ class Bins:
     def __add__(self, other: "Bins") -> "Bins":
         if not isinstance(other, Bins):
             return NotImplemented
-        if len(self.upper) != len(other.upper) or not (self.upper == other.upper).all():
+        if len(self.upper) != len(other.upper) or not (as_tensor(self.upper) == as_tensor(other.upper)).all():
             raise ValueError(
                 f"cannot add bins with different edges ({len(self.upper)} and {len(other.upper)} bins). "
                 "Use bin_by_width with one number of bins; quantiles of two samples do not add."
@@ -75,7 +64,7 @@ class ReliabilityCurve(NamedTuple):
 
     confidence: Float[Array, " b"]  # mean confidence
     accuracy: Float[Array, " b"]
-    count: Int[Array, " b"]
+    count: Int[Array, " b"]  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     upper: Float[Array, " b"]  # last confidence that belongs to the bin
 
 
@@ -96,7 +85,7 @@ def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15) -> Bins
     bins = check_whole(bins, "bins", least=1)
     score, hit = _check(confidence, correct)
     upper = torch.arange(1, bins + 1, dtype=torch.float64, device=score.device) / bins
-    parts = [_totals(*part, upper) for part in by_rows(_chunk(score), score, hit)]
+    parts = [_totals(scores, hits, upper) for scores, hits in by_rows(_chunk(score), score, hit)]
     # stacked, then summed: torch sums in pairs, which keeps the error of 10^8 rows near that of one chunk
     counts, sums = (torch.stack(part).sum(0).view(bins, 2) for part in zip(*parts, strict=True))
     return _bins(counts.sum(1), sums.sum(1), counts[:, 1], upper, confidence, "width")
@@ -338,7 +327,8 @@ def _cosine_series(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"])
         grid.index_add_(0, left, residual - share).index_add_(0, left + 1, share)
     grid /= len(confidence)
     inner = grid[1:-1] / 2
-    return torch.fft.rfft(torch.cat([grid[:1], inner, grid[-1:], inner.flip(0)]))
+    spectrum: Tensor = torch.fft.rfft(torch.cat([grid[:1], inner, grid[-1:], inner.flip(0)]))
+    return spectrum
 
 
 def _gaps(totals: Bins) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
@@ -374,4 +364,4 @@ def _check(confidence: Column, correct: Column) -> tuple[Float[Tensor, " n"], Bo
 
 
 def _bins(count: Tensor, confidence: Tensor, correct: Tensor, upper: Tensor, given: Column, by: str) -> Bins:
-    return Bins(*(like(part, given) for part in (count, confidence, correct, upper)), by)
+    return Bins(like(count, given), like(confidence, given), like(correct, given), like(upper, given), by)

@@ -8,19 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uqlib.arrays import (
-    Array,
-    Column,
-    Table,
-    as_tensor,
-    by_rows,
-    check_labels,
-    check_logits,
-    check_probs,
-    check_whole_column,
-    like,
-    refuse_ignored,
-)
+from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
+from uqlib.base.checks import check_labels, check_logits, check_probs, check_whole_column, refuse_ignored
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -49,7 +38,8 @@ def macro_f1(preds: Column, labels: Column) -> float:
     preds, labels = _check_classes(preds, labels)
     classes = 1 + int(torch.maximum(preds.max(), labels.max()))
     if classes > 1000 + 10 * len(labels):  # numbers with gaps, which a table of all classes would not fit into memory
-        preds, labels = torch.stack([preds, labels]).unique(return_inverse=True)[1]
+        numbers: Tensor = torch.stack([preds, labels]).unique(return_inverse=True)[1]
+        preds, labels = numbers[0], numbers[1]
         classes = 2 * len(labels)
     hits = torch.bincount(labels[preds == labels], minlength=classes).double()
     occurrences = torch.bincount(labels, minlength=classes) + torch.bincount(preds, minlength=classes)

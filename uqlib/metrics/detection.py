@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.arrays import Array, Column, check_choice, check_fraction, like
+from uqlib.base.arrays import Array, Column, like
+from uqlib.base.options import check_choice, check_fraction
 from uqlib.metrics.ranking import NAMES, Counts, Ranking, Values, kind_of, ranked
 
 SIDES = ("correct", "wrong")
@@ -217,7 +218,8 @@ def fpr_at_tpr_from_counts(count: Counts, positives: Counts, *, tpr: float = 0.9
 def _rates(count: Counts, positives: Counts) -> tuple[Float[Tensor, "*draws k"], Float[Tensor, "*draws k"]]:
     """Recall and false positive rate with the threshold at each score."""
     negatives = count - positives
-    return tuple(part.cumsum(-1) / part.sum(-1, keepdim=True).double() for part in (positives, negatives))
+    found, alarms = (part.cumsum(-1) / part.sum(-1, keepdim=True).double() for part in (positives, negatives))
+    return found, alarms
 
 
 def _both(ranking: Ranking, metric: str, sides: tuple[str, str] = ("positive", "negative")) -> Ranking:

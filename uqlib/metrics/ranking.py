@@ -4,7 +4,7 @@ AUROC, AUPR, AURC and the rest depend on the scores through their order and thei
 exactly that. It costs one sort, serves every metric, and merges exactly, so batches and processes can be
 ranked apart:
 
-    ranking = merge(*(rank(confidence, correct) for confidence, correct in batches))
+    ranking = merge_rankings(*(rank(confidence, correct) for confidence, correct in batches))
     aurc(ranking), auroc(ranking)
 """
 
@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Column, check_confidence, check_mask
+from uqlib.base.arrays import Column
+from uqlib.base.checks import check_confidence, check_mask
 
 NAMES = ("confidence", "correct")  # what errors call the two columns, where the positives are correct predictions
-
 # `count` and `positives` of a Ranking, or of many draws from one; a formula on them works along the last axis
 Counts = Int64[Tensor, "*draws k"]
 Values = Float[Tensor, "*draws"]
@@ -30,7 +30,7 @@ class Ranking(NamedTuple):
     """
 
     scores: Float[Tensor, " k"]
-    count: Int64[Tensor, " k"]  # examples at this score
+    count: Int64[Tensor, " k"]  # type: ignore[assignment]  # examples at this score; hides tuple.count, which nobody needs
     positives: Int64[Tensor, " k"]  # those of them that are positive (correct, or out of distribution, ...)
 
 
@@ -62,7 +62,7 @@ def rank(score: Column, positive: Column, *, names: tuple[str, str] = ("score", 
     return Ranking(scores, count, count - seen if mostly else seen)
 
 
-def merge(*rankings: Ranking) -> Ranking:
+def merge_rankings(*rankings: Ranking) -> Ranking:
     """The ranking of all examples together: the same integers as ranking their concatenation.
 
     One sort of the distinct scores, so collect the rankings of many batches and merge them once.
@@ -74,7 +74,9 @@ def merge(*rankings: Ranking) -> Ranking:
     if not rankings:
         raise ValueError("merge needs at least one Ranking")
     if odd := [type(each).__name__ for each in rankings if not isinstance(each, Ranking)]:
-        raise TypeError(f"merge takes rankings one by one, merge(*rankings), each from rank(); got {odd[0]}")
+        raise TypeError(
+            f"merge_rankings takes rankings one by one, merge_rankings(*rankings), each from rank(); got {odd[0]}"
+        )
     scores, count, positives = (torch.cat(column) for column in zip(*rankings, strict=True))
     scores, order = scores.sort(descending=True)
     scores, place = scores.unique_consecutive(return_inverse=True)
@@ -86,9 +88,11 @@ def ranked(
     score: Column | Ranking, positive: Column | None, *, names: tuple[str, str] = ("score", "positive")
 ) -> Ranking:
     """What a metric was given, as a Ranking: two arrays are ranked, a Ranking is taken as it is."""
-    if isinstance(score, Ranking) != (positive is None):
+    if isinstance(score, Ranking) and positive is None:
+        return score
+    if isinstance(score, Ranking) or positive is None:
         raise TypeError(f"pass {names[0]} and {names[1]}, or one Ranking alone as {names[0]}")
-    return score if isinstance(score, Ranking) else rank(score, positive, names=names)
+    return rank(score, positive, names=names)
 
 
 def kind_of(given: Column | Ranking) -> Column:
@@ -102,4 +106,5 @@ def _distinct(keys: Float[Tensor, " n"]) -> tuple[Float[Tensor, " k"], Int64[Ten
         keys.numpy().sort()  # shares the memory; vectorised, and many times faster than torch.sort
     else:
         keys = keys.sort().values
-    return keys.unique_consecutive(return_counts=True)
+    distinct, count = keys.unique_consecutive(return_counts=True)
+    return distinct, count

@@ -13,8 +13,54 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from uqlib.arrays import Array, Column, check_confidence, check_fraction, like
+from uqlib.base.arrays import Array, Column, like
+from uqlib.base.checks import check_confidence, check_hits
+from uqlib.base.options import check_fraction
 from uqlib.metrics.ranking import NAMES, Counts, Ranking, Values, kind_of, ranked
+
+
+def aurc_trapezoid(confidence: Column, correct: Column) -> float:
+    """Area under the risk-coverage curve by trapezoids from coverage 1/n to 1, divided by 1 - 1/n, lower is better.
+
+    Differs from aurc, the mean of the n risks r, by the end points: (sum r - (r_1 + r_n) / 2) / (n - 1). Ties stay in
+    the order of the rows.
+
+    Source:
+        torch-uncertainty, `AURC` (version 0.11 to 0.13).
+    """
+    risks = risks_in_row_order(*check_hits(confidence, correct))
+    if len(risks) < 2:
+        raise ValueError("aurc_trapezoid needs at least two rows; there is no area under one point")
+    return (torch.trapezoid(risks) / (len(risks) - 1)).item()
+
+
+def aurc_fd_shifts(confidence: Column, correct: Column) -> float:
+    """1000 times the area under the risk-coverage curve by trapezoids from coverage 0, lower is better.
+
+    Differs from aurc in its points: one for each distinct confidence, the straight line between them, and a point at
+    coverage 0 with the risk of the first. Without ties it is 1000 (aurc + (r_1 - r_n) / 2n).
+
+    Source:
+        Traub et al. 2024 (arXiv:2407.01032); code github.com/IML-DKFZ/fd-shifts, `RiskCoverageStats.aurc`.
+    """
+    score, hit = check_hits(confidence, correct)
+    order = score.argsort(descending=True)
+    ends = last_of_ties(score[order])
+    coverage = (ends + 1).double() / len(score)
+    risks = (~hit[order]).cumsum(0)[ends] / (ends + 1).double()
+    coverage, risks = torch.cat([coverage.new_zeros(1), coverage]), torch.cat([risks[:1], risks])
+    return 1000 * torch.trapezoid(risks, coverage).item()
+
+
+def risks_in_row_order(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Error rate among the k most confident, k = 1, ..., n; ties in the order of the rows."""
+    wrong = (~correct[confidence.argsort(descending=True, stable=True)]).cumsum(0)
+    return wrong.double() / torch.arange(1, len(wrong) + 1, device=wrong.device)
+
+
+def last_of_ties(values: Float[Tensor, " n"]) -> Int64[Tensor, " k"]:
+    """The last row of each run of equal values."""
+    return torch.cat([values.diff() != 0, values.new_ones(1, dtype=torch.bool)]).nonzero()[:, 0]
 
 
 def coverages(confidence: Column | Ranking) -> Float[Array, " n"]:
@@ -73,7 +119,7 @@ def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
 
     Source:
         Geifman, Uziel & El-Yaniv 2019 (arXiv:1805.08206), section 3. Other conventions of the area (trapezoids,
-        an added point at coverage 0) are in uqlib.metrics.published.
+        an added point at coverage 0) are in uqlib.papers.
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return aurc_from_counts(count, positives).item()
@@ -170,10 +216,6 @@ def selective_accuracy_at_coverage(
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return accuracy_at_coverage_from_counts(count, positives, coverage=coverage).item()
-
-
-# The formulas themselves. Each works along the last axis of the counts of a Ranking, so that the bootstrap can hand
-# over many draws at once; a score that a draw does not hold has count 0 and adds nothing.
 
 
 def aurc_from_counts(count: Counts, positives: Counts) -> Values:

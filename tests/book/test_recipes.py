@@ -1,0 +1,90 @@
+"""The recipes of the book run as printed, in order; what a recipe leaves open is filled in here."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uqlib import networks
+
+
+@pytest.fixture
+def recipes(repository) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", (repository / "book/reuse.md").read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def open_names(tmp_path, repository, monkeypatch) -> dict:
+    """What the page expects its reader to have: two confidences, batches, images, weights that are at hand."""
+    rng, create = np.random.default_rng(0), networks.create
+    correct = rng.random(60) < 0.7
+    for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
+    (tmp_path / "data").symlink_to(repository / "data")
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UQLIB_STORE", str(tmp_path / "store"))
+    # a test downloads nothing: fresh weights stand in for the pretrained ones
+    monkeypatch.setattr(networks, "create", lambda name, **more: create(name, **more | {"weights": None, "seed": 0}))
+    return {
+        "confidence_a": rng.random(60),
+        "correct_a": correct,
+        "confidence_b": rng.random(60) + correct,
+        "correct_b": correct,
+        "batches": [(rng.random(20), rng.random(20) < 0.7) for _ in range(3)],
+        "images": rng.integers(0, 256, (2, 40, 30, 3), dtype=np.uint8),
+    }
+
+
+def test_every_recipe_of_the_book_runs_as_printed(recipes, open_names):
+    torch.manual_seed(0)
+    for recipe in recipes:
+        exec(compile(recipe, f"book/reuse.md: {recipe.strip().splitlines()[-1]}", "exec"), open_names)
+    assert open_names["features"].shape == (2, 512)
+    assert open_names["logits"].shape == (2, 1000)
+    assert open_names["answers"].logits.shape == (3, 1000)
+    assert [log.epoch for log in open_names["history"]] == [1, 2]
+    assert open_names["history"][1].loss < open_names["history"][0].loss
+    assert open_names["duo"].preds.shape == (8000,)
+
+
+def test_what_the_recipes_leave_open_is_needed(recipes, open_names):
+    text = "\n".join(recipes)
+    assert all(re.search(rf"\b{name}\b", text) for name in open_names)
+
+
+def test_the_code_of_the_chapters_exercises_runs(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    text = (repository / "book/zhou2025/index.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
+        exec(compile(block, "book/zhou2025/index.md", "exec"), names)
+    twins, large = names["twins"], names["large"]
+    assert sum(twins.weights) * twins.temperatures[0] == pytest.approx(1, rel=1e-6)
+    assert not np.isfinite(twins.standard_errors).any()
+    assert 0 < names["third"].sum() < len(large) / 100  # rare, and there
+    assert names["decision"].preds.shape == (9500,)
+
+
+def test_the_code_of_the_chapter_on_difficulty_runs(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    text = (repository / "book/cui2023/index.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
+        exec(compile(block, "book/cui2023/index.md", "exec"), names)
+    assert names["exact"].shrinkage == 0
+    assert names["moved"] < 1e-6  # an affine map changes nothing but the rounding
+    assert names["modest"] == pytest.approx([0.9] * 3, abs=1e-9)
+    assert names["by_label"] > 0.9
+    assert abs(names["by_nearest"] - 0.5) < 0.1  # the nearest class knows nothing of the label
+    assert names["vehicles"][1] > names["vehicles"][0] > 0.5  # strange in every direction: the plain distance sees more
+    assert names["left_out"][0] > names["left_out"][1] > 0.5  # near: the relative one does
+    assert (names["raw"] > 0.01).sum() < 40
+    assert names["one"].item() == pytest.approx(names["constant"].item(), rel=1e-6)
+    assert names["found"].auroc > 0.9
+    assert names["found"].precision > 0.5
+    assert 0.2 < names["weights"].mean() < 0.6
+    assert names["value"].isfinite()

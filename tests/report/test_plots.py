@@ -1,0 +1,287 @@
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from uqlib.report import plots
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
+
+
+def test_risk_coverage_draws_the_risks_in_percent(ax):
+    plots.risk_coverage(ax, np.array([0.0, 0.0, 1 / 3, 0.5]), label="duo")
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(x, [25, 50, 75, 100])
+    np.testing.assert_allclose(y, [0, 0, 100 / 3, 50])
+    assert ax.get_xlabel() == "coverage (% kept)"
+    assert ax.get_legend_handles_labels()[1] == ["duo"]
+
+
+def test_accuracy_rejection_is_the_mirror_image(ax):
+    plots.accuracy_rejection(ax, torch.tensor([0.0, 0.0, 1 / 3, 0.5]))
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(x, [75, 50, 25, 0])
+    np.testing.assert_allclose(y, [100, 100, 200 / 3, 50], rtol=1e-6)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends(ax):
+    plots.risk_coverage(ax, np.linspace(0, 0.5, 100_000), first=0)
+    x, y = ax.lines[0].get_data()
+    assert len(x) <= 800
+    assert (x[0], x[-1], y[-1]) == (0.001, 100, 50)
+
+
+def test_reliability_leaves_out_empty_bins(ax):
+    plots.reliability(ax, SimpleNamespace(
+        confidence=np.array([0.2, np.nan, 0.9]), accuracy=np.array([0.1, np.nan, 0.8]), count=np.array([1, 0, 3])
+    ))  # fmt: skip
+    np.testing.assert_allclose(ax.lines[1].get_data(), [[0.2, 0.9], [0.1, 0.8]])
+    areas = ax.collections[0].get_sizes()
+    assert (areas[1] - 10) / (areas[0] - 10) == pytest.approx(3)
+
+
+def test_metric_against_cost_sorts_by_cost_and_draws_the_intervals(ax):
+    intervals = [SimpleNamespace(value=0.5, low=0.4, high=0.7), SimpleNamespace(value=0.2, low=0.1, high=0.25)]
+    plots.metric_against_cost(ax, [0.8, 0.3], intervals, label="duo")
+    line = ax.lines[0]
+    np.testing.assert_allclose(line.get_data(), [[0.3, 0.8], [20, 50]])
+    bars = ax.collections[0].get_segments()
+    np.testing.assert_allclose(bars[1], [[0.8, 40], [0.8, 70]])
+
+
+def test_an_interval_beside_its_value_is_drawn_where_it_is(ax):
+    plots.metric_against_cost(ax, [0.3], [SimpleNamespace(value=0.5, low=0.6, high=0.7)], label="duo")
+    np.testing.assert_allclose(ax.lines[0].get_data(), [[0.3], [50]])
+    np.testing.assert_allclose(ax.collections[0].get_segments()[0], [[0.3, 60], [0.3, 70]])
+    assert sorted(line.get_ydata()[0] for line in ax.lines[1:]) == pytest.approx([60, 70])
+
+
+def test_a_hollow_series_has_white_markers_and_a_dashed_line(ax):
+    one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
+    for hollow in (False, True):
+        plots.metric_against_cost(ax, [0.3], one, label="duo", colour=plots.COLOURS["blue"], hollow=hollow)
+    full, hollow = (container.lines[0] for container in ax.containers)
+    assert (full.get_markerfacecolor(), full.get_linestyle()) == (plots.COLOURS["blue"], "-")
+    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == ("white", "--")
+
+
+def test_balance_axis_names_its_ticks_in_plain_numbers(ax):
+    plots.balance_axis(ax)
+    ax.figure.canvas.draw()
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.01", "0.03", "0.1", "0.3", "1"]
+    assert ax.get_xscale() == "log"
+
+
+@pytest.fixture
+def polar():
+    figure, (ax,) = plots.panels(1, polar=True)
+    yield ax
+    plt.close(figure)
+
+
+def test_radar_closes_its_polygon_and_begins_at_the_top(polar):
+    plots.radar(polar, ["a", "b", "c", "d"], [0.1, -0.02, 0.3, 0.04], label="set")
+    angles, radii = polar.lines[0].get_data()
+    np.testing.assert_allclose(angles, np.pi * np.array([0, 0.5, 1, 1.5, 2]))
+    np.testing.assert_allclose(radii, [10, -2, 30, 4, 10])
+    assert [text.get_text() for text in polar.get_xticklabels()] == ["a", "b", "c", "d"]
+    assert polar.get_theta_offset() == pytest.approx(np.pi / 2)
+    assert polar.get_theta_direction() == -1
+
+
+def test_a_base_line_on_a_radar_is_a_ring(polar):
+    plots.base_line(polar, 0.01, label="large alone")
+    angles, radii = polar.lines[0].get_data()
+    assert (angles[0], angles[-1]) == (0, 2 * np.pi)
+    np.testing.assert_allclose(radii, 1)
+
+
+def test_a_radar_refuses_a_missing_value(polar):
+    with pytest.raises(ValueError, match="it has 2 names, 1 values"):
+        plots.radar(polar, ["a", "b"], [0.1], label="set")
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (5, 2, 3), (7, 3, 3)])
+def test_panels_stand_in_rows_of_three(count, rows, columns):
+    figure, axes = plots.panels(count, panel=(2, 1))
+    assert len(axes) == len(figure.axes) == count
+    assert axes[0].get_gridspec().get_geometry() == (rows, columns)
+    np.testing.assert_allclose(figure.get_size_inches(), (2 * columns, rows))
+    plt.close(figure)
+
+
+def test_no_panels_are_refused():
+    with pytest.raises(ValueError, match="count must be at least 1; it is 0"):
+        plots.panels(0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.2, 2000, ["0.3", "1", "3", "10", "30", "100", "300", "1000"]),
+        (0.4, 3.9, ["0.5", "1", "2"]),
+        (255, 345, ["275", "300", "325"]),
+    ],
+)
+def test_log_ticks_are_plain_numbers_and_several(ax, low, high, expected):
+    ax.set(yscale="log", ylim=(low, high))
+    plots.log_ticks(ax.yaxis)
+    ax.figure.canvas.draw()
+    shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == expected
+    assert not ax.get_yticklabels(minor=True)
+
+
+CURVE = {"confidence": [0.2, 0.9], "accuracy": [0.1, 0.8], "count": [1, 3]}
+INTERVAL = SimpleNamespace(value=0.5, low=0.4, high=0.7)
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (
+            lambda ax: plots.risk_coverage(ax, [10.0, 50.0]),
+            ValueError,
+            r"risks must lie in \[0, 1\]; entry 0 is 10.0. Percent\?",
+        ),
+        (lambda ax: plots.accuracy_rejection(ax, [0.1, np.nan]), ValueError, "risks must lie in .*entry 1 is nan"),
+        (
+            lambda ax: plots.risk_coverage(ax, [[0.1, 0.2]]),
+            ValueError,
+            r"risks must have one axis \(n,\), n >= 1; its shape is \(1, 2\)",
+        ),
+        (lambda ax: plots.risk_coverage(ax, []), ValueError, r"risks must have one axis .* its shape is \(0,\)"),
+        (lambda ax: plots.risk_coverage(ax, ["a"]), TypeError, "risks"),
+        (lambda ax: plots.risk_coverage(ax, [0.1], first=5), ValueError, r"first must lie in \[0, 1\]; it is 5"),
+        (
+            lambda ax: plots.reliability(ax, [0.1, 0.2]),
+            TypeError,
+            "curve must be what metrics.reliability_curve returns; it is a list",
+        ),
+        (
+            lambda ax: plots.reliability(ax, SimpleNamespace(**CURVE | {"accuracy": [10.0, 80.0]})),
+            ValueError,
+            "accuracy of the curve must lie in",
+        ),
+        (
+            lambda ax: plots.reliability(ax, SimpleNamespace(**CURVE | {"count": [0, 0]})),
+            ValueError,
+            "0 bins with examples",
+        ),
+        (lambda ax: plots.reliability(ax, SimpleNamespace(**CURVE | {"count": [1]})), ValueError, "it has 2, 2 and 1"),
+        (
+            lambda ax: plots.metric_against_cost(ax, [1.0, 2.0], [INTERVAL], label="x"),
+            ValueError,
+            r"it is \[1.0, 2.0\] for 1",
+        ),
+        (lambda ax: plots.metric_against_cost(ax, [np.nan], [INTERVAL], label="x"), ValueError, "cost must be finite"),
+        (
+            lambda ax: plots.metric_against_cost(ax, [1.0], [0.5], label="x"),
+            ValueError,
+            "intervals must have value, low and high",
+        ),
+        (
+            lambda ax: plots.metric_against_cost(ax, [1.0], [SimpleNamespace(value=0.5, low=0.8, high=0.7)], label="x"),
+            ValueError,
+            "with low <= high; entry 0 is",
+        ),
+        (
+            lambda ax: plots.radar(ax, ["a", "b"], [0.1, np.nan], label="x"),
+            ValueError,
+            "values must be finite; that of b is not",
+        ),
+        (lambda ax: plots.base_line(ax, "0.5", label="x"), TypeError, "value must be a finite number; it is '0.5'"),
+        (lambda ax: plots.panels(2.0), TypeError, "count must be a whole number; it is 2.0"),
+        (lambda ax: plots.panels(2, columns=0), ValueError, "columns must be a whole number of at least 1; it is 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(ax, draw, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        draw(ax)
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.float32, np.float16, torch.tensor, lambda x: torch.tensor(x).bfloat16()]
+)
+def test_risks_of_every_kind_are_drawn(ax, kind, unchecked):
+    plots.risk_coverage(ax, kind([0.0, 0.25, 0.5]))
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0, 25, 50])
+
+
+def test_style_is_set_only_when_asked():
+    with mpl.rc_context():
+        before = mpl.rcParams["axes.spines.top"]
+        assert before
+        plots.use_style()
+        assert not mpl.rcParams["axes.spines.top"]
+
+
+ODD = [
+    "100 $ & 5 $",
+    "$\\frac{1}$",
+    r"a\$b$",
+    "$x$",
+    r"\alpha",
+    "two\nlines",
+    "<script>alert(1)</script>",
+    "a_{b}^c",
+    "50 %",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_text_is_drawn_as_it_is_written(tmp_path, text):
+    with mpl.rc_context(plots.STYLE):
+        figure, (ax,) = plots.panels(1)
+        one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
+        plots.metric_against_cost(ax, [0.3], one, label=f"label {text}")
+        plots.risk_coverage(ax, np.array([0.0, 0.5]), label=f"curve {text}")
+        plots.base_line(ax, 0.1, label=f"base {text}")
+        ax.set_title(plots.plain(f"title {text}"))
+        ax.legend()
+        figure.savefig(tmp_path / "a.svg", format="svg")
+        plt.close(figure)
+    drawn = [
+        "".join(each.itertext())
+        for each in ElementTree.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}text")
+    ]
+    for what in ("label", "curve", "base", "title"):
+        assert f"{what} {' '.join(text.split())}" in drawn
+
+
+def test_names_of_a_radar_are_drawn_as_they_are_written(polar):
+    plots.radar(polar, ODD[:3], [0.1, 0.2, 0.3], label=ODD[1])
+    polar.figure.canvas.draw()
+    assert [tick.get_text() for tick in polar.get_xticklabels()] == [plots.plain(text) for text in ODD[:3]]
+
+
+def contrast(first, second):
+    def luminance(colour):
+        parts = np.array(mpl.colors.to_rgb(colour))
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_are_distinct_and_stand_out_from_white():
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert all(contrast(colour, "white") > 2 for colour in plots.COLOURS.values())
+
+
+@pytest.mark.parametrize("label", [None, ""])
+def test_a_line_without_a_label_stands_in_no_legend(label):
+    _, ax = plt.subplots()
+    plots.metric_against_cost(ax, [1.0], [SimpleNamespace(value=0.5, low=0.25, high=0.75)], label=label)
+    plots.base_line(ax, 0.5, label=label)
+    assert ax.get_legend_handles_labels()[1] == []

@@ -1,0 +1,1 @@
+"""What every family rests on: arrays and their checks, options, splits, scales, provenance."""

@@ -1,0 +1,37 @@
+"""Calibrate what a network says: one temperature or one a class, and confidences from logits."""
+
+from uqlib.calibrate.confidences import (
+    CONFIDENCES,
+    confidence,
+    energy,
+    margin,
+    max_logit,
+    max_probability,
+    mutual_information,
+    neg_entropy,
+)
+from uqlib.calibrate.temperature import (
+    ClassTemperatureFit,
+    TemperatureFit,
+    TemperatureScaled,
+    fit_class_temperatures,
+    fit_temperature,
+    scale_logits,
+)
+
+__all__ = [
+    "CONFIDENCES",
+    "ClassTemperatureFit",
+    "TemperatureFit",
+    "TemperatureScaled",
+    "confidence",
+    "energy",
+    "fit_class_temperatures",
+    "fit_temperature",
+    "margin",
+    "max_logit",
+    "max_probability",
+    "mutual_information",
+    "neg_entropy",
+    "scale_logits",
+]

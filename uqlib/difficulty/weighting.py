@@ -1,0 +1,126 @@
+"""From difficulty to the weights of a loss: six normalisers, a temperature."""
+
+from collections.abc import Callable
+from math import frexp, log
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uqlib.base.arrays import Array, Column, like
+from uqlib.base.checks import check_confidence
+from uqlib.base.options import check_choice, check_number, check_whole
+
+
+def normalise(difficulty: Column, normaliser: str = "minmax", *, dimensions: int | None = None) -> Float[Array, " n"]:
+    """The difficulty on the scale that the weights are taken from, float64: higher = harder.
+
+    Args:
+        difficulty: (n,), any real score, of the whole training set.
+        normaliser: "minmax" to [0, 1]; "clipped", the same up to the 99.9 % quantile and 1 above it, so that one odd
+            example does not set the scale; "zscore" to mean 0 and standard deviation 1; "max_abs" divides by the largest
+            size; "dimension" by the number of features; "raw" leaves it. The paper does not say which; it decides how
+            many examples get a weight that matters.
+        dimensions: number of features; "dimension" needs it, the others do not look at it.
+
+    Raises:
+        ValueError: if the difficulty is empty, not finite or constant where that leaves no scale, or the name is unknown.
+
+    Source:
+        Cui et al. 2023 (arXiv:2304.10127), equation 10, before which the scale is not stated.
+    """
+    values = check_confidence(difficulty, "difficulty").double()
+    return like(_scaled(values, normaliser, dimensions), difficulty)
+
+
+def weights(
+    difficulty: Column,
+    *,
+    temperature: float = 0.7,
+    normaliser: str = "minmax",
+    c: float = 1e-3,
+    dimensions: int | None = None,
+) -> Float[Array, " n"]:
+    """The share in (0, 1) of the entropy bonus that each example gets, float64: higher = harder.
+
+    s = exp(v / temperature) / (max exp(v / temperature) + c), where v is the normalised difficulty; computed by
+    logarithms, so that nothing overflows. A weight below 1e-308 becomes 0.
+
+    Args:
+        difficulty: (n,), of the whole training set: the largest sets the scale.
+        temperature: > 0; larger = more equal weights.
+        normaliser, dimensions: as in `normalised`. With "minmax" the least weight is about exp(-1 / temperature).
+        c: small constant, 0 or larger.
+
+    Raises:
+        ValueError: if temperature or c are out of range, and as in `normalised`.
+
+    Source:
+        Cui et al. 2023 (arXiv:2304.10127), equation 10.
+    """
+    temperature, c = check_number(temperature, "temperature", above=0), check_number(c, "c", least=0)
+    values = check_confidence(difficulty, "difficulty").double()
+    scaled = _scaled(values, normaliser, dimensions) / temperature
+    if not scaled.isfinite().all():
+        raise ValueError(
+            f"difficulty over temperature must be finite; the temperature {temperature} is too low for difficulties of "
+            f"{values.abs().max().item():.6g} by normaliser={normaliser!r}. Pass normaliser='minmax', or a higher temperature."
+        )
+    top = scaled.max()
+    constant = torch.full_like(top, log(c) if c else -torch.inf)
+    return like((scaled - torch.logaddexp(top, constant)).exp(), difficulty)
+
+
+def _minmax(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+    half = values / 2  # costs no digit, and the difference of two huge numbers does not overflow
+    return (half - half.min()) / _scale(half.max() - half.min(), values)
+
+
+def _clipped(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+    top = values.kthvalue(-(-999 * len(values) // 1000)).values  # the least value that 99.9 % do not exceed
+    return _minmax(values.clamp(max=top), dimensions)
+
+
+def _zscore(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+    half = values / 2
+    _scale(half.max() - half.min(), values)  # rounding leaves a constant a standard deviation above 0
+    _, digits = frexp(values.abs().max().item())
+    values = values * 2.0 ** -max(digits, -1000)  # a power of two: no digit is lost, and no square overflows
+    return (values - values.mean()) / values.std(correction=0)
+
+
+def _max_abs(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+    return values / _scale(values.abs().max(), values)
+
+
+def _dimension(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+    if dimensions is None:
+        raise ValueError("normaliser 'dimension' divides by the number of features; dimensions is None")
+    return values / check_whole(dimensions, "dimensions", least=1)
+
+
+def _raw(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+    return values
+
+
+NORMALISERS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
+    "minmax": _minmax,
+    "clipped": _clipped,
+    "zscore": _zscore,
+    "max_abs": _max_abs,
+    "dimension": _dimension,
+    "raw": _raw,
+}
+
+
+def _scaled(values: Float[Tensor, " n"], normaliser: str, dimensions: int | None) -> Float[Tensor, " n"]:
+    return NORMALISERS[check_choice(normaliser, NORMALISERS, "normaliser")](values, dimensions)
+
+
+def _scale(size: Tensor, values: Float[Tensor, " n"]) -> Tensor:
+    if not size > 0:
+        raise ValueError(
+            f"difficulty is constant: {values[0].item()} in each of {len(values)} rows (or in all but a few), so it has no "
+            "scale. Were the features computed from one image? normaliser='raw' gives them equal weights."
+        )
+    return size

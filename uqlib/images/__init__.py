@@ -1,0 +1,58 @@
+"""Images and labels: where they lie, how they get there, how they are read, corrupted and kept apart.
+
+A prepared split is a folder <set>/<split> with images.npy (uint8 n h w 3), labels.npy (int64), meta.json (class names,
+counts, sha256 of the files) and further label arrays. Splits are looked for in $UQLIB_DATA, then in the cache; CIFAR
+and Tiny-ImageNet are downloaded into the cache on first use, checksum verified, in the official order. A split may
+also be a folder of class folders of image files (torchvision's ImageFolder); such images are read when asked for.
+Nothing is ever replaced by another data set: what is missing is named, with the way to get it, and a file whose bytes
+are not those that its meta.json names is refused.
+"""
+
+from uqlib.images.corruptions import CORRUPTIONS, corrupt
+from uqlib.images.folders import Folder, class_folders
+from uqlib.images.labels import human_counts, noisy_labels
+from uqlib.images.noise_sets import NOISE_SETS, blobs, gaussian, noise_images, rademacher, uniform
+from uqlib.images.photos import decode, read_image, size_of
+from uqlib.images.prepared import read_prepared, write_prepared
+from uqlib.images.sequences import Changed, Files, Images, check_images, check_pixels, row_numbers, select, squares
+from uqlib.images.sets import CIFAR10_OVERLAP, TRAITS, ImageSet, join_sets, pixels_digest, without_classes
+from uqlib.images.sources import SOURCES, SPLITS, load_images, split_places, verify_images
+
+__all__ = [
+    "CIFAR10_OVERLAP",
+    "CORRUPTIONS",
+    "NOISE_SETS",
+    "SOURCES",
+    "SPLITS",
+    "TRAITS",
+    "Changed",
+    "Files",
+    "Folder",
+    "ImageSet",
+    "Images",
+    "blobs",
+    "check_images",
+    "check_pixels",
+    "class_folders",
+    "corrupt",
+    "decode",
+    "gaussian",
+    "human_counts",
+    "join_sets",
+    "load_images",
+    "noise_images",
+    "noisy_labels",
+    "pixels_digest",
+    "rademacher",
+    "read_image",
+    "read_prepared",
+    "row_numbers",
+    "select",
+    "size_of",
+    "split_places",
+    "squares",
+    "uniform",
+    "verify_images",
+    "without_classes",
+    "write_prepared",
+]

@@ -1,0 +1,28 @@
+"""Losses of logits and labels, by name: what a classifier's training makes small. Each is a callable that takes logits, labels and the rows of the training set, and gives a scalar.
+
+A factory makes one from its options, all of them are in LOSSES, and `loss` makes one by name.
+"""
+
+from uqlib.losses.catalogue import LOSSES, loss
+from uqlib.losses.criterion import Criterion, Recorded, entropy_of, surprise
+from uqlib.losses.memoryless import cross_entropy, entropy, focal, l1_norm, label_smoothing, poly
+from uqlib.losses.optimum import optimal_confidence
+from uqlib.losses.stateful import difficulty, ranking
+
+__all__ = [
+    "LOSSES",
+    "Criterion",
+    "Recorded",
+    "cross_entropy",
+    "difficulty",
+    "entropy",
+    "entropy_of",
+    "focal",
+    "l1_norm",
+    "label_smoothing",
+    "loss",
+    "optimal_confidence",
+    "poly",
+    "ranking",
+    "surprise",
+]

@@ -1,0 +1,1 @@
+"""What a notebook reports with: records, ledger, tables, figures, figures that move."""

@@ -1,0 +1,213 @@
+"""The ledger: what each paper claims, what it reports, and what our own records say of it.
+
+One TOML file a paper. A row is a table or figure; it has claims, each a condition on a quantity that our runs record,
+and reported numbers, each with its place. A verdict is computed from records, never typed.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uqlib.base.extras import named
+from uqlib.base.options import check_fraction, check_number, check_whole
+from uqlib.base.scales import SCALES
+from uqlib.files.typed import TomlTable, read_toml
+from uqlib.files.whole import in_checkout
+from uqlib.report.records import Result
+
+with named():
+    from msgspec import field
+    from msgspec.structs import force_setattr, replace
+
+VERDICTS = ("confirmed", "direction only", "not confirmed", "not testable here", "open")
+CONDITION = re.compile(r"\s*(\|x\|\s*<|<=?|>=?)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a paper, row or claim: it becomes an anchor, a file name
+NOTEBOOK = re.compile(r"[a-z0-9_]+/[a-z0-9_]+", re.ASCII)
+CITE = re.compile(r"[A-Za-z0-9][\w:./+-]*", re.ASCII)
+
+
+class Claim(TomlTable, frozen=True):
+    """A statement that can fail: `quantity` (as recorded) must satisfy `holds`, e.g. "< 0" or "|x| < 0.002".
+
+    `share` is the part of the settings (pairs, data sets) in which it must hold; 1 where the paper says "all",
+    less where it says "nearly all". Results of other papers' notebooks say nothing of it.
+    """
+
+    id: str
+    text: str
+    quantity: str
+    holds: str
+    share: float = 1.0
+    paper: str = ""  # whose notebooks count; the ledger sets it, and a claim without one takes all
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.id, ID, "the id of a claim", "letters, digits, _ . and -")
+        condition = CONDITION.fullmatch(str(self.holds))
+        if not condition or not math.isfinite(float(condition[2])) or "\n" in self.holds:
+            raise ValueError(
+                f"claim {self.id}: cannot read the condition {self.holds!r}; write '< 0', '>= 1' or '|x| < 2'"
+            )
+        check_fraction(self.share, f"claim {self.id}: share", within="(0, 1]")
+
+    def concerns(self, result: Result) -> bool:
+        """Whether a result is of the claim's quantity, and of a notebook of its paper."""
+        own = not (self.paper and result.notebook) or result.notebook.startswith(f"{self.paper}/")
+        return own and result.quantity == self.quantity
+
+    def meets(self, x: float) -> bool:
+        condition = CONDITION.fullmatch(self.holds)
+        assert condition is not None  # or there were no such claim
+        operator, bound = condition.groups()
+        bound = float(bound)
+        tests = {"<": x < bound, "<=": x <= bound, ">": x > bound, ">=": x >= bound}
+        return abs(x) < bound if operator.startswith("|") else tests[operator]
+
+
+class Reported(TomlTable, frozen=True):
+    """A number that the paper prints or draws; its row says where and how it was read."""
+
+    setting: str
+    quantity: str
+    value: int | float
+    unit: str = ""
+    decimals: int = 2
+
+    def __post_init__(self) -> None:
+        check_number(self.value, f"the value of {self.quantity} for {self.setting}")
+        check_whole(self.decimals, f"decimals of {self.quantity} for {self.setting}", least=0, most=20)
+
+    def __str__(self) -> str:
+        return f"{self.value:.{self.decimals}f}"
+
+
+class Row(TomlTable, frozen=True):
+    """A table or figure of the paper."""
+
+    id: str
+    shows: str
+    notebook: str = ""
+    not_testable: str = ""  # the reason, where nothing at hand can test it
+    source: str = ""  # of the reported numbers
+    claims: tuple[Claim, ...] = field(name="claim", default=())
+    reported: tuple[Reported, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.id, ID, "the id of a row", "letters, digits, _ . and -")
+        if self.notebook:
+            _check_pattern(self.notebook, NOTEBOOK, f"row {self.id}: notebook", "PAPER/NAME of a-z, 0-9 and _")
+
+    @property
+    def untested(self) -> str:
+        """The verdict where no record speaks, either not testable here or open."""
+        return "not testable here" if self.not_testable else "open"
+
+    def number(self, setting: str, quantity: str) -> Reported:
+        """The reported number; the error lists those that there are."""
+        for number in self.reported:
+            if (number.setting, number.quantity) == (setting, quantity):
+                return number
+        known = "; ".join(f"{number.setting}, {number.quantity}" for number in self.reported)
+        raise KeyError(f"{self.id} reports no {quantity!r} for {setting!r}; it has {known}")
+
+
+class Ledger(TomlTable, frozen=True):
+    """What one paper claims and reports."""
+
+    paper: str
+    title: str
+    cite: str
+    rows: tuple[Row, ...] = field(name="row", default=())
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.paper, ID, "paper", "letters, digits, _ . and -")
+        _check_pattern(self.cite, CITE, "cite", "one key of references.bib")
+        ids = Counter([*(row.id for row in self.rows), *(claim.id for row in self.rows for claim in row.claims)])
+        if twice := sorted(id for id, times in ids.items() if times > 1):
+            raise ValueError(f"these ids stand twice: {', '.join(twice)}; give each row and claim its own")
+        if foreign := [c for row in self.rows for c in row.claims if c.paper not in ("", self.paper)]:
+            raise ValueError(f"claim {foreign[0].id}: leave out paper; it is that of the ledger, {self.paper}")
+        rows = (replace(r, claims=tuple(replace(c, paper=self.paper) for c in r.claims)) for r in self.rows)
+        force_setattr(self, "rows", tuple(rows))
+
+    def __getitem__(self, id: str) -> Row:
+        for row in self.rows:
+            if row.id == id:
+                return row
+        raise KeyError(f"{self.paper} has no row {id!r}; choose from {', '.join(row.id for row in self.rows)}")
+
+
+class Verdict(NamedTuple):
+    """What our records say of one claim at one scale."""
+
+    claim: Claim
+    scale: str
+    verdict: str  # one of VERDICTS
+    results: tuple[Result, ...]  # the evidence, one a setting
+    certain: int  # settings in which the whole interval meets the condition
+    likely: int  # settings in which the value does
+
+
+def read_ledger(path: str | Path) -> Ledger:
+    """Read a ledger file.
+
+    Raises:
+        ValueError: if a field is missing, unknown or of another type, a claim has no condition that can be read, an id is
+            used twice, or the file is no TOML; names file, row, claim and field.
+    """
+    return read_toml(path, Ledger)
+
+
+def find(paper: str) -> Path:
+    """The ledger file of a paper, in the checkout around the current folder or around this file."""
+    place = f"data/ledger/{_check_pattern(paper, ID, 'paper', 'letters, digits, _ . and -')}.toml"
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place} around {Path.cwd()}; run from a checkout of the book")
+    return path
+
+
+def read_ledgers(folder: str | Path) -> list[Ledger]:
+    """Every ledger of a folder, in the order of the file names."""
+    return [read_ledger(path) for path in sorted(Path(folder).glob("*.toml"))]
+
+
+def judge(claim: Claim, results: Iterable[Result], scale: str) -> Verdict:
+    """The verdict on a claim from the results at one scale, of its own paper's notebooks alone.
+
+    In a setting the claim is certain if the whole interval meets the condition, likely if the value does. It is
+    confirmed if it is certain in the share of settings that the claim asks for, direction only if it is likely in that
+    share, else not confirmed. A result without an interval is never certain: direction only at best.
+    """
+    found = tuple(result for result in results if claim.concerns(result) and result.scale == scale)
+    certain = sum(_certain(claim, result) for result in found)
+    likely = sum(claim.meets(result.value) for result in found)
+    needed = claim.share * len(found) - 1e-9
+    verdict = "confirmed" if certain >= needed else "direction only" if likely >= needed else "not confirmed"
+    return Verdict(claim, scale, verdict if found else "open", found, certain, likely)
+
+
+def verdicts(row: Row, results: Iterable[Result]) -> list[Verdict]:
+    """Every claim of a row at every scale that has evidence; a claim with none is open, or not testable here."""
+    by_quantity: dict[str, list[Result]] = {claim.quantity: [] for claim in row.claims}
+    for result in results:
+        if result.quantity in by_quantity:
+            by_quantity[result.quantity].append(result)
+    judged = []
+    for claim in row.claims:
+        found = by_quantity[claim.quantity]
+        with_evidence = [verdict for scale in SCALES if (verdict := judge(claim, found, scale)).results]
+        judged += with_evidence or [Verdict(claim, "", row.untested, (), 0, 0)]
+    return judged
+
+
+def _certain(claim: Claim, result: Result) -> bool:
+    low, high = result.low, result.high
+    return low is not None and high is not None and claim.meets(low) and claim.meets(high)
+
+
+def _check_pattern(text: Any, pattern: re.Pattern, name: str, what: str) -> str:
+    if not isinstance(text, str) or not pattern.fullmatch(text):
+        raise ValueError(f"{name} must be {what}; it is {text!r:.60}")
+    return text

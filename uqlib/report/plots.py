@@ -1,0 +1,320 @@
+"""Figures in one style: from numbers already computed, onto axes that the caller owns. A plot computes no metric.
+
+Colours are Okabe and Ito's eight, told apart with any colour vision.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from uqlib.base.arrays import Array, as_tensor
+from uqlib.base.extras import named
+from uqlib.base.options import check_fraction, check_number, check_whole
+
+with named():
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.projections.polar import PolarAxes
+    from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+
+COLOURS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "grey": "#6E6E6E",
+    "black": "#000000",
+}
+STYLE = {
+    "figure.figsize": (6.4, 3.6),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
+    "svg.hashsalt": "uqlib",  # else every run names its clip paths anew, and no two files are equal
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=[colour for name, colour in COLOURS.items() if name != "black"]),
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def use_style() -> None:
+    """Set the book's style for this process; in a notebook also vector figures."""
+    plt.rcParams.update(cast(Any, STYLE))  # matplotlib's annotation lists every key by its name
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
+    except ImportError:  # outside of a notebook
+        pass
+
+
+def plain(text: Any) -> str:
+    """A text that matplotlib draws as it is written, on one line: dollars in a class name are no mathematics; None is no text."""
+    if text is None:
+        return ""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line.replace("$", r"\$")
+
+
+def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS["blue"]) -> Axes:
+    """Accuracy against mean confidence, a point a bin, its area the share of the examples; the diagonal is calibrated.
+
+    Args:
+        curve: what `metrics.reliability_curve` returns: confidence, accuracy, count, each (bins,); empty bins are left out.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if the three do not fit, a bin that is not empty lies outside [0, 1], or all are empty.
+    """
+    if not all(hasattr(curve, part) for part in ("confidence", "accuracy", "count")):
+        raise TypeError(f"curve must be what metrics.reliability_curve returns; it is a {type(curve).__name__}")
+    confidence, accuracy, count = (_column(getattr(curve, part), part) for part in ("confidence", "accuracy", "count"))
+    kept = count > 0
+    if not len(confidence) == len(accuracy) == len(count) or not kept.any():
+        raise ValueError(
+            f"curve must have one confidence, accuracy and count a bin, and a bin with examples; it has {len(confidence)}, "
+            f"{len(accuracy)} and {len(count)}, {kept.sum()} bins with examples"
+        )
+    _check_fractions(confidence[kept], "confidence of the curve")
+    _check_fractions(accuracy[kept], "accuracy of the curve")
+    ax.plot([0, 1], [0, 1], color=COLOURS["grey"], linewidth=1, linestyle="--", zorder=1)
+    ax.plot(confidence[kept], accuracy[kept], color=colour, zorder=2, label=plain(label) or None)
+    ax.scatter(
+        confidence[kept], accuracy[kept], 10 + 220 * count[kept] / count.sum(), color=colour, alpha=0.75, zorder=3
+    )
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    return ax
+
+
+def risk_coverage(
+    ax: Axes, risks: Array, *, label: str = "", colour: str | None = None, first: float = 0.01, line: str = "-"
+) -> Axes:
+    """Error among the kept against the share that is kept, in percent.
+
+    Args:
+        risks: (n,) what `metrics.selective_risks` returns, risk at coverage k/n.
+        first: coverages below this share are not drawn: with a handful of examples the risk is noise.
+        line: matplotlib's line style, for series that lie on each other.
+
+    Raises:
+        ValueError: if the risks are no fractions (n,), n >= 1, or `first` is none.
+    """
+    risks, first = _check_fractions(_column(risks, "risks"), "risks"), check_fraction(first, "first")
+    coverage = np.arange(1, len(risks) + 1) / len(risks)
+    drawn = _thin(np.flatnonzero(coverage >= first))
+    ax.plot(100 * coverage[drawn], 100 * risks[drawn], line, label=plain(label) or None, color=colour)
+    ax.set(xlabel="coverage (% kept)", ylabel="selective risk (% wrong)", xlim=(0, 100))
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def accuracy_rejection(ax: Axes, risks: Array, *, label: str = "", colour: str | None = None) -> Axes:
+    """Accuracy among the kept against the share that is rejected, in percent; the mirror of `risk_coverage`.
+
+    Raises:
+        ValueError: if the risks are no fractions (n,), n >= 1.
+    """
+    risks = _check_fractions(_column(risks, "risks"), "risks")
+    rejected = 1 - np.arange(1, len(risks) + 1) / len(risks)
+    drawn = _thin(np.flatnonzero(rejected <= 0.99))
+    ax.plot(100 * rejected[drawn], 100 * (1 - risks[drawn]), label=plain(label) or None, color=colour)
+    ax.set(xlabel="rejected (%)", ylabel="accuracy of the rest (%)", xlim=(0, 100))
+    return ax
+
+
+def metric_against_cost(
+    ax: Axes,
+    cost: Sequence[float],
+    intervals: Sequence[Any],
+    *,
+    label: str | None,
+    colour: str | None = None,
+    marker: str = "o",
+    percent: bool = True,
+    shift: float = 0.0,
+    hollow: bool = False,
+) -> Axes:
+    """A metric with its interval against a cost, one point a network or pair.
+
+    Args:
+        cost: e.g. FLOPs balance: cost of the sidekick over cost of the large network.
+        intervals: things with value, low, high, one for each cost.
+        percent: show 100 times the values.
+        shift: moves the series sideways, so that the bars of several do not hide each other; on a logarithmic axis
+            multiply the cost instead.
+        hollow: white markers and a dashed line, for a second group in the same colour.
+
+    Raises:
+        ValueError: if there is not one interval for each cost, a cost is not finite, or an interval is none.
+    """
+    costs = _column(cost, "cost")
+    if len(costs) != len(intervals) or not np.isfinite(costs).all():
+        raise ValueError(f"cost must be finite, one number an interval; it is {costs.tolist()} for {len(intervals)}")
+    for k, each in enumerate(intervals):
+        if not all(hasattr(each, part) for part in ("value", "low", "high")) or each.low > each.high:
+            raise ValueError(f"intervals must have value, low and high, with low <= high; entry {k} is {each}")
+    shift = check_number(shift, "shift")
+    order = np.argsort(costs)
+    scale = 100 if percent else 1
+    value, low, high = (
+        scale * np.array([getattr(intervals[i], part) for i in order]) for part in ("value", "low", "high")
+    )
+    errors = np.maximum([value - low, high - value], 0)
+    _, (lower, upper), (bars,) = ax.errorbar(
+        x := costs[order] + shift,
+        value,
+        errors,
+        label=plain(label) or None,
+        color=colour,
+        marker=marker,
+        markerfacecolor="white" if hollow else None,
+        linestyle="--" if hollow else "-",
+        capsize=2.5,
+        elinewidth=1,
+    )
+    # an interval need not hold its value, as that of a biased metric; then the bar stands beside the point
+    lower.set_ydata(low)
+    upper.set_ydata(high)
+    bars.set_segments(np.stack([np.stack([x, low], -1), np.stack([x, high], -1)], 1))
+    return ax
+
+
+def balance_axis(ax: Axes, ticks: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1)) -> Axes:
+    """A logarithmic axis of FLOPs balance: the cheapest sidekicks cost a hundredth, the dearest as much as the large."""
+    ax.set_xscale("log")
+    ax.set(xlabel="FLOPs balance", xlim=(0.7 * ticks[0], 1.4 * ticks[-1]))
+    _plain_ticks(ax.xaxis, FixedLocator(ticks))
+    return ax
+
+
+def log_ticks(axis: Axis) -> Axis:
+    """Plain numbers on a logarithmic axis, some in every decade: powers of ten alone leave most of it bare.
+
+    Call it when all is drawn: a decade or more gets 1 and 3, less gets 1, 2 and 5, and less than a factor of 3 even steps.
+    """
+    low, high = axis.get_view_interval()
+    if high / low < 3:
+        locator: Locator = MaxNLocator(4)
+    else:
+        locator = LogLocator(subs=(1, 3) if high / low >= 10 else (1, 2, 5))
+    return _plain_ticks(axis, locator)
+
+
+def radar(
+    ax: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    label: str | None,
+    colour: str | None = None,
+    marker: str = "o",
+    percent: bool = True,
+) -> Axes:
+    """A polygon with a corner for each name, the first at the top and the others clockwise, further out is more.
+
+    Args:
+        ax: polar, as from `panels(..., polar=True)`.
+        names: of the corners.
+        values: one for each name; negative ones lie inside of the ring that `base_line` draws at 0.
+        percent: show 100 times the values.
+
+    Raises:
+        ValueError: if there is not one finite value for each name.
+    """
+    radii = _column(values, "values")
+    if len(names) != len(radii):
+        raise ValueError(f"a radar needs one value for each name; it has {len(names)} names, {len(radii)} values")
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    corners = (100 if percent else 1) * radii.astype(float)
+    if not np.isfinite(corners).all():
+        raise ValueError(f"values must be finite; that of {names[int((~np.isfinite(corners)).argmax())]} is not")
+    closed = np.append(angles, 2 * np.pi), np.append(corners, corners[0])
+    polar = cast(PolarAxes, ax)
+    polar.set_theta_zero_location("N")
+    polar.set_theta_direction(-1)
+    ax.plot(*closed, color=colour, label=plain(label) or None, marker=marker, markersize=4, linewidth=1.5)
+    ax.set_xticks(angles, [plain(name) for name in names])
+    ax.tick_params(axis="x", pad=2)
+    ax.spines["polar"].set_visible(False)
+    return ax
+
+
+def panels(
+    count: int, *, columns: int = 3, panel: tuple[float, float] = (2.85, 2.7), polar: bool = False, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """So many axes in a grid, row by row, each of this size in inches; unused places stay empty.
+
+    Args:
+        columns: how many stand side by side, at most; three are what a page can hold.
+        options: of plt.subplots, such as sharey=True.
+    """
+    if (count := check_whole(count, "count")) < 1:
+        raise ValueError(f"count must be at least 1; it is {count}")
+    columns = min(check_whole(columns, "columns", least=1), count)
+    rows = -(-count // columns)
+    size = (columns * panel[0], rows * panel[1])
+    kind = {"projection": "polar"} if polar else {}
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, subplot_kw=kind, **options)
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, list(axes.flat[:count])
+
+
+def base_line(ax: Axes, value: float, *, label: str | None, percent: bool = True) -> Axes:
+    """A dashed level to compare with, such as the large network alone; on a radar, a ring."""
+    value = check_number(value, "value")
+    level = (100 if percent else 1) * value
+    style: dict[str, Any] = {"color": COLOURS["grey"], "linestyle": "--", "linewidth": 1.2}
+    if ax.name == "polar":
+        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=plain(label) or None, **style)
+    else:
+        ax.axhline(level, label=plain(label) or None, **style)
+    return ax
+
+
+def _plain_ticks(axis: Axis, locator: Locator) -> Axis:
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    return axis
+
+
+def _column(array: Any, name: str) -> np.ndarray:
+    array = as_tensor(array, name)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} must have one axis (n,), n >= 1; its shape is {tuple(array.shape)}")
+    return (array.double() if array.is_floating_point() else array).cpu().numpy()
+
+
+def _check_fractions(values: np.ndarray, name: str) -> np.ndarray:
+    outside = ~((values >= 0) & (values <= 1))  # NaN is in no interval
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"{name} must lie in [0, 1]; entry {row} is {values[row]}. Percent? Divide by 100.")
+    return values
+
+
+def _thin(index: np.ndarray, most: int = 800) -> np.ndarray:
+    """At most so many of the points, evenly spread: a curve of 10^6 points is a page that does not open."""
+    return index[np.unique(np.linspace(0, len(index) - 1, most).astype(int))]

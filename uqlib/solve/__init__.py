@@ -1,0 +1,1 @@
+"""Convex minima with a certificate, and the likelihood of weighted logits."""
