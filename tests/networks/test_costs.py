@@ -1,0 +1,21 @@
+"""Multiply-adds, by hand."""
+
+import pytest
+
+from uqlib.networks import create, macs
+
+
+@pytest.fixture(autouse=True)
+def no_folder_of_weights(monkeypatch):
+    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+
+
+def test_macs_of_a_transformer_by_hand():
+    model = create("vit_tiny_patch16_224", weights=None)
+    tokens, width = 197, 192
+    block = tokens * (4 * width**2 + 2 * width * 4 * width) + 2 * tokens**2 * width
+    assert macs(model) == 196 * 3 * 16**2 * width + 12 * block + width * 1000
+
+
+def test_macs_take_a_size():
+    assert macs(create("cifar_resnet20", weights=None), size=64) == 4 * (40_551_040 - 640) + 640
