@@ -1,18 +1,20 @@
 # make book    execute the notebooks, build the book          make test    run the tests
-# make bench   speed beside other libraries                   make lock    pin the newest versions
-# Options: make book SCALE=gpu   make book CORES=8 GPUS=2   make book PROFILE=profiles/slurm   PYTHON=python3.12
+# make train   what data/*.toml ask for and is not there      make bench   speed beside other libraries
+# make lock    pin the newest versions
+# Options: make book SCALE=gpu   make book CORES=8 GPUS=2   make book PROFILE=profiles/slurm   make train MINUTES=120   PYTHON=python3.12
 
 PYTHON ?= python3
 CORES ?= 2
 GPUS ?= 1
 SCALE ?= cpu
+MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 # Every kernel has one thread, and CORES kernels run at a time: same bits on each run, and no threads that fight.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED := 0
 
-.PHONY: book test bench lock clean
+.PHONY: book test train bench lock clean
 .SILENT:
 SHELL := bash
 
@@ -22,6 +24,9 @@ book: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(BIN)/pytest -n $(CORES) || { echo "Some tests failed; their names are above."; exit 1; }
+
+train: $(VENV)/.ready
+	exec env OMP_NUM_THREADS=1 $(BIN)/uqlib train --minutes $(MINUTES) --scale $(SCALE)
 
 bench:
 	test -d .bench || $(PYTHON) -m venv .bench

@@ -1,0 +1,52 @@
+"""What is kept of a trained network: in the smallest type that holds it, or refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from uqlib.experiments.kept_columns import answer_columns, measure_answers, pack_score, to_half, to_small
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(10, np.uint8), (256, np.uint8), (257, np.int32), (1000, np.int32)])
+def test_predictions_of_any_number_of_classes_are_kept_as_they_are(classes, kind):
+    logits = torch.eye(classes).repeat(2, 1) * 20 - 1
+    found = answer_columns(logits, np.arange(2 * classes) % classes)
+    assert found["preds"].dtype == kind
+    assert found["preds"].tolist() == [*range(classes)] * 2
+    assert found["correct"].all()
+
+
+def test_a_large_logit_is_kept_as_it_is():
+    logits = torch.tensor([[1e5, 0.0], [3.0, 1.0]])
+    found = answer_columns(logits)
+    assert found["max_logit"].tolist() == [1e5, 3.0]
+    assert found["top"].dtype == found["entropy"].dtype == np.float16
+    assert found["top"].tolist() == pytest.approx([0, np.log1p(np.exp(-2))], rel=2**-11)
+
+
+def test_the_entropy_of_an_undecided_network_is_that_of_a_coin():
+    found = answer_columns(torch.tensor([[2.0, 2.0], [0.0, 1000.0]]))
+    assert found["entropy"].tolist() == pytest.approx([np.log(2), 0], abs=2**-11)
+
+
+def test_metrics_of_three_answers_are_those_of_a_pencil():
+    logits = torch.log(torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]], dtype=torch.float64))
+    found = measure_answers(logits + 1, [0, 1, 1])
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["confidence"] == pytest.approx(0.7)
+    assert found["nll"] == pytest.approx(-np.log([0.8, 0.4, 0.7]).mean())
+    assert found["brier"] == pytest.approx(np.mean([0.08, 0.72, 0.18]))
+
+
+def test_numbers_beyond_half_precision_are_refused():
+    assert to_half([65504.0, -1.0], "x").tolist() == [65504, -1]
+    for bad in (65520.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"rmd/a must be finite, and within half precision \(65504\)"):
+            pack_score("rmd/a", torch.tensor([1.0, bad]))
+    assert pack_score("labels", np.arange(300)).dtype == np.int32
+    assert pack_score("index", np.arange(300)).dtype == np.int32
+    assert pack_score("loss/a", [1e-9]).tolist() == [np.float32(1e-9)]
+    assert pack_score("worst.loss/a", [1e-9]).dtype == np.float32
+    for bad in ([-1], [2**31]):
+        with pytest.raises(ValueError, match="whole numbers from 0 are wanted"):
+            to_small(bad)

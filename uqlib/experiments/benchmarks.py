@@ -1,0 +1,227 @@
+"""The benchmarks of the book: which images, which networks, what they cost. One file each: data/benchmarks/SCALE/NAME.toml.
+
+A benchmark names entries of the store, so a notebook that loops over benchmarks needs neither images nor weights.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from uqlib import store
+from uqlib.base.extras import named
+from uqlib.base.options import check_choice
+from uqlib.base.scales import at_scale
+from uqlib.combine.duos import flops_balance
+from uqlib.files.fingerprint import fingerprint
+from uqlib.files.typed import TomlTable, read_toml
+from uqlib.files.whole import DamagedError, in_checkout
+
+with named():
+    from msgspec import field
+    from msgspec.structs import replace
+
+BENCHMARKS = "data/benchmarks"  # a folder a scale, a file a benchmark
+LOG = "data/benchmarks/{scale}/{name}.log.json"  # what the trainings of a benchmark did
+
+
+class Network(TomlTable, frozen=True):
+    """A network of a benchmark: its name in the store, how it was made, and what an image costs."""
+
+    name: str
+    origin: Literal["published", "head", "tuned", "trained"]
+    size: int  # side of its input, pixels
+    macs: int  # multiply-adds of one image
+    backbone: str = ""  # name of the architecture; by default the network's own
+    label: str = ""  # short name for figures; by default the network's own
+    role: Literal["", "trial", "soup"] = (
+        ""  # "trial": one of several trainings of one architecture; "soup": their average
+    )
+    training: Mapping[str, Any] = field(default_factory=dict)  # options of the training, if there was one
+    value: float = 1.0  # what is worth more is made first; no part of the recipe
+
+    @property
+    def architecture(self) -> str:
+        return self.backbone or self.name
+
+    def __str__(self) -> str:
+        return self.label or self.name
+
+
+class Benchmark(TomlTable, frozen=True):
+    """A held-out set and the networks that were asked about it."""
+
+    name: str
+    title: str
+    dataset: str  # of the store
+    split: str
+    fit_size: int  # examples that fit the weights of a duo
+    listed: tuple[Network, ...] = field(name="network", default=())
+    large: tuple[str, ...] = ()  # those that get sidekicks
+    shifted: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)  # name -> (dataset, split), ...
+    classes: int = 0
+    scale: str = "cpu"  # at which it is run; the store of the checkout holds those of cpu
+    sets: str = ""  # which of the experiments' BENCHMARK_SETS are its images; by default the benchmark's name
+    shared: str = field(name="networks", default="")  # file of networks that come before those listed here
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """The networks by name, in the order of the file."""
+        return {network.name: network for network in self.listed}
+
+    @property
+    def single(self) -> list[Network]:
+        """Networks that stand for themselves, cheapest first; further trials of one architecture and soups are left out."""
+        return sorted((n for n in self.networks.values() if not n.role), key=lambda n: n.macs)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (large, small) of one large and one cheaper single network, the cheapest sidekick first."""
+        return [(large, n.name) for large in self.large for n in self.single if n.macs < self.networks[large].macs]
+
+    @property
+    def repeated(self) -> dict[str, list[str]]:
+        """Architectures that were trained several times, and their trainings, in the order of the file."""
+        several = dict.fromkeys(n.architecture for n in self.networks.values() if n.role == "trial")
+        trained = [n for n in self.networks.values() if n.training]
+        return {name: [n.name for n in trained if n.architecture == name] for name in several}
+
+    def balance(self, large: str, small: str) -> float:
+        """Cost of the sidekick as a share of the large network."""
+        return flops_balance(self.networks[small].macs, self.networks[large].macs)
+
+    def answers(self, networks: Sequence[str] | None = None, **options: Any) -> dict[str, store.Answers]:
+        """What the networks (all single ones by default) answered on the held-out rows; options as in `store.load_answers`."""
+        names = [n.name for n in self.single] if networks is None else list(networks)
+        return store.load_many_answers(names, self.dataset, self.split, **options)
+
+
+def recipe(bench: Benchmark, network: Network) -> dict[str, Any]:
+    """All that the file of a benchmark says of how a network is made; that of a soup holds those of its ingredients."""
+    found = {
+        "images": bench.sets or bench.name,
+        "made": network.origin,  # the key stays: the fingerprints that the logs keep are of this dictionary
+        "architecture": network.architecture,
+        "size": network.size,
+        "training": dict(network.training),
+    }
+    if network.role != "soup":
+        return found
+    trials = [bench.networks[name] for name in bench.repeated[network.architecture]]
+    kind = "greedy" if network.name.endswith("greedy") else "uniform"
+    return found | {"soup": kind, "trials": [{"name": each.name} | recipe(bench, each) for each in trials]}
+
+
+def outdated_networks(bench: Benchmark, networks: Sequence[str] | None = None) -> list[str]:
+    """The networks (of all by default) that were made by another recipe than its file has now, or by none known."""
+    logs = _logs(bench) if in_checkout(log_place(bench)) else {}
+    names = list(bench.networks) if networks is None else list(networks)
+    return [n for n in names if logs.get(n, {}).get("recipe") != fingerprint(recipe(bench, bench.networks[n]))]
+
+
+def validation_accuracies(bench: Benchmark, networks: Sequence[str]) -> dict[str, float]:
+    """Accuracy of these trainings on the part of the training images that was kept to judge them, the best first.
+
+    Raises:
+        FileNotFoundError: if nothing of the benchmark was trained.
+        ValueError: if one of the networks was not, or was trained without such rows.
+    """
+    last = {name: log["epochs"][-1]["accuracy"] for name, log in _logs(bench).items() if log.get("epochs")}
+    last = {name: accuracy for name, accuracy in last.items() if accuracy is not None}
+    if lost := [name for name in networks if name not in last]:
+        raise ValueError(
+            f"{log_place(bench)} has no validation accuracy of {', '.join(lost)}; it has that of {', '.join(last)}"
+        )
+    return {name: last[name] for name in sorted(networks, key=lambda name: -last[name])}
+
+
+def ingredients(bench: Benchmark, soup: str) -> list[str]:
+    """The trainings that a soup averages; a greedy one may hold a single training.
+
+    Raises:
+        FileNotFoundError: if nothing of the benchmark was trained.
+        ValueError: if the network is no soup, or was not made yet.
+    """
+    members = {name: log["members"] for name, log in _logs(bench).items() if "members" in log}
+    return members[check_choice(soup, members, "soup")]
+
+
+def _logs(bench: Benchmark) -> dict[str, Any]:
+    """What each training of the benchmark did, by network."""
+    if (path := in_checkout(log_place(bench))) is None:
+        raise FileNotFoundError(f"no {log_place(bench)}; `uqlib network {bench.name}` writes it")
+    try:
+        logs = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(path, f"it is no JSON ({error})") from None
+    if not isinstance(logs, dict) or not all(isinstance(log, dict) for log in logs.values()):
+        raise DamagedError(path, "it does not hold one log a network")
+    return logs
+
+
+def log_place(bench: Benchmark) -> str:
+    """Where the log of a benchmark's trainings lies, below the checkout."""
+    return LOG.format(scale=bench.scale, name=bench.name)
+
+
+class BenchmarkOrder(TomlTable, frozen=True):
+    """The names of the benchmarks of each scale as tables list them."""
+
+    cpu: tuple[str, ...]
+    gpu: tuple[str, ...]
+
+
+def benchmark_names(scale: str = "cpu") -> list[str]:
+    """The benchmarks of a scale, in the order of data/benchmarks/order.toml; smoke has those of cpu, paper those of gpu.
+
+    One that is not listed there comes after the others, by its name. No file of a benchmark is opened.
+
+    Raises:
+        FileNotFoundError: outside of a checkout.
+        ValueError: if one is listed that is not there.
+    """
+    own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
+    order = getattr(read_toml(_folder() / "order.toml", BenchmarkOrder), own)
+    there = sorted(path.stem for path in (_folder() / own).glob("*.toml"))
+    if lost := [name for name in order if name not in there]:
+        raise ValueError(f"{BENCHMARKS}/order.toml lists {', '.join(lost)}; {own} has {', '.join(there)}")
+    return [*order, *(name for name in there if name not in order)]
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name; the error lists those that there are. Its own file is opened, and that of its networks."""
+    paths = [path for scale in ("cpu", "gpu") for path in (_folder() / scale).glob("*.toml") if path.stem == name]
+    if len(paths) > 1:
+        raise ValueError(f"there are two benchmarks {name!r}, {paths[0]} and {paths[1]}; give each its own name")
+    if not paths:
+        check_choice(name, [*benchmark_names("cpu"), *benchmark_names("gpu")], "benchmark")
+    return _read(paths[0])
+
+
+def _folder() -> Path:
+    if (path := in_checkout(BENCHMARKS)) is None:
+        raise FileNotFoundError(f"no {BENCHMARKS} around {Path.cwd()}; run from a checkout of the book")
+    return path
+
+
+class NetworkFile(TomlTable, frozen=True):
+    """Networks that several benchmarks share."""
+
+    listed: tuple[Network, ...] = field(name="network")
+
+
+@cache
+def _read(path: Path) -> Benchmark:
+    found = read_toml(path, Benchmark, name=path.stem, scale=path.parent.name)
+    if found.shared:
+        folder = path.parents[1] / "networks"
+        check_choice(found.shared, sorted(each.stem for each in folder.glob("*.toml")), f"networks of {path}")
+        shared = read_toml(folder / f"{found.shared}.toml", NetworkFile).listed
+        found = replace(found, listed=shared + found.listed)
+    if twice := [name for name, times in Counter(network.name for network in found.listed).items() if times > 1]:
+        raise ValueError(f"{path} lists networks twice: {', '.join(twice)}")
+    if unknown := set(found.large) - set(found.networks):
+        raise ValueError(f"{path} names large networks that it does not list: {', '.join(sorted(unknown))}")
+    return found
