@@ -1,14 +1,15 @@
 # data -> store -> notebooks -> records -> ledger -> book. `make book` calls this; so does
 #     snakemake --cores 2 --config scale=cpu            one machine
 #     snakemake --profile profiles/slurm                a cluster, GPU jobs on GPU slots
-# A notebook is stale when it, the parts of uqlib that it imports, the store or a parameter has changed; Snakemake says which.
+# A notebook is stale when its code, a definition that it reaches, a parameter, a package or a file that it read has changed, or
+# its outputs have (uqlib/book/staleness.py). Every input is ancient but the flag of what is stale, so times do not count.
 
-import os
-import shlex
+import functools
+import re
 import sys
 from pathlib import Path
 
-from uqlib import notebooks
+from uqlib.book import notebooks, staleness
 
 SCALE = config.get("scale", "cpu")
 SEED = config.get("seed", 0)
@@ -17,17 +18,31 @@ RESULTS = Path(config.get("results", "book/results"))
 HTML = Path(config.get("html", "_build"))
 LOG = Path("build/log")
 SOURCES = {str(path.relative_to("notebooks").with_suffix("")): str(path) for path in notebooks.paths()}
-STORE = sorted(map(str, Path("data/store").rglob("*.safetensors")))
-CATALOGUE = ["data/benchmarks.toml", *map(str, Path("data/training").glob("*.json"))]
-STUDIES = ["data/trainings.toml", *sorted(str(path) for name in ("trained", "difficulty") for path in Path("data", name).rglob("*.safetensors"))]
-READ = {"uqlib/store.py": STORE, "uqlib/benchmarks.py": CATALOGUE, "uqlib/studies.py": STUDIES}  # data, by the code that reads them
-PAGES_REST_ON = [f"uqlib/{part}.py" for part in ("pages", "records", "ledger", "notebooks", "benchmarks", "files")]
-PAGES = [RESULTS / page for page in ("ledger.md", "summary.md", "scales.md", "parameters.md", "runs.md", "benchmarks.md")]
+PAGES = [RESULTS / page for page in staleness.PAGES]
+FLAGS = Path("build/stale")  # one file for each stale run, because of which Snakemake starts it; nothing goes by times
+GIVEN = {"scale": SCALE, "seed": SEED}
 
 
-def code(name):
-    """The parts of uqlib that a notebook imports, and what they import."""
-    return [os.path.relpath(path) for path in notebooks.sources(SOURCES[name])]
+def flag(name):
+    """The flag of what is stale, as an input; none of what is fresh."""
+    path = FLAGS / f"{name}.stale"
+    return [str(path)] if path.is_file() else []
+
+
+def made(name, files):
+    """Inputs that other rules make. Snakemake runs nothing after their rules for inputs that are ancient, nor does it then look
+    at the flag; so they are ancient only while nothing is to run."""
+    return files if flag(name) else ancient(files)
+
+
+if workflow.is_main_process:  # the processes of its jobs find the flags
+    DRY = any(re.fullmatch("-[a-z]*n[a-z]*|--dry-?run", word) for word in sys.argv)
+    STALE = staleness.find_stale(RESULTS, HTML, GIVEN)
+    for name, why in STALE.items():
+        print(f"stale: {name}: {staleness.shortened(why)}", file=sys.stderr)
+        if why == [staleness.TEXT_ALONE] and not DRY:
+            staleness.refresh_copy(SOURCES[name], RESULTS / f"{name}.ipynb", GIVEN | {"record": str(RESULTS / f"{name}.json")})
+    staleness.write_flags(STALE, FLAGS, RESULTS, HTML)
 
 
 wildcard_constraints:
@@ -47,14 +62,14 @@ rule all:
 rule run:
     """Execute a notebook by papermill, with every parameter checked; its record is written beside the copy."""
     input:
-        notebook=lambda wildcards: SOURCES[wildcards.notebook],
-        code=lambda wildcards: code(wildcards.notebook),
-        data=lambda wildcards: [path for part in code(wildcards.notebook) for path in READ.get(part, [])],
-        ledger=lambda wildcards: f"data/ledger/{Path(wildcards.notebook).parent}.toml",
+        notebook=ancient("notebooks/{notebook}.ipynb"),
+        stale=lambda wildcards: flag(wildcards.notebook),
+        made_first=lambda wildcards: needed_by(wildcards.notebook),
     output:
         notebook=RESULTS / "{notebook}.ipynb",
         record=RESULTS / "{notebook}.json",
         figures=directory(RESULTS / "{notebook}.figures"),
+        basis=RESULTS / "{notebook}.basis",
     params:
         scale=SCALE,
         seed=SEED,
@@ -65,36 +80,29 @@ rule run:
     log:
         LOG / "{notebook}.txt",
     shell:
-        "{BIN}/uqlib run {input.notebook} -o {output.notebook} -p scale {params.scale} -p seed {params.seed}"
+        "{BIN}/uqlib run {input.notebook} --basis -o {output.notebook} -p scale {params.scale} -p seed {params.seed}"
         " -p record {output.record} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
 
 
 rule pages:
     """Ledger, parameters and runs, computed from the records."""
     input:
-        records=[RESULTS / f"{name}.json" for name in SOURCES],
-        published=sorted(Path("data/records").rglob("*.json")),
-        ledgers=sorted(Path("data/ledger").glob("*.toml")),
-        notebooks=list(SOURCES.values()),
-        store=STORE,
-        catalogue=CATALOGUE,
-        code=["uqlib/cli.py", *map(os.path.relpath, notebooks.closure(PAGES_REST_ON))],
+        records=made("pages", [RESULTS / f"{name}.json" for name in SOURCES]),
+        stale=flag("pages"),
     output:
         PAGES,
     log:
         LOG / "pages.txt",
     shell:
-        "{BIN}/uqlib pages --results {RESULTS} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
+        "{BIN}/uqlib pages --basis --results {RESULTS} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
 
 
 rule book:
     """The HTML; every warning is an error."""
     input:
-        [RESULTS / f"{name}.ipynb" for name in SOURCES],
-        PAGES,
-        "_config.yml",
-        [path for path in sorted(Path("book").rglob("*")) if path.is_file() and RESULTS not in path.parents],
-        sorted(Path("uqlib").rglob("*.py")),  # the API page shows the docstrings
+        made("book", [RESULTS / f"{name}.ipynb" for name in SOURCES]),
+        made("book", PAGES),
+        stale=flag("book"),
     output:
         # Snakemake removes an output before the rule runs and after it failed. This one is what Sphinx notes for itself: the
         # pages stay for whoever reads them, until `uqlib book` puts the new ones in their place, all at once.
@@ -102,5 +110,117 @@ rule book:
     log:
         LOG / "book.txt",
     shell:
-        "{BIN}/uqlib book --html {HTML}/html > {log} 2>&1"
+        "{BIN}/uqlib book --basis {RESULTS} --html {HTML}/html > {log} 2>&1"
         " || {{ grep -aE 'WARNING|ERROR|CRITICAL|rror:' {log} || tail -n 5 {log}; exit 1; }}"
+
+
+# What the notebooks read: trainings, networks and scores, each made once, and not again because a rule has changed. The
+# book at scale cpu or smoke takes those that travel with the checkout; at gpu and paper what is missing is made first.
+#     snakemake --cores 2 trainings                                   all trainings that data/trainings asks for
+#     snakemake --profile profiles/slurm networks --config scale=gpu  all networks of data/benchmarks
+# To say what is missing takes seconds, for torch is imported, so it is asked only where somebody wants to know.
+
+ON_GPU = SCALE in ("gpu", "paper")
+DEVICE = "" if ON_GPU else "--device cpu"
+MADE_FOR = {"studies": "data/trained/", "benchmarks": "build/networks/"}  # by the name of what a notebook reads them with
+
+
+@functools.cache
+def missing(under):
+    """The files of trainings, or the markers of networks, that are asked for at this scale and are not there."""
+    from uqlib.experiments import worklist
+
+    return [job.place for job in worklist.list_missing(SCALE) if job.place.startswith(under)]
+
+
+def wanted(under):
+    """The same; the marker of a network that is missing all the same, as its entries were removed, does not count."""
+    for place in missing(under):
+        if place.startswith("build/"):
+            Path(place).unlink(missing_ok=True)
+    return missing(under)
+
+
+def needed_by(notebook):
+    """What is to be made before a notebook runs; nothing at scale cpu or smoke."""
+    text = Path(SOURCES[notebook]).read_text(encoding="utf-8") if ON_GPU else ""
+    return [place for word, under in MADE_FOR.items() if word in text for place in wanted(under)]
+
+
+def ingredients(wildcards):
+    """The missing trainings of which a network is a soup, so that they are made side by side before it."""
+    from uqlib.experiments import benchmarks
+
+    bench = benchmarks.load_benchmark(wildcards.benchmark)
+    network = bench.networks[wildcards.network]
+    trials = bench.repeated[network.architecture] if network.role == "soup" else []
+    return [place for place in missing("build/networks/") if place.rpartition("-")[0] in {f"build/networks/{bench.name}/{name}" for name in trials}]
+
+
+rule trainings:
+    input:
+        lambda wildcards: missing("data/trained/"),
+
+
+rule networks:
+    input:
+        lambda wildcards: wanted("build/networks/"),
+
+
+rule training:
+    """One training of a study. Its file is never removed: the command leaves one that is there alone."""
+    output:
+        update("data/trained/{study}/{variant}-{digest}-{seed}.safetensors"),
+    wildcard_constraints:
+        study=r"\w+",
+        variant=r"[\w.]+",
+        digest=r"[0-9a-f]{8}",
+        seed=r"\d+",
+    threads: 1
+    resources:
+        mem_mb=8000,
+        gpu=int(ON_GPU),
+        runtime=240 if ON_GPU else 60,  # minutes; one that is cut short goes on from its last epoch
+    log:
+        LOG / "trainings/{study}/{variant}-{digest}-{seed}.txt",
+    shell:
+        "{BIN}/uqlib train {wildcards.study} {wildcards.variant} {wildcards.seed} {DEVICE} > {log} 2>&1"
+        " || {{ tail -n 3 {log}; exit 1; }}"
+
+
+rule network:
+    """One network of a benchmark, into the store; the marker says to Snakemake that it was made."""
+    input:
+        ingredients,
+    output:
+        touch("build/networks/{benchmark}/{network}-{digest}"),
+    wildcard_constraints:
+        benchmark=r"\w+",
+        network=r"[\w.-]+",
+        digest=r"[0-9a-f]{8}",
+    threads: 1
+    resources:
+        mem_mb=16000,
+        gpu=int(ON_GPU),
+        runtime=480 if ON_GPU else 120,
+    log:
+        LOG / "networks/{benchmark}/{network}-{digest}.txt",
+    shell:
+        "{BIN}/uqlib network {wildcards.benchmark} {wildcards.network} {DEVICE} > {log} 2>&1"
+        " || {{ tail -n 3 {log}; exit 1; }}"
+
+
+rule difficulty:
+    """How hard the images of CIFAR-10 are, by all scorers; columns that are there stay."""
+    output:
+        update("data/difficulty/cifar10.{split}.safetensors"),
+    params:
+        part=lambda wildcards: {"train": "images", "test": "images"}.get(wildcards.split, wildcards.split),
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    log:
+        LOG / "difficulty/{split}.txt",
+    shell:
+        "{BIN}/uqlib difficulty {params.part} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"

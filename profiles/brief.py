@@ -19,15 +19,23 @@ NOISE = re.compile("RuleException|WorkflowError|CalledProcess")
 
 
 def brief(lines: Iterable[str]) -> Iterator[str]:
-    """The lines worth saying. Of a job, releases print reason and wildcards in one order or the other."""
+    """The lines worth saying. Of a job, releases print reason and wildcards in one order or the other.
+
+    What is stale, and why, the Snakefile says first; of a step that it did not speak of the reason is Snakemake's.
+    """
     step, of, reason = "", "", ""
+    told: set[str] = set()
     for line in lines:
         line = line.rstrip("\n")
         if reason and not re.match(r" +(reason|wildcards|jobid|log|input|output|benchmark|priority|params): ", line):
             if step != "all":
-                yield f"{step}{of}: {reason[:150]}"
+                known = (of.strip() or step) in told
+                yield f"{step}{of}" if known else f"{step}{of}: {reason[:150]}"
             step = of = reason = ""
-        if rule := re.fullmatch(r"(?:local)?rule (\w+):", line):
+        if stale := re.fullmatch(r"stale: (\S+): (.*)", line):
+            told.add(stale[1])
+            yield f"{stale[1]}: {stale[2]}"
+        elif rule := re.fullmatch(r"(?:local)?rule (\w+):", line):
             step, of, reason = rule[1], "", ""
         elif step and (wildcards := re.match(r" +wildcards: \w+=(.*)", line)):
             of = f" {wildcards[1]}"

@@ -1,0 +1,1 @@
+"""How notebooks run and pages are built: parameters, staleness, computed pages, the HTML."""
