@@ -10,6 +10,7 @@ from uqlib import FAMILIES
 
 START, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
 WIDTH = 22  # of the names in the tree
+INNER = ("base", "files", "solve")  # families that others rest on
 LONGEST = 100  # phrase of a file
 
 
@@ -79,9 +80,9 @@ def with_tree(readme: str, package: Path) -> str:
 
 
 def api_page(package: Path) -> str:
-    """Every public function from its docstring: a section a family, a heading a file."""
+    """Every public function from its docstring: a section a family, a heading a file; what a borrower rarely needs is last."""
     parts = []
-    for family in families(package):
+    for family in sorted(families(package), key=lambda family: family.name in INNER):
         if family.name == "commands":  # `uqlib --help` says what they do
             continue
         parts.append(f"## {family.name}\n\n{family.about}\n")
