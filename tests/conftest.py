@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so it cannot wait for a fixture
 
@@ -24,7 +25,7 @@ SHARED = REPOSITORY.parent / "shared"
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker waits for another at the end; the others in their order."""
-    longest = ("test_book", "test_kinds", "test_workflow", "test_kills", "test_cli")
+    longest = ("test_book", "test_kinds", "test_sweep", "test_workflow", "test_reach", "test_kills", "test_cli")
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 
@@ -85,6 +86,19 @@ def prepared_folder(tmp_path_factory) -> Path:
     if not (folder / "cifar10" / "test" / "meta.json").is_file():
         pytest.skip("no prepared data: set UQLIB_DATA to a folder that holds cifar10/test/images.npy")
     return folder
+
+
+@pytest.fixture
+def no_folder_of_weights(monkeypatch):
+    """No weights but those that a test brings along."""
+    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """Three smooth pictures, uint8 (3, 48, 64, 3): on noise an antialiased resize hardly depends on the filter."""
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 12, 10, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(image).resize((64, 48), Image.Resampling.BICUBIC)) for image in coarse])
 
 
 def clone(repository: Path, target: Path) -> Path:

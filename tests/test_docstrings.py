@@ -5,6 +5,8 @@ import importlib.util
 import inspect
 import io
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 from docutils.core import publish_doctree
@@ -95,3 +97,18 @@ def test_every_docstring_is_restructured_text(plain, name):
 def test_every_public_function_says_what_it_is(name):
     missing = [part for part, each in functions(importlib.import_module(name)) if not each.__doc__]
     assert not missing
+
+
+STEMS: dict[str, list[str]] = {}
+for _module in MODULES:
+    STEMS.setdefault(_module.rsplit(".", 1)[-1], []).append(_module)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_docstring_or_message_names_is_there(repository, name):
+    """`module.name` in backticks is found in a module or family of that name."""
+    path = Path(importlib.import_module(name).__file__)
+    for module, part in re.findall(r"`(\w+)\.([A-Za-z_]\w*)", path.read_text(encoding="utf-8")):
+        if module in STEMS and part not in ("py", "toml", "md", "json"):
+            places = [importlib.import_module(each) for each in STEMS[module]]
+            assert any(hasattr(each, part) for each in places), f"{path.name}: {module}.{part}"

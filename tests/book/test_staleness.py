@@ -13,7 +13,6 @@ import pytest
 
 from uqlib.book import notebooks, staleness, tracing
 from uqlib.files import digests
-from uqlib.files import whole as files
 
 CELLS = [
     """
@@ -214,7 +213,7 @@ def test_a_digest_is_kept_and_another_content_of_the_same_size_and_time_is_seen(
     first = known.digest(str(path))
     known.keep()
     with monkeypatch.context() as patch:
-        patch.setattr(files, "sha256_of_file", lambda path: "read again")
+        patch.setattr(digests, "sha256_of_file", lambda path: "read again")
         assert digests.FileDigests(place).digest(str(path)) == first
     status = path.stat()
     path.write_text("two")

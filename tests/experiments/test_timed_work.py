@@ -1,5 +1,6 @@
 """The queue: what comes first, what is begun in the time that is left, and what becomes of an error."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from uqlib.experiments import timed_work
 from uqlib.experiments.timed_work import Shift, choose_job
 from uqlib.experiments.worklist import Course, Job, sort_jobs
 from uqlib.files import exclusive
+from uqlib.training import EpochLog
 
 
 class FakeClock:
@@ -50,9 +52,9 @@ def job(clock, tmp_path):
             if error:
                 raise error
             for k in range(len(course.read_seconds()), epochs):
-                history = [[i + 1, 0.0, 0.0, each] for i in range(k + 1)]
+                history = [list(EpochLog(i + 1, 0.0, 0.0, each, 1.0, {})) for i in range(k + 1)]
                 clock.now += each
-                torch.save({"history": f'{{"epochs": {history}}}'}, path)
+                torch.save({"history": json.dumps({"epochs": history})}, path)
                 clock.check()
             if not epochs:
                 clock.spend(each)
@@ -134,7 +136,7 @@ def test_missing_images_are_told_once_and_the_others_are_made(job, clock):
     shift, lines = work([*lost, job("c", each=1)], clock, 60)
     assert lines == ["a could not be made: pacs/photo is not here; set UQLIB_DATA", "c: 1 s"]
     assert len(asked) == 1
-    assert "could not be made, as answers above: a, b\n" in shift.describe()
+    assert "could not be made, as told above: a, b\n" in shift.describe()
     assert shift.left == []
 
 

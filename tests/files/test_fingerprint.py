@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from uqlib.files import digests
 from uqlib.files import fingerprint as fp
 from uqlib.files.fingerprint import fingerprint
 from uqlib.networks import Preprocessing, create
@@ -27,7 +28,7 @@ PLAIN = st.recursive(
 def files(tmp_path, monkeypatch):
     """Three files whose time stamps are old enough to be trusted."""
     monkeypatch.setenv("UQLIB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fp, "SETTLED", -1.0)
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
     paths = [tmp_path / "set" / f"{k}.bmp" for k in range(3)]
     paths[0].parent.mkdir()
     for k, path in enumerate(paths):
@@ -83,7 +84,7 @@ def test_files_are_their_contents(files):
 
 def test_a_known_file_is_not_read_again(files, monkeypatch):
     expected = fp.of_files(files)
-    monkeypatch.setattr(fp, "sha256_of_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(digests, "sha256_of_file", lambda path: pytest.fail(f"{path} was read"))
     assert fp.of_files(files) == expected
 
 
@@ -97,9 +98,9 @@ def test_a_file_overwritten_in_place_is_another_even_with_its_old_time_stamp(fil
 
 
 def test_a_stamp_that_is_too_young_is_not_trusted(files, monkeypatch):
-    monkeypatch.setattr(fp, "SETTLED", 3600.0)
+    monkeypatch.setattr(digests, "SETTLED", 3600.0)
     fp.of_files(files)
-    monkeypatch.setattr(fp, "sha256_of_file", lambda path: "read again")
+    monkeypatch.setattr(digests, "sha256_of_file", lambda path: "read again")
     assert fp.of_files(files) == ["read again"] * 3
 
 

@@ -4,10 +4,7 @@ import pytest
 
 from uqlib.networks import create, macs
 
-
-@pytest.fixture(autouse=True)
-def no_folder_of_weights(monkeypatch):
-    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_folder_of_weights")
 
 
 def test_macs_of_a_transformer_by_hand():

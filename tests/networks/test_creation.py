@@ -16,9 +16,7 @@ from uqlib.networks import Preprocessing, create, creation, features_and_logits,
 PLAIN = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
 
-@pytest.fixture(autouse=True)
-def no_folder_of_weights(monkeypatch):
-    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_folder_of_weights")
 
 
 def test_a_fresh_network_depends_on_its_seed_alone():

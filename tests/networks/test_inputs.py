@@ -15,17 +15,7 @@ from uqlib.networks import Preprocessing, create, preprocess, preprocessing
 PLAIN = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
 
-@pytest.fixture
-def images():
-    # smooth pictures: on noise an antialiased resize hardly depends on the filter
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (3, 12, 10, 3), dtype=np.uint8)
-    return np.stack([np.asarray(Image.fromarray(image).resize((64, 48), Image.Resampling.BICUBIC)) for image in coarse])
-
-
-@pytest.fixture(autouse=True)
-def no_folder_of_weights(monkeypatch):
-    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_folder_of_weights")
 
 
 def test_preprocessing_comes_from_the_networks_configuration():

@@ -10,10 +10,7 @@ from torch import nn
 
 from uqlib.networks import Preprocessing, count_parameters, create, macs, preprocessing, zoo
 
-
-@pytest.fixture(autouse=True)
-def no_folder_of_weights(monkeypatch):
-    monkeypatch.delenv("UQLIB_WEIGHTS", raising=False)
+pytestmark = pytest.mark.usefixtures("no_folder_of_weights")
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,9 @@ def for_the_book(executed: dict[str, Any], again: str, ids: Iterable[str] = ()) 
     for cell in executed["cells"]:
         for key in ("papermill", "execution"):
             cell["metadata"].pop(key, None)
-        if "injected-parameters" in cell["metadata"].get("tags", []) and "remove-cell" not in cell["metadata"].get(
-            "tags", []
-        ):
-            cell["metadata"]["tags"].append("remove-cell")
+        tags = cell["metadata"].get("tags", [])
+        if "injected-parameters" in tags and "remove-cell" not in tags:
+            tags.append("remove-cell")
         if cell.get("id") not in ids:
             cell["id"] = next(free)
         if "outputs" in cell:

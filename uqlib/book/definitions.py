@@ -48,7 +48,6 @@ WRAPPING = frozenset(
 WHOLE = frozenset(("globals", "locals", "eval", "exec"))  # builtins that see every name of a module
 DYNAMIC = ("import_module", "__import__")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-SCOPES = (*FUNCTIONS, ast.ClassDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 IMPORTS = (ast.Import, ast.ImportFrom)
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from uqlib.base.scales import check_scale
 from uqlib.book.copies import for_the_book
 from uqlib.book.kernel import NotRunError, run_cells
-from uqlib.files.whole import clear_unfinished, write_text
+from uqlib.files.whole import checkouts_around, clear_unfinished, write_text
 from uqlib.report import markdown
 
 KINDS = (type(None), bool, int, float, str, list, tuple, dict)
@@ -168,7 +168,6 @@ def execute(
         if (figures := path.with_suffix(".figures")).is_dir():
             clear_unfinished(figures)
     body = read_body(notebook)
-    ids = {cell["id"] for cell in body["cells"] if isinstance(cell.get("id"), str)}
     try:
         executed = run_cells(with_parameters(body, given), progress=progress, reads=reads, folders=folders)
     except NotRunError as stopped:
@@ -176,8 +175,7 @@ def execute(
             write_text(failed, dump_body(stopped.copy))
         kept = f"\nThe run up to there: {failed}" if stopped.copy else ""
         raise RuntimeError(f"{notebook}: {stopped}{kept}") from None
-    again = how_to_repeat(notebook, given, os.path.relpath(notebook, output.parent))
-    write_text(output, dump_body(for_the_book(executed, again, ids)))
+    _write_copy(notebook, output, given, executed, body)
     failed.unlink(missing_ok=True)
     return output
 
@@ -190,17 +188,24 @@ def refresh(notebook: str | Path, output: str | Path, given: Mapping[str, Any]) 
     """
     given, output = check_parameters(notebook, given), Path(output)
     body, old = read_body(notebook), read_body(output)
-    ids = {cell["id"] for cell in body["cells"] if isinstance(cell.get("id"), str)}
     new = with_parameters(body, given)
     cells = [[cell for cell in each["cells"] if cell["cell_type"] == "code"] for each in (new, old)]
     for cell, executed in zip(*cells, strict=True):
         cell |= {name: executed[name] for name in ("outputs", "execution_count")}
     new["cells"] = [_as_executed(cell) for cell in new["cells"]]
-    again = how_to_repeat(notebook, given, os.path.relpath(notebook, output.parent))
     new["metadata"] = old["metadata"] | {
         name: new["metadata"][name] for name in new["metadata"] if name not in old["metadata"]
     }
-    write_text(output, dump_body(for_the_book(new, again, ids)))
+    _write_copy(notebook, output, given, new, body)
+
+
+def _write_copy(
+    notebook: str | Path, output: Path, given: Mapping[str, Any], executed: dict[str, Any], body: Mapping[str, Any]
+) -> None:
+    """Write the executed copy of a notebook as the book shows it."""
+    ids = {cell["id"] for cell in body["cells"] if isinstance(cell.get("id"), str)}
+    again = how_to_repeat(notebook, given, os.path.relpath(notebook, output.parent))
+    write_text(output, dump_body(for_the_book(executed, again, ids)))
 
 
 def _as_executed(cell: dict[str, Any]) -> dict[str, Any]:
@@ -332,10 +337,8 @@ def _nearby(path: Path) -> list[str]:
 
 def checkout_of(notebook: str | Path) -> Path | None:
     """The folder of the checkout in which a notebook lies."""
-    for folder in Path(notebook).absolute().parents:
-        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
-            return folder
-    return None
+    around = checkouts_around(Path(notebook).absolute().parent)
+    return next((folder for folder in around if (folder / "notebooks").is_dir()), None)
 
 
 def _from_the_checkout(notebook: str | Path) -> str:

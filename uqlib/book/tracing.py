@@ -1,6 +1,6 @@
 """What a process reads: an audit hook that notes every file it opens, looks for or lists below some folders.
 
-Only what goes through Python is seen. Who reads by other means says so: `files.note_read`, `files.is_there`.
+Only what goes through Python is seen. Who reads by other means says so: `whole.note_read`, `whole.is_there`.
 Processes that are started in turn are not followed.
 """
 

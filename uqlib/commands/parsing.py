@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from uqlib.files.whole import checkouts_around
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose complaint is an error like any other: one line."""
@@ -68,8 +70,8 @@ def root_of(args: argparse.Namespace) -> str | None:
 
 def find_checkout() -> Path:
     """The folder of the checkout in which this is called, from any folder of it."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "pyproject.toml").is_file() and (folder / "data/ledger").is_dir():
+    for folder in checkouts_around(Path.cwd()):
+        if (folder / "data/ledger").is_dir():
             return folder
     raise FileNotFoundError(f"there is no data/ledger in {Path.cwd()} or above; call this in a checkout of the book")
 

@@ -50,7 +50,7 @@ class Variant(TomlTable, frozen=True):
     options: Mapping[str, Any] = field(default_factory=dict)  # of the loss
     training: Mapping[str, Any] = field(default_factory=dict)  # network, epochs, lr, ... as `training.train` has them
     weights: Mapping[str, Any] = field(default_factory=dict)  # scorer, measure, normaliser, temperature
-    labels: str = "clean"  # or a kind of `data.noisy_labels`
+    labels: str = "clean"  # or a kind of `images.noisy_labels`
     seeds: int = 0  # 0: as many as the study says
     detail: bool = False
     value: float = 1.0  # what is worth more is made first; no part of the settings

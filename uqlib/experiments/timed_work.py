@@ -62,7 +62,7 @@ class Shift:
     def describe(self) -> str:
         """The end of a report: what was finished, what could not be made, what is left and how long it takes."""
         lines = [f"finished: {len(self.finished)}"]
-        lines += [f"could not be made, as answers above: {_names(jobs)}" for jobs in self.refused.values()]
+        lines += [f"could not be made, as told above: {_names(jobs)}" for jobs in self.refused.values()]
         total = f", {tell_total(self.left, self.pace)}: {_names(self.left)}" if self.left else ""
         return "\n".join([*lines, f"left: {len(self.left)}{total}"])
 

@@ -26,6 +26,7 @@ from uqlib.experiments.study_trainings import make_training, study_checkpoint
 from uqlib.files.columns import read_header
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.whole import DamagedError, in_checkout
+from uqlib.training import EpochLog
 
 MARKERS = "build/networks"  # where the Snakefile notes that a network was made
 
@@ -41,7 +42,7 @@ class Course:
         """Seconds of each epoch that the checkpoint has; none where there is no checkpoint that can be read."""
         try:
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            return [epoch[3] for epoch in json.loads(saved["history"])["epochs"]]
+            return [EpochLog(*epoch).seconds for epoch in json.loads(saved["history"])["epochs"]]
         except Exception:  # a file that is missing, or being replaced, or damaged: `training.train` says what it is
             return []
 

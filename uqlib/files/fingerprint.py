@@ -5,27 +5,23 @@ what was asked for. Two things with one fingerprint have the same bytes; whateve
 plain function, is refused rather than guessed at.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from uqlib.files.whole import cache_folder, sha256_of_file, write_text
+from uqlib.files.digests import FileDigests
+from uqlib.files.whole import cache_folder
 
 if TYPE_CHECKING:  # the command line asks for fingerprints of plain values, and shall not wait for torch
     from torch import Tensor, nn
 
-SETTLED = 2.0  # seconds after its last change before a time stamp is trusted: clocks of file systems tick coarsely
 WATCHED = 2000  # so many files are hashed without a progress bar
 
 
@@ -68,50 +64,22 @@ def feed(digest: Any, array: "np.ndarray | Tensor") -> None:
 
 
 def of_files(paths: Sequence[str | os.PathLike], *, progress: bool = True) -> list[str]:
-    """sha256 of the contents of each file.
-
-    The contents are read once. From then on a file is trusted by its size, inode and time stamps in nanoseconds, which
-    are kept in the cache folder, one list a folder; a file overwritten in place has others. A stamp younger than two
-    seconds is not trusted. Reading is about 0.5 GB/s a thread, four at a time; a hundred thousand known files take a
-    second or two.
+    """sha256 of the contents of each file, which are read once: see `FileDigests`; one list of known files a folder.
 
     Raises:
         OSError: if a file cannot be read; the message names it.
     """
     full = [os.path.abspath(path) for path in paths]
     place = cache_folder() / "digests" / f"{fingerprint(os.path.commonpath(full) if full else '')[:16]}.json"
-    known, stamps = _known(place), [_stamp(path) for path in full]
-    missing = [
-        k for k, (path, stamp) in enumerate(zip(full, stamps, strict=True)) if known.get(path, [""])[1:] != stamp
-    ]
-    if missing:
-        with ThreadPoolExecutor(4) as pool:
-            hashed = pool.map(sha256_of_file, [full[k] for k in missing])
-            quiet = None if progress and len(missing) > WATCHED else True
-            fresh = dict(zip(missing, tqdm(hashed, total=len(missing), unit="file", disable=quiet), strict=True))
-        before = (time.time() - SETTLED) * 1e9
-        known |= {full[k]: [digest, *stamps[k]] for k, digest in fresh.items() if max(stamps[k][2:]) < before}
-        _remember(place, known)
-        return [fresh[k] if k in fresh else known[path][0] for k, path in enumerate(full)]
-    return [known[path][0] for path in full]
-
-
-def _stamp(path: str) -> list[int]:
-    now = os.stat(path)
-    return [now.st_size, now.st_ino, now.st_mtime_ns, now.st_ctime_ns]
-
-
-def _known(place: Path) -> dict[str, list]:
-    try:
-        known = json.loads(place.read_text(encoding="utf-8"))
-        return known if isinstance(known, dict) and all(len(entry) == 5 for entry in known.values()) else {}
-    except (OSError, ValueError, TypeError):
-        return {}  # a lost list costs one more reading
-
-
-def _remember(place: Path, known: Mapping[str, list]) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not truth
-        write_text(place, json.dumps(known))
+    known = FileDigests(place)
+    found = known.read(
+        full,
+        lambda digests, count: tqdm(
+            digests, total=count, unit="file", disable=None if progress and count > WATCHED else True
+        ),
+    )
+    known.keep()
+    return found
 
 
 def _bytes(array: Any) -> Any:

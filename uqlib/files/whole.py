@@ -126,8 +126,14 @@ def check_word(word: Any, what: str) -> None:
 
 def in_checkout(place: str) -> Path | None:
     """A file or folder of the checkout around the current folder, else of the one around this file; None without it."""
-    folders = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2])
-    return next((f / place for f in folders if (f / "pyproject.toml").is_file() and is_there(f / place)), None)
+    own = Path(__file__).resolve().parents[2]
+    folders = (*checkouts_around(Path.cwd()), *([own] if (own / "pyproject.toml").is_file() else []))
+    return next((folder / place for folder in folders if is_there(folder / place)), None)
+
+
+def checkouts_around(path: Path) -> Iterator[Path]:
+    """A folder and those around it that hold a pyproject.toml, innermost first."""
+    return (folder for folder in (path, *path.parents) if (folder / "pyproject.toml").is_file())
 
 
 def is_there(path: str | os.PathLike) -> bool:

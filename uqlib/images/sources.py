@@ -54,7 +54,7 @@ def load_images(name: str, split: str = "test", *, root: str | os.PathLike | Non
     - cifar10, cifar100, tiny_imagenet: prepared, else downloaded.
     - caltech101, pacs, imagenet: prepared, or class folders of image files in <set>/<split>.
     - any other name: a set of your own, prepared by `write_prepared` or as class folders.
-    - folder:PATH: class folders of image files, see `photos.class_folders` and `photos.read_image`; `split` only names
+    - folder:PATH: class folders of image files, see `folders.class_folders` and `photos.read_image`; `split` only names
       it. Its digest changes with the content and the name of every file, and with the classes.
 
     Args:

@@ -103,7 +103,7 @@ def preprocess(
     for bit.
 
     Args:
-        images: uint8 (n, h, w, 3), or a list of (h, w, 3) of any sizes, or files as `data.load("folder:...")` has them.
+        images: uint8 (n, h, w, 3), or a list of (h, w, 3) of any sizes, or files as `load_images("folder:...")` has them.
         preprocessing: as `preprocessing(model)` gives it.
         device: where the result goes; pixels travel as bytes, a quarter of the floats.
 

@@ -60,7 +60,7 @@ def train(
             It trains where it is; under `torchrun` on the GPU of the process, if there is one. The statistics of batch
             norm are then those of the first process.
         images: uint8 (n, h, w, 3), NumPy, memory-mapped, or a tensor; one on the GPU is read there. Or image files,
-            images made when asked for, or a list of (h, w, 3), of any sizes: `data.load("folder:...").images`.
+            images made when asked for, or a list of (h, w, 3), of any sizes: `load_images("folder:...").images`.
         labels: int (n,), in [0, model.num_classes).
         preprocessing: as in `networks.preprocess`.
         epochs: passes over the images.

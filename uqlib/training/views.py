@@ -22,7 +22,7 @@ class Views:
 
     Args:
         images: uint8 (n, h, w, 3), NumPy, memory-mapped, or a tensor; one on the GPU is read there. Or image files,
-            images made when asked for (`photos.Images`) or a list of (h, w, 3), of any sizes.
+            images made when asked for (`images.Images`) or a list of (h, w, 3), of any sizes.
         preprocessing: as in `networks.preprocess`.
         augmentation: a name in AUGMENTATIONS, or a function of (images, generator); one that has a `fingerprint` can
             stand in a checkpoint.

@@ -110,7 +110,7 @@ def corrupt(
 
     Args:
         images: uint8 (n, h, w, 3), RGB, at least 8 pixels a side, NumPy or torch; or a list of (h, w, 3) of any sizes;
-            or files, as `data.load("folder:photos").images` has them.
+            or files, as `load_images("folder:photos").images` has them.
         name: a key of CORRUPTIONS.
         severity: 1 to 5.
         seed: a non-negative integer; another seed gives other noise.
