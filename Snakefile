@@ -13,6 +13,7 @@ from uqlib.book import notebooks, staleness
 
 SCALE = config.get("scale", "cpu")
 SEED = config.get("seed", 0)
+ON_GPU = SCALE in ("gpu", "paper")
 BIN = Path(sys.executable).parent
 RESULTS = Path(config.get("results", "book/results"))
 HTML = Path(config.get("html", "_build"))
@@ -76,7 +77,7 @@ rule run:
     threads: 1
     resources:
         mem_mb=4000,
-        gpu=int(SCALE in ("gpu", "paper")),
+        gpu=int(ON_GPU),
     log:
         LOG / "{notebook}.txt",
     shell:
@@ -120,7 +121,6 @@ rule book:
 #     snakemake --profile profiles/slurm networks --config scale=gpu  all networks of data/benchmarks
 # To say what is missing takes seconds, for torch is imported, so it is asked only where somebody wants to know.
 
-ON_GPU = SCALE in ("gpu", "paper")
 DEVICE = "" if ON_GPU else "--device cpu"
 MADE_FOR = {"studies": "data/trained/", "benchmarks": "build/networks/"}  # by the name of what a notebook reads them with
 
