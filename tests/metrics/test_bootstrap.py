@@ -16,11 +16,20 @@ from uqlib.metrics import (
     risk_at_coverage,
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
+    tally,
 )
-from uqlib.metrics.bootstrap import BY_COUNTS, PER_EXAMPLE, interval, paired_difference, pool, resample
-from uqlib.metrics.calibration import bin_by_width, ece
-from uqlib.metrics.classification import accuracy, brier, nll
+from uqlib.metrics.bootstrap import (
+    interval,
+    paired_difference,
+    pool,
+    resample,
+    resample_difference,
+    resample_together,
+)
+from uqlib.metrics.calibration import bin_by_width, ece, rms_calibration_error
+from uqlib.metrics.classification import accuracy, brier, macro_f1, nll
 from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
+from uqlib.metrics.tally import BINNED, BY_COUNTS, PER_EXAMPLE
 
 OPTIONS = {  # what the metrics with a required option are tried with
     coverage_at_risk: {"risk": 0.2},
@@ -28,8 +37,10 @@ OPTIONS = {  # what the metrics with a required option are tried with
     risk_at_coverage: {"coverage": 0.33},
     selective_accuracy_at_coverage: {"coverage": 0.5},
 }
-RANK_METRICS = [partial(metric, **OPTIONS.get(metric, {})) for metric in BY_COUNTS]
-RANK_METRICS += [partial(correctness_aupr, positive="wrong"), partial(fpr_at_tpr, tpr=0.7)]
+STATISTICS = [partial(metric, **OPTIONS.get(metric, {})) for metric in [*BY_COUNTS, *BINNED, *PER_EXAMPLE, macro_f1]]
+STATISTICS += [partial(correctness_aupr, positive="wrong"), partial(fpr_at_tpr, tpr=0.7)]
+STATISTICS += [partial(ece, by=by, norm=norm, bins=4) for by in ("width", "mass") for norm in ("l1", "l2", "max")]
+DRAWN = {"plain": (1, False), "stratified": (1, True), "groups": (5, False), "stratified groups": (3, True)}
 
 
 def seeded(seed=0):
@@ -42,23 +53,94 @@ def rows(n, decimals):
     return confidence.round(decimals=decimals), correct
 
 
+def arrays_of(statistic, n, decimals=9, seed=0):
+    """What the statistic takes, of one set of examples: classes with gaps between them, labels and probabilities."""
+    logits = torch.randn(n, 4, generator=seeded(3 + seed), dtype=torch.float64)
+    labels = torch.randint(4, (n,), generator=seeded(4))
+    logits[torch.arange(n), labels] += 1
+    probs = logits.softmax(-1)
+    confidence, preds = probs.max(-1)
+    if statistic.func is macro_f1:
+        return 10**12 * preds, 10**12 * labels
+    found = {accuracy: preds, nll: logits, brier: probs}.get(statistic.func)
+    return (confidence.round(decimals=decimals), preds == labels) if found is None else (found, labels)
+
+
+def call_by_call(statistic, arrays, size, **options):
+    """The statistic called on each draw, of arrays with a row a group."""
+    grouped = [array.unflatten(0, (-1, size)) for array in arrays]
+    return resample(lambda *taken: statistic(*(each.flatten(0, 1) for each in taken)), *grouped, **options)
+
+
+def name_of(statistic):
+    return "-".join([statistic.func.__name__, *map(str, statistic.keywords.values())])
+
+
+@pytest.mark.parametrize(("size", "stratified"), DRAWN.values(), ids=DRAWN)
 @pytest.mark.parametrize("decimals", [0, 1, 9], ids=["many ties", "some ties", "no ties"])
-@pytest.mark.parametrize("metric", RANK_METRICS, ids=lambda metric: metric.func.__name__)
-def test_counting_a_draw_is_resampling_the_arrays(metric, decimals):
-    arrays = rows(60, decimals)
-    fast = resample(metric, *arrays, draws=100, generator=seeded())
-    slow = resample(lambda *taken: metric(*taken), *arrays, draws=100, generator=seeded())
+@pytest.mark.parametrize("statistic", STATISTICS, ids=name_of)
+def test_counting_a_draw_is_resampling_the_arrays(monkeypatch, statistic, decimals, size, stratified):
+    arrays = arrays_of(statistic, 60, decimals)
+    options = {"draws": 50, "stratify": torch.arange(60 // size) % 3 if stratified else None}
+    slow = call_by_call(statistic, arrays, size, generator=seeded(), **options)
+    monkeypatch.delattr(tally, "_call")  # so that nothing is called once a draw
+    fast = resample(statistic, *arrays, groups=size, generator=seeded(), **options)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-14)  # the same terms, summed in another order
+    assert decimals == 0 or len(slow.unique()) > 5
 
 
-@pytest.mark.parametrize("metric", PER_EXAMPLE, ids=lambda metric: metric.__name__)
-def test_means_draw_from_their_values(metric):
-    table = torch.randn(50, 4, generator=seeded(3), dtype=torch.float64)
-    given = {accuracy: table.argmax(-1), nll: table, brier: table.softmax(-1)}[metric]
-    arrays = given, torch.arange(50) % 4
-    fast = resample(metric, *arrays, draws=50, generator=seeded())
-    slow = resample(lambda *taken: metric(*taken), *arrays, draws=50, generator=seeded())
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_statistic_of_any_kind_is_drawn_in_groups(size):
+    values = torch.randn(40, generator=seeded(), dtype=torch.float64)
+    fast = resample(lambda x: x.max() - x[0], values, groups=size, draws=30, generator=seeded())
+    assert fast.equal(call_by_call(lambda x: x.max() - x[0], [values], size, draws=30, generator=seeded()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("by", ["width", "mass"])
+def test_confidences_on_the_edges_of_bins_stay_in_them(dtype, by):
+    confidence = (torch.arange(300) % 16 / 15).to(dtype)
+    correct = torch.rand(300, generator=seeded(1)) < 0.5
+    statistic = partial(ece, by=by)
+    fast = resample(statistic, confidence, correct, draws=20, generator=seeded())
+    slow = call_by_call(statistic, (confidence, correct), 1, draws=20, generator=seeded())
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-14)
+
+
+def test_what_lies_at_the_corners():
+    """Draws of one example, or of equal ones, are all the examples themselves."""
+    for n, confidence in ((1, torch.tensor([0.7])), (9, torch.full((9,), 0.25))):
+        right, classes = torch.ones(n, dtype=torch.bool), torch.full((n,), 3)
+        for statistic in (aurc, augrc, ece, rms_calibration_error, partial(selective_accuracy_coverage, accuracy=0.9)):
+            drawn = resample(statistic, confidence, right, draws=5)
+            assert drawn.tolist() == pytest.approx([statistic(confidence, right)] * 5, abs=1e-15)
+        assert resample(macro_f1, classes, classes, draws=3).tolist() == [1, 1, 1]
+        assert resample(macro_f1, classes, classes - 1, draws=3).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("size", "stratified"), DRAWN.values(), ids=DRAWN)
+def test_together_is_each_alone_on_the_same_draws(size, stratified):
+    options = {"draws": 40, "groups": size, "stratify": torch.arange(600 // size) % 2 if stratified else None}
+    statistics = [(each, arrays_of(each, 600, 2, seed)) for seed in (0, 1) for each in STATISTICS]
+    statistics.append((lambda preds, labels: float(preds.sum()), arrays_of(partial(accuracy), 600)))
+    generators = [seeded(5) for _ in statistics]
+    together = resample_together(statistics, generator=(shared := seeded(5)), **options)
+    alone = [
+        resample(each, *arrays, generator=generator, **options)
+        for (each, arrays), generator in zip(statistics, generators, strict=True)
+    ]
+    assert together.equal(torch.stack(alone))
+    assert all(shared.get_state().equal(each.get_state()) for each in generators)  # drawn once
+
+
+def test_equal_arrays_are_sorted_once_and_others_are_not_taken_for_them(monkeypatch):
+    sorts = []
+    monkeypatch.setattr(tally, "rank", lambda *arrays, **options: sorts.append(arrays) or rank(*arrays, **options))
+    confidence, correct = rows(50, 1)
+    many = [(metric, (confidence.clone(), correct.clone())) for metric in (aurc, augrc, auroc)]
+    many += [(aurc, (confidence.float(), correct)), (aurc, (confidence, ~correct))]
+    resample_together(many, draws=5)
+    assert len(sorts) == 3
 
 
 def test_the_slow_path_hands_over_arrays_of_the_kind_that_came_in():
@@ -168,6 +250,49 @@ def test_bad_input_is_named():
         paired_difference(aurc, ([0.1, 0.2], [1, 0]), ([0.1, 0.2, 0.3], [1, 0, 0]))
     with pytest.raises(ValueError, match="stratify has 3 rows where 2 are expected"):
         interval(aurc, [0.1, 0.2], [1, 0], stratify=[0, 0, 1])
+
+
+def test_a_statistic_that_is_not_defined_is_named_among_several():
+    score, positive = torch.arange(20.0), torch.arange(20) == 3
+    with pytest.raises(ValueError, match=r"statistics\[1\]\[0\] is nan on draw \d+: .* Pass stratify=correct"):
+        resample_together([(aurc, (score, positive)), (auroc, (score, positive))], draws=100, generator=seeded())
+    with pytest.raises(ValueError, match="the statistic is nan on draw 0"):
+        resample_difference(lambda values: math.inf, (score,), (score,), draws=3)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "statistics is empty"),
+        ([aurc], {}, TypeError, r"statistics\[0\] must be a pair, a statistic and its arrays"),
+        ([(aurc, [0.1, 0.2], [1, 0])], {}, TypeError, r"statistics\[0\] must be a pair"),
+        ([(aurc, np.ones(2))], {}, TypeError, r"statistics\[0\]\[1\] must be the arrays of one method together"),
+        (
+            [(aurc, rows(4, 1)), (nll, (np.ones((3, 2)), [0, 1, 0]))],
+            {},
+            ValueError,
+            r"statistics\[1\]\[1\]\[0\] has 3 rows where 4 are expected",
+        ),
+        ([(aurc, rows(10, 1))], {"groups": 4}, ValueError, "10 examples do not divide into groups of 4"),
+        ([(aurc, rows(10, 1))], {"groups": 0}, ValueError, "groups must be a whole number of at least 1; it is 0"),
+        (
+            [(aurc, rows(10, 1))],
+            {"groups": 5, "stratify": np.arange(10)},
+            ValueError,
+            "stratify has 10 rows where 2 are expected",
+        ),
+        ([(partial(ece, by="depth"), ([0.5], [1]))], {}, ValueError, "unknown by 'depth'; choose from width, mass"),
+        ([(partial(ece, norm="l3"), ([0.5], [1]))], {}, ValueError, "unknown norm 'l3'; choose from l1, l2, max"),
+        ([(partial(ece, bins=0), ([0.5], [1]))], {}, ValueError, "bins must be a whole number of at least 1; it is 0"),
+        ([(ece, ([50.0], [1]))], {}, ValueError, r"confidence must lie in \[0, 1\]; row 0 is 50"),
+        ([(partial(ece, by="mass"), ([50.0], [1]))], {}, ValueError, r"confidence must lie in \[0, 1\]; row 0 is 50"),
+        ([(ece, ([0.5],))], {}, ValueError, "correct is missing"),
+        ([(macro_f1, ([0, -1], [0, 1]))], {}, ValueError, "preds must .* row 1 is -1"),
+    ],
+)
+def test_what_several_statistics_cannot_be_made_of_is_named(unchecked, statistics, options, error, message):
+    with pytest.raises(error, match=message):
+        resample_together(statistics, draws=5, **options)
 
 
 @pytest.mark.gpu

@@ -112,6 +112,18 @@ def check_whole_column(labels: Any, name: str = "labels", rows: int | None = Non
     return labels.long()
 
 
+def check_classes(preds: Column, labels: Column) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Predicted and true classes, as int64, on one device."""
+    preds = check_whole_column(preds, "preds")
+    labels = check_whole_column(labels, rows=len(preds)).to(preds.device)
+    most = max(int(preds.max()), int(labels.max()))
+    if most == 255:
+        refuse_ignored(labels, preds)
+        refuse_ignored(preds, labels, name="preds")
+    preds = check_labels(preds, most + 1, name="preds")  # so that only a negative class is outside
+    return preds, check_labels(labels, most + 1)
+
+
 def refuse_ignored(labels: Int[Tensor, " n"], *others: Int[Tensor, " n"], name: str = "labels") -> None:
     """Raise a ValueError if 255 stands among labels that otherwise stay far below it: it marks what is to be left out.
 

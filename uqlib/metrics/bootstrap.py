@@ -1,67 +1,25 @@
 """Confidence intervals by resampling the examples, for any statistic of arrays.
 
-The metrics of uqlib take a fast path. A rank metric sorts once, and each draw only counts how often every score came
-up; a mean over the examples draws from their values. Both give the same statistic on the same draws as the slow path,
-which calls the function on the resampled arrays.
+The metrics of uqlib take the fast path of `uqlib.metrics.tally`; anything else is called once a draw.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_confidence, check_mask, check_rows
+from uqlib.base.arrays import Column, Table, as_tensor
+from uqlib.base.checks import check_confidence, check_rows
 from uqlib.base.options import check_fraction, check_whole
-from uqlib.metrics import classification, detection
 from uqlib.metrics.calibration import Bins
-from uqlib.metrics.ranking import Ranking, rank
-from uqlib.metrics.selective import (
-    accuracy_at_coverage_from_counts,
-    augrc,
-    augrc_from_counts,
-    aurc,
-    aurc_from_counts,
-    coverage_at_risk,
-    coverage_at_risk_from_counts,
-    e_aurc,
-    e_aurc_from_counts,
-    risk_at_coverage,
-    risk_at_coverage_from_counts,
-    sac_from_counts,
-    selective_accuracy_at_coverage,
-    selective_accuracy_coverage,
-)
+from uqlib.metrics.ranking import Ranking
+from uqlib.metrics.tally import Draws, as_number, evaluators
 
-# the formula on counts, and whether neighbouring scores of one outcome may act as one score: not where the place of
-# a threshold inside such a run matters
-BY_COUNTS: dict[Callable[..., Any], tuple[Callable[..., Tensor], bool]] = {
-    aurc: (aurc_from_counts, True),
-    e_aurc: (e_aurc_from_counts, True),
-    augrc: (augrc_from_counts, True),
-    coverage_at_risk: (coverage_at_risk_from_counts, False),
-    selective_accuracy_coverage: (sac_from_counts, False),
-    risk_at_coverage: (risk_at_coverage_from_counts, False),
-    selective_accuracy_at_coverage: (accuracy_at_coverage_from_counts, False),
-    detection.auroc: (detection.auroc_from_counts, True),
-    detection.aupr: (detection.aupr_from_counts, False),
-    detection.correctness_auroc: (detection.auroc_from_counts, True),
-    detection.correctness_aupr: (detection.correctness_aupr_from_counts, False),
-    detection.r_precision: (detection.r_precision_from_counts, True),
-    detection.fpr_at_tpr: (detection.fpr_at_tpr_from_counts, True),
-}
-
-# a mean over the examples, and the values that it averages
-PER_EXAMPLE: dict[Callable[..., Any], Callable[..., Array]] = {
-    classification.accuracy: classification.correctness,
-    classification.nll: classification.nll_each,
-    classification.brier: classification.brier_each,
-}
-
-Rows = Int64[Tensor, "b n"]  # b draws of n row numbers
+CHUNK = 2**20  # examples drawn at a time
+PART = 2**18  # of them counted at a time: what is made of so many stays in the cache
 
 
 class Interval(NamedTuple):
@@ -110,7 +68,7 @@ def interval(
     """
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"arrays": arrays})
-    value = _number(statistic(*arrays))  # first, so that bad arrays meet the statistic's own errors
+    value = as_number(statistic(*arrays))  # first, so that bad arrays meet the statistic's own errors
     return _percentiles(value, resample(statistic, *arrays, draws=draws, generator=generator, stratify=stratify), level)
 
 
@@ -140,7 +98,7 @@ def paired_difference(
     """
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"first": first, "second": second})
-    value = _number(statistic(*first)) - _number(statistic(*second))
+    value = as_number(statistic(*first)) - as_number(statistic(*second))
     drawn = resample_difference(statistic, first, second, draws=draws, generator=generator, stratify=stratify)
     return _percentiles(value, drawn, level)
 
@@ -151,9 +109,20 @@ def resample(
     draws: int = 2000,
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
+    groups: int = 1,
 ) -> Float[Tensor, " draws"]:
-    """The statistic on each draw, float64: the raw material of interval, with its arguments and errors."""
-    return _resample(torch.clone, statistic, {"arrays": arrays}, draws=draws, generator=generator, stratify=stratify)
+    """The statistic on each draw, float64: the raw material of interval, with its arguments and errors.
+
+    Args:
+        groups: so many consecutive examples are drawn as one, such as the corrupted versions of one image. Then
+            stratify has an entry a group.
+
+    Raises:
+        ValueError: as interval, or if the examples do not divide into groups of that size.
+    """
+    statistics = {"arrays": (statistic, arrays)}
+    (values,) = _resample(statistics, draws=draws, generator=generator, stratify=stratify, groups=groups)
+    return _defined(values)
 
 
 def resample_difference(
@@ -164,10 +133,49 @@ def resample_difference(
     draws: int = 2000,
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
+    groups: int = 1,
 ) -> Float[Tensor, " draws"]:
-    """statistic(*first) - statistic(*second) on each draw: the raw material of paired_difference."""
-    methods = {"first": first, "second": second}
-    return _resample(torch.sub, statistic, methods, draws=draws, generator=generator, stratify=stratify)
+    """statistic(*first) - statistic(*second) on each draw: the raw material of paired_difference; as resample."""
+    statistics = {"first": (statistic, first), "second": (statistic, second)}
+    one, other = _resample(statistics, draws=draws, generator=generator, stratify=stratify, groups=groups)
+    return _defined(one - other)
+
+
+def resample_together(
+    statistics: Sequence[tuple[Callable[..., Any], tuple[Column, ...]]],
+    *,
+    draws: int = 2000,
+    generator: torch.Generator | None = None,
+    stratify: Column | None = None,
+    groups: int = 1,
+) -> Float[Tensor, "m draws"]:
+    """Several statistics on the same draws, a row each: what resample gives for each from one seed, much faster.
+
+        resample_together([(aurc, (confidence, correct)), (ece, (confidence, correct)), (macro_f1, (preds, labels))])
+
+    The examples are drawn once for all. Statistics of equal arrays share their sort and their counts as well.
+
+    Args:
+        statistics: each with its arrays, all of the same examples in the same order.
+        draws: as in resample, like the options that follow.
+
+    Raises:
+        ValueError: as resample, or if there is no statistic.
+    """
+    statistics = list(statistics)
+    if not statistics:
+        raise ValueError("statistics is empty; at least one statistic with its arrays is needed")
+    for k, each in enumerate(statistics):
+        if not isinstance(each, tuple | list) or len(each) != 2:
+            raise TypeError(
+                f"statistics[{k}] must be a pair, a statistic and its arrays, as in (aurc, (confidence, correct)); it is "
+                f"{each!r:.80}"
+            )
+    named = {f"statistics[{k}][1]": each for k, each in enumerate(statistics)}
+    values = _resample(named, draws=draws, generator=generator, stratify=stratify, groups=groups)
+    for k, each in enumerate(values):
+        _defined(each, f"statistics[{k}][0]")
+    return values
 
 
 def pool(values: Column, draws: Sequence[Column] | Table, *, level: float = 0.95) -> Interval:
@@ -199,34 +207,41 @@ def pool(values: Column, draws: Sequence[Column] | Table, *, level: float = 0.95
 
 
 def _resample(
-    combine: Callable[..., Tensor],
-    statistic: Callable[..., Any],
-    methods: dict[str, tuple[Column, ...]],
+    statistics: Mapping[str, tuple[Callable[..., Any], Sequence[Column]]],
     *,
     draws: int,
     generator: torch.Generator | None,
     stratify: Column | None,
-) -> Float[Tensor, " draws"]:
-    """One number a draw: what combine makes of the statistic of each method on the same rows."""
-    draws = check_whole(draws, "draws", least=1)
+    groups: int,
+) -> Float[Tensor, "m draws"]:
+    """A row a statistic, on the same draws; errors call its arrays by its name."""
+    draws, groups = check_whole(draws, "draws", least=1), check_whole(groups, "groups", least=1)
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator must be torch's, such as torch.Generator().manual_seed(0); it is {generator!r}")
-    n = _check_examples(methods)
-    evaluate = [_evaluator(statistic, arrays, name) for name, arrays in methods.items()]
-    values = torch.cat(
-        [combine(*(each(rows) for each in evaluate)).cpu() for rows in _draw(n, draws, generator, stratify)]
-    )
+    n = _check_examples({name: arrays for name, (_, arrays) in statistics.items()})
+    if n % groups:
+        raise ValueError(f"{n} examples do not divide into groups of {groups}")
+    evaluate = evaluators(statistics)
+    found = []
+    for drawn in _draw(n // groups, draws, generator, stratify):
+        for part in drawn.split(max(1, PART // n)):
+            chunk = Draws(part, groups)
+            found.append(torch.stack([each(chunk).cpu() for each in evaluate]))
+    return torch.cat(found, 1)
+
+
+def _defined(values: Float[Tensor, " draws"], name: str = "the statistic") -> Float[Tensor, " draws"]:
     if values.isnan().any():
         raise ValueError(
-            f"the statistic is nan on draw {int(values.isnan().nonzero()[0])}: a draw can miss a rare class. "
+            f"{name} is nan on draw {int(values.isnan().nonzero()[0])}: a draw can miss a rare class. "
             "Pass stratify=correct (or the mask, or the labels), which keeps every group in every draw."
         )
     return values
 
 
-def _draw(n: int, draws: int, generator: torch.Generator | None, stratify: Column | None) -> Iterator[Rows]:
-    """Row numbers with replacement, in chunks of about a million; the chunks depend on n alone."""
-    chunk = max(1, 2**20 // n)
+def _draw(n: int, draws: int, generator: torch.Generator | None, stratify: Column | None) -> Iterator[Tensor]:
+    """Numbers below n with replacement, in chunks of about a million; the chunks depend on n alone."""
+    chunk = max(1, CHUNK // n)
     pick = partial(torch.randint, generator=generator, device=generator.device if generator else "cpu")
     if stratify is not None:
         group = check_confidence(stratify, "stratify")
@@ -240,42 +255,7 @@ def _draw(n: int, draws: int, generator: torch.Generator | None, stratify: Colum
             yield torch.cat([members[pick(len(members), (size, len(members)))] for members in groups], 1)
 
 
-def _evaluator(
-    statistic: Callable[..., Any], arrays: tuple[Column, ...], name: str
-) -> Callable[[Rows], Float[Tensor, " b"]]:
-    """The statistic as a function of row numbers, prepared once; errors call the arrays by the name."""
-    metric, options = statistic, dict[str, Any]()
-    if isinstance(statistic, partial) and not statistic.args:
-        metric, options = statistic.func, statistic.keywords
-    if metric in BY_COUNTS and len(arrays) == 2:
-        form, merges = BY_COUNTS[metric]
-        ranking = rank(*arrays, names=(f"{name}[0]", f"{name}[1]"))
-        return _count_evaluator(partial(form, **options), ranking, *arrays, merges=merges)
-    if metric in PER_EXAMPLE:
-        each = as_tensor(PER_EXAMPLE[metric](*arrays, **options)).double()
-        return lambda rows: each.take(rows.to(each.device)).mean(-1)
-    return partial(_call, statistic, arrays, [as_tensor(array) for array in arrays])
-
-
-def _call(
-    statistic: Callable[..., Any], given: tuple[Column, ...], arrays: list[Tensor], rows: Rows
-) -> Float[Tensor, " b"]:
-    """The slow path: any statistic, one call a draw, on arrays of the kind that was given."""
-    taken = (
-        [like(array[row.to(array.device)], kind) for array, kind in zip(arrays, given, strict=True)] for row in rows
-    )
-    return torch.tensor([_number(statistic(*resampled)) for resampled in taken], dtype=torch.float64)
-
-
-def _number(result: Any) -> float:
-    """What a statistic returned, if it is one number."""
-    try:
-        return float(result)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"statistic must return one number; it returned {type(result).__name__}") from None
-
-
-def _check_examples(methods: dict[str, tuple[Column, ...]]) -> int:
+def _check_examples(methods: Mapping[str, Sequence[Column]]) -> int:
     """The number of rows that all the arrays have; what was summed up already has no examples to draw from."""
     for name, arrays in methods.items():
         if not isinstance(arrays, tuple | list):
@@ -300,38 +280,6 @@ def _check_examples(methods: dict[str, tuple[Column, ...]]) -> int:
         n = len(tensor)
     assert n is not None  # every method has arrays, as was seen above
     return n
-
-
-def _count_evaluator(
-    form: Callable[..., Tensor], ranking: Ranking, score: Column, positive: Column, *, merges: bool
-) -> Callable[[Rows], Float[Tensor, " b"]]:
-    """The fast path of a rank metric: sort once, then count the rows of each draw at each score."""
-    score, positive = check_confidence(score).to(ranking.scores), check_mask(positive, device=ranking.scores.device)
-    place = torch.searchsorted(-ranking.scores, -score)
-    if merges:
-        place = _runs(ranking)[place]
-    k = int(place.max()) + 1
-    cell = place + k * positive.to(place)
-
-    def evaluate(rows: Rows) -> Float[Tensor, " b"]:
-        rows = rows.to(cell.device)
-        draw = 2 * k * torch.arange(len(rows), device=cell.device)[:, None]
-        seen = torch.bincount(cell.take(rows).add_(draw).view(-1), minlength=2 * k * len(rows)).view(-1, 2, k)
-        return form(seen[:, 0] + seen[:, 1], seen[:, 1])
-
-    return evaluate
-
-
-def _runs(ranking: Ranking) -> Int64[Tensor, " k"]:
-    """Numbers the runs of neighbouring scores whose examples are all positive, or all negative; a mixed score is alone.
-
-    Inside a run every order of the examples gives the same curve, so it may count as one tie, and the fewer scores
-    the faster the draws.
-    """
-    pure = (ranking.positives == 0) | (ranking.positives == ranking.count)
-    positive = ranking.positives > 0
-    same = pure[1:] & pure[:-1] & (positive[1:] == positive[:-1])
-    return torch.cat([same.new_zeros(1), ~same]).cumsum(0)
 
 
 def _percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> Interval:

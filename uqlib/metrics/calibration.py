@@ -84,7 +84,7 @@ def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15) -> Bins
     """
     bins = check_whole(bins, "bins", least=1)
     score, hit = _check(confidence, correct)
-    upper = torch.arange(1, bins + 1, dtype=torch.float64, device=score.device) / bins
+    upper = _upper(bins, score.device)
     parts = [_totals(scores, hits, upper) for scores, hits in by_rows(_chunk(score), score, hit)]
     # stacked, then summed: torch sums in pairs, which keeps the error of 10^8 rows near that of one chunk
     counts, sums = (torch.stack(part).sum(0).view(bins, 2) for part in zip(*parts, strict=True))
@@ -122,15 +122,15 @@ BINNINGS = {"width": bin_by_width, "mass": bin_by_mass}
 
 
 def _l1(share: Tensor, gap: Tensor) -> Tensor:
-    return (share * gap).sum()
+    return (share * gap).sum(-1)
 
 
 def _l2(share: Tensor, gap: Tensor) -> Tensor:
-    return (share * gap.square()).sum().sqrt()
+    return (share * gap.square()).sum(-1).sqrt()
 
 
 def _largest(share: Tensor, gap: Tensor) -> Tensor:
-    return gap.max()
+    return gap.amax(-1)
 
 
 NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": _l1, "l2": _l2, "max": _largest}
@@ -286,19 +286,36 @@ def reliability_curve(
     return ReliabilityCurve(like(mean, totals.count), like(accuracy, totals.count), totals.count, totals.upper)
 
 
+def gaps_from_counts(count: Tensor, summed: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Share and gap along the last axis; the gap of a bin without examples is zero."""
+    return count.double() / count.sum(-1, keepdim=True), (summed - right).abs() / count.clamp(min=1)
+
+
+def place_by_width(confidence: Float[Tensor, " n"], bins: int) -> Int[Tensor, " n"]:
+    """The number of the bin of each confidence, as in bin_by_width."""
+    return _place(confidence.double().contiguous(), _upper(bins, confidence.device), confidence.dtype).long()
+
+
 def _totals(
     confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], upper: Float[Tensor, " b"]
 ) -> tuple[Int[Tensor, " b2"], Float[Tensor, " b2"]]:
     """Count and sum of confidence, for the wrong and the right of each bin in turn."""
     values = confidence.double().contiguous()  # torch warns of a strided column
-    if confidence.dtype == torch.float64:
-        cell = torch.bucketize(values, upper)
-    else:
-        # exact: the product of a float32 and the number of bins fits in a float64
-        cell = (values * len(upper)).ceil_().sub_(1).clamp_(min=0)
-    cell = cell.mul_(2).add_(correct).long()
+    cell = _place(values, upper, confidence.dtype).mul_(2).add_(correct).long()
     cells = 2 * len(upper)
     return torch.bincount(cell, minlength=cells), torch.bincount(cell, weights=values, minlength=cells)
+
+
+def _upper(bins: int, device: torch.device) -> Float[Tensor, " b"]:
+    return torch.arange(1, bins + 1, dtype=torch.float64, device=device) / bins
+
+
+def _place(values: Float[Tensor, " n"], upper: Float[Tensor, " b"], given: torch.dtype) -> Tensor:
+    """The number of the bin of equal width that each value lies in, a whole number of any type."""
+    if given == torch.float64:
+        return torch.bucketize(values, upper)
+    # exact: the product of a float32 and the number of bins fits in a float64
+    return (values * len(upper)).ceil_().sub_(1).clamp_(min=0)
 
 
 def _chunk(confidence: Float[Tensor, " n"]) -> int:
@@ -337,7 +354,7 @@ def _gaps(totals: Bins) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     held = count > 0
     if not held.any():
         raise ValueError("the bins hold no examples; at least one is needed")
-    return count[held].double() / count.sum(), ((summed - right).abs() / count)[held]
+    return gaps_from_counts(count[held], summed[held], right[held])
 
 
 def _as_bins(confidence: Column | Bins, correct: Column | None, bins: int | None, by: str) -> Bins:

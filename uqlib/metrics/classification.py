@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
-from uqlib.base.checks import check_labels, check_logits, check_probs, check_whole_column, refuse_ignored
+from uqlib.base.checks import check_classes, check_labels, check_logits, check_probs
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -35,16 +35,21 @@ def macro_f1(preds: Column, labels: Column) -> float:
             other is far below it (marks of rows to leave out).
         TypeError: if either is not of integer type.
     """
-    preds, labels = _check_classes(preds, labels)
+    preds, labels = check_classes(preds, labels)
     classes = 1 + int(torch.maximum(preds.max(), labels.max()))
     if classes > 1000 + 10 * len(labels):  # numbers with gaps, which a table of all classes would not fit into memory
         numbers: Tensor = torch.stack([preds, labels]).unique(return_inverse=True)[1]
         preds, labels = numbers[0], numbers[1]
         classes = 2 * len(labels)
-    hits = torch.bincount(labels[preds == labels], minlength=classes).double()
+    hits = torch.bincount(labels[preds == labels], minlength=classes)
     occurrences = torch.bincount(labels, minlength=classes) + torch.bincount(preds, minlength=classes)
     present = occurrences > 0
-    return (2 * hits[present] / occurrences[present]).mean().item()
+    return macro_f1_from_counts(hits[present], occurrences[present]).item()
+
+
+def macro_f1_from_counts(hits: Tensor, occurrences: Tensor) -> Tensor:
+    """Mean F1 along the last axis, over the classes that occur: hits, and occurrences as label and as prediction."""
+    return (2 * hits / occurrences.clamp(min=1).double()).sum(-1) / (occurrences > 0).sum(-1)
 
 
 def nll(logits: Table, labels: Column) -> float:
@@ -74,7 +79,7 @@ def correctness(preds: Column, labels: Column) -> Bool[Array, " n"]:
             other is far below it (marks of rows to leave out).
         TypeError: if either is not of integer type.
     """
-    pair = _check_classes(preds, labels)
+    pair = check_classes(preds, labels)
     return like(pair[0] == pair[1], preds)
 
 
@@ -120,14 +125,3 @@ def _squared_distance(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) ->
     distance = probs.to(torch.float64, copy=True)
     distance[torch.arange(len(labels), device=labels.device), labels] -= 1
     return distance.square().sum(-1)
-
-
-def _check_classes(preds: Column, labels: Column) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    preds = check_whole_column(preds, "preds")
-    labels = check_whole_column(labels, rows=len(preds)).to(preds.device)
-    most = max(int(preds.max()), int(labels.max()))
-    if most == 255:
-        refuse_ignored(labels, preds)
-        refuse_ignored(preds, labels, name="preds")
-    preds = check_labels(preds, most + 1, name="preds")  # so that only a negative class is outside
-    return preds, check_labels(labels, most + 1)

@@ -9,6 +9,8 @@ each tie. A threshold cannot cut through a tie, so what is asked at a threshold 
 counts the achievable coverages alone: those that keep a tie whole or drop it whole.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -223,13 +225,22 @@ def aurc_from_counts(count: Counts, positives: Counts) -> Values:
     end, wrong = count.cumsum(-1), count - positives
     n = end[..., -1:]
     held = wrong.reshape(-1, wrong.shape[-1]).any(0).nonzero()[:, 0]  # the other scores add nothing
-    end, size, wrong = (column.index_select(-1, held).double() for column in (end, count, wrong))
+    end, size, wrong = (column.index_select(-1, held) for column in (end, count, wrong))
     start = end - size
-    # harmonic numbers less Euler's constant, at both ends of each tie
-    before, until, last = torch.digamma(start + 1), torch.digamma(end + 1), torch.digamma(n.double() + 1)
+    before, until, last = _harmonic(start, end, n)  # at both ends of each tie
+    start, size, wrong = (column.double() for column in (start, size, wrong))
     tied = 1 + last - until - start / size.clamp(min=1) * (until - before)  # the mean weight of its ranks
     weight = torch.where(size > 1, tied, last - before)
     return (wrong * weight).sum(-1) / n[..., 0]
+
+
+def _harmonic(*numbers: Int64[Tensor, "..."]) -> Iterator[Float[Tensor, "..."]]:
+    """Harmonic numbers less Euler's constant; the last number is the largest, and many are looked up below it."""
+    largest = int(numbers[-1].max())
+    if numbers[0].numel() <= largest:
+        return (torch.digamma(each.double() + 1) for each in numbers)
+    table = torch.digamma(torch.arange(1, largest + 2, dtype=torch.float64, device=numbers[0].device))
+    return (table.take(each) for each in numbers)
 
 
 def e_aurc_from_counts(count: Counts, positives: Counts) -> Values:

@@ -1,0 +1,259 @@
+"""The metrics on many draws at once: what a bootstrap needs of each is how often the examples came up.
+
+A metric that is a formula on counts puts every example into a cell once, and each draw only counts how often every cell
+came up; a mean over the examples draws from their values. Both give the same statistic on the same draws as the slow
+path, which calls the function on the resampled arrays. Statistics of the same arrays share their cells.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from uqlib.base.arrays import Array, Column, as_tensor, like
+from uqlib.base.checks import check_classes, check_confidence, check_mask, check_share_and_hits
+from uqlib.base.options import check_choice, check_whole
+from uqlib.metrics import calibration, classification, detection, selective
+from uqlib.metrics.ranking import Counts, Ranking, Values, rank
+
+# the formula on counts of a Ranking, and which neighbouring scores may act as one: those of one outcome; of the
+# positives alone, where a threshold inside a run of negatives may be the answer; or none
+BY_COUNTS: dict[Callable[..., Any], tuple[Callable[..., Tensor], str]] = {
+    selective.aurc: (selective.aurc_from_counts, "outcome"),
+    selective.e_aurc: (selective.e_aurc_from_counts, "outcome"),
+    selective.augrc: (selective.augrc_from_counts, "outcome"),
+    selective.coverage_at_risk: (selective.coverage_at_risk_from_counts, "positive"),
+    selective.selective_accuracy_coverage: (selective.sac_from_counts, "positive"),
+    selective.risk_at_coverage: (selective.risk_at_coverage_from_counts, "none"),
+    selective.selective_accuracy_at_coverage: (selective.accuracy_at_coverage_from_counts, "none"),
+    detection.auroc: (detection.auroc_from_counts, "outcome"),
+    detection.aupr: (detection.aupr_from_counts, "none"),
+    detection.correctness_auroc: (detection.auroc_from_counts, "outcome"),
+    detection.correctness_aupr: (detection.correctness_aupr_from_counts, "none"),
+    detection.r_precision: (detection.r_precision_from_counts, "outcome"),
+    detection.fpr_at_tpr: (detection.fpr_at_tpr_from_counts, "outcome"),
+}
+
+# a binned calibration error, and the options that it leaves to `ece`
+BINNED: dict[Callable[..., Any], dict[str, str]] = {
+    calibration.ece: {},
+    calibration.rms_calibration_error: {"by": "mass", "norm": "l2"},
+}
+
+# a mean over the examples, and the values that it averages
+PER_EXAMPLE: dict[Callable[..., Any], Callable[..., Array]] = {
+    classification.accuracy: classification.correctness,
+    classification.nll: classification.nll_each,
+    classification.brier: classification.brier_each,
+}
+
+
+class Draws:
+    """Some draws, each with replacement of groups of `size` consecutive examples, and what was counted of them so far."""
+
+    def __init__(self, groups: Int64[Tensor, "b g"], size: int):
+        self.groups, self.size, self.counted = groups, size, dict[Any, Any]()
+
+    @cached_property
+    def rows(self) -> Int64[Tensor, "b n"]:
+        """The numbers of the examples."""
+        return (self.groups[..., None] * self.size + torch.arange(self.size, device=self.groups.device)).flatten(1)
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "n b"]:
+        """How often each example was drawn; a row an example, so that a cell adds up rows as long as there are draws."""
+        once = self.groups.new_ones((), dtype=torch.float32).expand_as(self.groups)  # exact: nothing occurs 2^24 times
+        count = torch.zeros(once.shape, dtype=once.dtype, device=once.device).scatter_add_(1, self.groups, once)
+        count = count.T.to(torch.float64, memory_format=torch.contiguous_format)
+        return count[:, None].expand(-1, self.size, -1).flatten(0, 1)
+
+    def count(self, cell: Int64[Tensor, " n"], cells: int) -> Counts:
+        """How often each cell came up in each draw."""
+        return self.add(cell, cells).to(torch.int64, memory_format=torch.contiguous_format)
+
+    def add(self, cell: Int64[Tensor, " n"], cells: int, values: Tensor | float = 1.0) -> Float[Tensor, "b k"]:
+        """The sum in each cell of the values of the examples drawn."""
+        weights = self.weights.to(cell.device)
+        weights = weights * values[:, None] if isinstance(values, Tensor) else weights
+        return weights.new_zeros(cells, weights.shape[1]).index_add_(0, cell, weights).T
+
+    def once(self, count: Callable[["Draws"], Any]) -> Any:
+        """What a function counts of these draws, counted once."""
+        if count not in self.counted:
+            self.counted[count] = count(self)
+        return self.counted[count]
+
+
+Evaluator = Callable[[Draws], Values]
+
+
+class Examples:
+    """The arrays of one or several statistics, what errors call them, and what was prepared of them so far."""
+
+    def __init__(self, name: str, arrays: Sequence[Column]):
+        self.name, self.arrays, self.prepared = name, arrays, dict[Any, Any]()
+
+    def once(self, prepare: Callable[..., Any], *options: Any) -> Any:
+        """What a function makes of the examples, made once."""
+        if (prepare, *options) not in self.prepared:
+            self.prepared[prepare, *options] = prepare(self, *options)
+        return self.prepared[prepare, *options]
+
+
+def evaluators(statistics: Mapping[str, tuple[Callable[..., Any], Sequence[Column]]]) -> list[Evaluator]:
+    """Each statistic as a function of draws, prepared once; those of equal arrays share what they sort and count.
+
+    Args:
+        statistics: by the name that errors give its arrays, a statistic and those.
+    """
+    known: list[tuple[Examples, list[Tensor]]] = []
+    found = []
+    for name, (statistic, arrays) in statistics.items():
+        tensors = [as_tensor(array) for array in arrays]
+        examples = next((examples for examples, others in known if _equal(tensors, others)), None)
+        if examples is None:
+            examples = Examples(name, arrays)
+            known.append((examples, tensors))
+        found.append(_vectorised(statistic, examples) or partial(_call, statistic, arrays, tensors))
+    return found
+
+
+def _equal(tensors: list[Tensor], others: list[Tensor]) -> bool:
+    return len(tensors) == len(others) and all(
+        a is b or ((a.dtype, a.device) == (b.dtype, b.device) and a.equal(b))
+        for a, b in zip(tensors, others, strict=True)
+    )
+
+
+def _vectorised(statistic: Callable[..., Any], examples: Examples) -> Evaluator | None:
+    """The fast path of a metric that has one."""
+    metric, options = statistic, dict[str, Any]()
+    if isinstance(statistic, partial) and not statistic.args:
+        metric, options = statistic.func, statistic.keywords
+    if metric in PER_EXAMPLE:
+        each = as_tensor(PER_EXAMPLE[metric](*examples.arrays, **options)).double()
+        return partial(_mean, each)
+    if len(examples.arrays) != 2:
+        return None
+    if metric in BY_COUNTS:
+        form, merged = BY_COUNTS[metric]
+        seen = examples.once(_by_score, merged)
+        return lambda draws: form(*draws.once(seen), **options)
+    if metric in BINNED:
+        return _calibration_error(examples, **(BINNED[metric] | options))
+    return _macro_f1(examples) if metric is classification.macro_f1 and not options else None
+
+
+def _call(
+    statistic: Callable[..., Any], given: Sequence[Column], arrays: list[Tensor], draws: Draws
+) -> Float[Tensor, " b"]:
+    """The slow path: any statistic, one call a draw, on arrays of the kind that was given."""
+    taken = (
+        [like(array[row.to(array.device)], kind) for array, kind in zip(arrays, given, strict=True)]
+        for row in draws.rows
+    )
+    return torch.tensor([as_number(statistic(*resampled)) for resampled in taken], dtype=torch.float64)
+
+
+def as_number(result: Any) -> float:
+    """What a statistic returned, if it is one number."""
+    try:
+        return float(result)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"statistic must return one number; it returned {type(result).__name__}") from None
+
+
+def _mean(each: Float[Tensor, " n"], draws: Draws) -> Values:
+    """A mean over the examples is one over the means of groups of one size."""
+    each = each.unflatten(0, (-1, draws.size)).mean(1)
+    return each.take(draws.groups.to(each.device)).mean(-1)
+
+
+def _by_score(examples: Examples, merged: str) -> Callable[[Draws], tuple[Counts, Counts]]:
+    """How many examples, and how many positives, each draw has at each score, from high to low."""
+    ranking, place = examples.once(_ranked)
+    place = _runs(ranking, merged)[place]
+    many = int(place.max()) + 1
+    positive = check_mask(examples.arrays[1], device=place.device)
+    cell = place + many * positive
+
+    def seen(draws: Draws) -> tuple[Counts, Counts]:
+        negatives, positives = draws.count(cell, 2 * many).split(many, -1)
+        return negatives + positives, positives
+
+    return seen
+
+
+def _ranked(examples: Examples) -> tuple[Ranking, Int64[Tensor, " n"]]:
+    """The ranking, and where in it each example stands."""
+    ranking = rank(*examples.arrays, names=(f"{examples.name}[0]", f"{examples.name}[1]"))
+    score = check_confidence(examples.arrays[0]).to(ranking.scores)
+    return ranking, torch.searchsorted(-ranking.scores, -score)
+
+
+def _runs(ranking: Ranking, merged: str) -> Int64[Tensor, " k"]:
+    """Numbers the runs of neighbouring scores that may act as one; a score of both outcomes is alone.
+
+    Inside a run of one outcome every order of the examples gives the same curve, so it may count as one tie, and the
+    fewer scores the faster the draws.
+    """
+    right, wrong = ranking.positives == ranking.count, ranking.positives == 0
+    same = right[1:] & right[:-1]
+    if merged == "outcome":
+        same |= wrong[1:] & wrong[:-1]
+    elif merged == "none":
+        same = torch.zeros_like(same)
+    return torch.cat([same.new_zeros(1), ~same]).cumsum(0)
+
+
+def _calibration_error(
+    examples: Examples, *, bins: int | None = None, by: str = "width", norm: str = "l1"
+) -> Evaluator:
+    measure = calibration.NORMS[check_choice(norm, calibration.NORMS, "norm")]
+    prepare = {"width": _by_width, "mass": _by_mass}[check_choice(by, calibration.BINNINGS, "by")]
+    totals = examples.once(prepare, check_whole(15 if bins is None else bins, "bins", least=1))
+    return lambda draws: measure(*calibration.gaps_from_counts(*draws.once(totals)))
+
+
+def _by_width(examples: Examples, bins: int) -> Callable[[Draws], tuple[Tensor, ...]]:
+    score, hit = check_share_and_hits(*examples.arrays)
+    number = calibration.place_by_width(score, bins)
+    cell, values = number + bins * hit, score.double()
+
+    def totals(draws: Draws) -> tuple[Tensor, ...]:
+        wrong, right = draws.count(cell, 2 * bins).split(bins, -1)
+        return wrong + right, draws.add(number, bins, values), right
+
+    return totals
+
+
+def _by_mass(examples: Examples, bins: int) -> Callable[[Draws], tuple[Tensor, ...]]:
+    """The bins of each draw end at its own quantiles, so they are cut out of cumulated counts."""
+    check_share_and_hits(*examples.arrays)
+    scores, seen = examples.once(_ranked)[0].scores.double(), examples.once(_by_score, "none")
+
+    def totals(draws: Draws) -> tuple[Tensor, ...]:
+        count, right = draws.once(seen)
+        ends = torch.arange(1, bins + 1, device=count.device) * count[0].sum()
+        parts = [part.flip(-1).cumsum(-1).contiguous() for part in (count, count * scores, right)]
+        last = torch.searchsorted(parts[0], (-(-ends // bins)).repeat(len(count), 1))
+        count, summed, right = (part.gather(-1, last).diff(prepend=part.new_zeros(len(part), 1)) for part in parts)
+        return count, summed, right
+
+    return totals
+
+
+def _macro_f1(examples: Examples) -> Evaluator:
+    preds, labels = check_classes(*examples.arrays)
+    present, numbers = torch.stack([preds, labels]).unique(return_inverse=True)
+    many = len(present)
+    cell = numbers[1] + many * (preds == labels)
+
+    def evaluate(draws: Draws) -> Values:
+        missed, hits = draws.count(cell, 2 * many).split(many, -1)
+        return classification.macro_f1_from_counts(hits, missed + hits + draws.count(numbers[0], many))
+
+    return evaluate
