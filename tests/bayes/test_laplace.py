@@ -9,7 +9,15 @@ from conftest import default_dtype
 from scipy.linalg import block_diag
 from scipy.special import log_softmax, softmax
 
-from uqlib.bayes.laplace import HESSIANS, LINKS, choose_prior_precision, laplace_probs, last_layer_laplace
+from uqlib.bayes.laplace import (
+    HESSIANS,
+    LINKS,
+    choose_prior_precision,
+    decided_share,
+    find_last_layer,
+    laplace_probs,
+    last_layer_laplace,
+)
 
 RNG = np.random.default_rng(0)
 N, C, D = 60, 3, 4
@@ -137,6 +145,21 @@ def test_the_default_grid_and_the_other_link(fits):
     plain = -log_softmax(X @ W.T + B, -1)[np.arange(N), Y].mean()
     np.testing.assert_allclose(found.nlls, plain, rtol=1e-13)
     assert set(LINKS) == {"probit", "map"}
+
+
+@pytest.mark.parametrize("hessian", HESSIANS)
+def test_the_decided_share_is_a_trace(fits, hessian):
+    curvature = curvature_by_hand(hessian)
+    expected = np.trace(curvature @ np.linalg.inv(curvature + 0.7 * np.eye(len(curvature))))
+    assert decided_share(fits[hessian]) == pytest.approx(expected / len(curvature), rel=1e-10)
+
+
+def test_a_last_layer_is_found_from_what_it_did():
+    weight, bias = find_last_layer(X, X @ W.T + B)
+    np.testing.assert_allclose(weight, W, atol=1e-10)
+    np.testing.assert_allclose(bias, B, atol=1e-10)
+    with pytest.raises(ValueError, match="the layer misses its logits by up to"):
+        find_last_layer(X, X[::-1].copy() @ W.T + B)
 
 
 def test_importing_leaves_the_package_alone():

@@ -10,6 +10,7 @@ from scipy.special import logsumexp, softmax
 from uqlib.calibrate.temperature import fit_temperature
 from uqlib.combine.duos import (
     VARIANTS,
+    InfiniteWeights,
     decide,
     duo_logits,
     ensemble_probs,
@@ -92,6 +93,7 @@ def test_a_sidekick_that_would_harm_gets_weight_zero_and_leaves_the_base():
     assert math.isnan(fit.standard_errors[1])
     assert fit.weights[0] == pytest.approx(1 / fit_temperature(large, labels).temperature, rel=1e-9)
     assert relative_weighting(fit) == math.inf
+    assert math.isnan(fit.log_weighting_error)
     duo, base = decide("ours", large, small, fit), decide("base", large, small, fit)
     torch.testing.assert_close(duo.probs, base.probs, rtol=0, atol=1e-9)
 
@@ -108,11 +110,16 @@ def test_a_network_asked_about_other_examples_or_other_classes_is_refused(seed):
         fit_duo(LARGE[rows], SMALL, LABELS)
 
 
+def test_labels_that_some_weights_all_put_first_have_no_fit():
+    with pytest.raises(InfiniteWeights, match="some weights put every one of the 2000 labels first"):
+        fit_duo(LARGE, SMALL, LARGE.argmax(-1))
+
+
 def test_identical_networks_share_the_weight_and_only_its_sum_is_known():
     fit = fit_duo(LARGE, LARGE, LABELS)
     assert sum(fit.weights) == pytest.approx(1 / fit.temperatures[0], rel=1e-9)
     assert fit.weights[0] == pytest.approx(fit.weights[1], rel=1e-9)
-    assert fit.standard_errors == (math.inf, math.inf)
+    assert (*fit.standard_errors, fit.log_weighting_error) == (math.inf, math.inf, math.inf)
 
 
 def test_swapped_networks_swap_their_weights():
@@ -151,12 +158,13 @@ def test_variants_are_what_the_paper_names():
         "unweighted": softmax(0.5 * (large / t_l + small / t_s), -1),
         "uq_only": duo,
         "softmax_average": 0.5 * (softmax(large / t_l, -1) + softmax(small / t_s, -1)),
+        "raw": softmax(large, -1),
     }
     assert expected.keys() == VARIANTS.keys()
     for name, probs in expected.items():
         found = decide(name, large, small, FIT)
         np.testing.assert_allclose(found.probs, probs, atol=1e-13)
-        preds = large.argmax(-1) if name in ("base", "uq_only") else probs.argmax(-1)
+        preds = large.argmax(-1) if name in ("base", "uq_only", "raw") else probs.argmax(-1)
         np.testing.assert_array_equal(found.preds, preds)
         np.testing.assert_allclose(found.confidence, probs[np.arange(len(probs)), preds], atol=1e-13)
 
@@ -205,6 +213,17 @@ def test_the_relative_weighting_is_the_papers_ratio_of_temperatures():
     assert relative_weighting(FIT) == pytest.approx((t_l / tau_l) / (t_s / tau_s), rel=1e-14)
     # the scale of the logits does not count
     assert relative_weighting(fit_duo(LARGE / 7, 7 * SMALL, LABELS)) == pytest.approx(relative_weighting(FIT), rel=1e-8)
+
+
+def test_the_error_of_the_log_weighting_is_that_of_a_likelihood_in_its_own_coordinates():
+    def nll_at(log_ratio_and_log_small):
+        log_ratio, log_small = log_ratio_and_log_small
+        mixed = (log_ratio + log_small).exp() * LARGE + log_small.exp() * SMALL
+        return torch.nn.functional.cross_entropy(mixed, LABELS, reduction="sum")
+
+    at = torch.tensor([math.log(FIT.weights[0] / FIT.weights[1]), math.log(FIT.weights[1])], dtype=torch.float64)
+    information = torch.autograd.functional.hessian(nll_at, at)
+    assert FIT.log_weighting_error == pytest.approx(information.inverse()[0, 0].sqrt().item(), rel=1e-6)
 
 
 def test_flops_balance_is_the_papers_pair():
@@ -279,7 +298,7 @@ def test_logits_whose_squares_overflow_are_refused(size):
 def test_logits_whose_weighted_sum_overflows_are_refused():
     huge = LARGE / LARGE.abs().max() * 1.5e308
     steep = FIT._replace(weights=(10.0, 10.0), temperatures=(0.1, 0.1))
-    for name in VARIANTS:
+    for name in VARIANTS.keys() - {"raw"}:  # which adds nothing up
         with pytest.raises(
             ValueError, match=r"large and small .* must be so small that their weighted sum does not overflow"
         ):

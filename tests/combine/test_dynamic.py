@@ -6,10 +6,11 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from uqlib.combine import dynamic
-from uqlib.combine.duos import fit_duo
+from uqlib.combine.duos import fit_duo, ours
 from uqlib.combine.dynamic import (
     FEATURES,
     choose_l2,
+    decide_rows,
     dynamic_duo,
     dynamic_logits,
     dynamic_temperatures,
@@ -49,6 +50,19 @@ def logits_by_hand(slopes, intercepts, large, small, first, second):
     h = np.hstack([first, second])
     tau = [softplus(h @ slope + b) for slope, b in zip(slopes, intercepts, strict=True)]
     return large / tau[0][:, None] + small / tau[1][:, None]
+
+
+def test_every_fit_decides_its_own_rows():
+    tables, labels = [torch.from_numpy(part) for part in DATA], torch.from_numpy(LABELS)
+    plain = fit_duo(*tables[:2], labels)
+    rows = [torch.arange(5), slice(7, 10)]
+    found = decide_rows({"plain": [plain, plain], "dynamic": [FIT, FIT]}, *tables, labels, rows)
+    for k, own in enumerate(rows):
+        few = [table[own] for table in tables]
+        expected = {"plain": ours(*few[:2], plain), "dynamic": dynamic_duo(*few, FIT)}
+        for name, decision in expected.items():
+            torch.testing.assert_close(found[name][k].probs, decision.probs, rtol=0, atol=0)
+            assert found[name][k].correct.tolist() == (decision.preds == labels[own]).tolist()
 
 
 def test_the_logits_are_the_formula_and_give_the_fitted_nll():

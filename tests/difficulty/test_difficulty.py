@@ -24,6 +24,7 @@ from uqlib.difficulty import (
     NORMALISERS,
     agnostic_mahalanobis,
     distances,
+    effective_share,
     fit_gaussians,
     forgetting,
     kmeans_distance,
@@ -414,6 +415,17 @@ def test_weights_are_the_formula(normaliser):
         np.testing.assert_allclose(found, expected, rtol=1e-11)
         assert found.min() > 0
         assert (found.max() < 1) if c else (found.max() == pytest.approx(1))
+
+
+def test_the_effective_share_goes_from_one_image_to_all():
+    assert effective_share([3.0] * 7) == pytest.approx(1, rel=1e-15)
+    assert effective_share([0.0, 0.0, 1e-200, 0.0]) == pytest.approx(1 / 4, rel=1e-15)  # its square is 0
+    assert effective_share([1.0, 0.0, 1.0, 0.0]) == pytest.approx(1 / 2, rel=1e-15)
+    s = np.random.default_rng(0).random(50)
+    assert effective_share(s) == pytest.approx(s.sum() ** 2 / (50 * (s**2).sum()), rel=1e-14)
+    for bad, message in (([0.0, 0.0], "they lie in 0 to 0"), ([0.5, -0.1], "they lie in -0.1 to 0.5")):
+        with pytest.raises(ValueError, match=message):
+            effective_share(bad)
 
 
 def test_weights_do_not_overflow():

@@ -2,9 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec.structs import replace
 
 from uqlib import networks, store
+from uqlib.base import splits
+from uqlib.combine import repeat_duo
 from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark, Network
 from uqlib.files.whole import DamagedError
@@ -46,6 +49,7 @@ def test_pairs_are_of_a_large_and_a_cheaper_network():
     bench = Benchmark("x", "X", "x", "test", 5, tuple(networks), large=("a", "b"))
     assert bench.pairs == [("a", "c"), ("a", "b"), ("b", "c")]
     assert bench.balance("a", "b") == pytest.approx(0.4)
+    assert bench.cost(["a", "c", "c"]) == 120
     assert [n.name for n in bench.single] == ["c", "b", "a"]
 
 
@@ -213,6 +217,26 @@ def test_a_soup_names_its_ingredients_in_the_order_in_which_they_joined():
         benchmarks.ingredients(several("a"), "a")
 
 
+@pytest.mark.usefixtures("logs")
+def test_soups_stand_beside_the_best_training_and_every_cheaper_network(monkeypatch):
+    extra = [Network("kept", "tuned", 32, 40, "b", role="soup"), *(Network(f"s{k}", "head", 32, k) for k in (20, 10))]
+    bench = several("a", "b", "c")
+    bench = replace(bench, listed=(*bench.listed, *extra, Network("soup-greedy", "tuned", 32, 40, "b", role="soup")))
+    poured = {"soup": ["b", "a"], "kept": ["b"], "soup-greedy": ["b", "c"]}
+    monkeypatch.setattr(benchmarks, "ingredients", lambda bench, name: poured[name])
+    monkeypatch.setattr(benchmarks, "load_benchmark", lambda name: bench)
+    expected = [(soup, small) for soup in ("soup-greedy", "soup") for small in ("s10", "s20")]
+    assert benchmarks.soup_cases(["toy"]) == [(bench, "b", *pair) for pair in expected]
+    assert benchmarks.soup_cases(["toy"], single="a", soups=["big", "s20"]) == [
+        (bench, "a", "big", "s10"),
+        (bench, "a", "s20", "s10"),
+    ]
+    with pytest.raises(ValueError, match="which network shall big be compared with"):
+        benchmarks.soup_cases(["toy"], soups=["big"])
+    with pytest.raises(ValueError, match="toy: no soup of several trainings"):
+        benchmarks.soup_cases(["toy"], single="a", soups=["s10"])
+
+
 @pytest.mark.parametrize("name", benchmarks.benchmark_names())
 def test_every_shipped_network_was_made_by_the_recipe_of_the_file(name):
     assert benchmarks.outdated_networks(benchmarks.load_benchmark(name)) == []
@@ -262,3 +286,69 @@ def test_of_several_trainings_the_one_that_stands_for_all_is_the_best_on_validat
     best = max(draws, key=lambda n: log[n.name]["epochs"][-1]["accuracy"])
     assert len(draws) == 5
     assert [n.name for n in draws if not n.role] == [best.name]
+
+
+def test_a_pair_has_names_and_the_nearest_sidekick_is_found():
+    bench = benchmarks.load_benchmark("cifar10")
+    large, small = bench.nearest(0.3)
+    shares = {small: bench.balance(large, small) for one, small in bench.pairs if one == large}
+    assert large == bench.large[0]
+    assert all(abs(shares[small] - 0.3) <= abs(share - 0.3) for share in shares.values())
+    about = bench.about(large, small)
+    assert about["networks"] == f"{about['large']} + {bench.networks[small].label}"
+    costs = {bench.about(*pair)["cost"]: bench.balance(*pair) for pair in bench.pairs}
+    assert costs["below_0.1"] < 0.1 <= costs["between"] <= 0.3 < costs["above_0.3"]
+    assert bench.words([large] * 3) == f"3 trainings of {large}"
+
+
+def test_a_pair_decides_shifted_images_with_the_weights_of_the_clean_ones():
+    bench, pair = benchmarks.load_benchmark("cifar10"), ("cifar_resnet56", "cifar_resnet20")
+    noise = ("cifar10_c", "gaussian_noise")
+    found = benchmarks.pair_outcomes(bench, *pair, splits=2, seed=3, variants=["ours"], shifts={"noise": [noise]})
+    assert list(found) == ["CIFAR-10", "CIFAR-10, noise"]
+    clean, noisy = found.values()
+    answers = bench.answers(pair)
+    labels = answers[pair[0]].labels
+    expected = repeat_duo(*(each.logits for each in answers.values()), labels, fit_size=500, splits=2, seed=3)
+    for k, (one, other) in enumerate(zip(clean.outcomes["ours"], expected.outcomes["ours"], strict=True)):
+        assert torch.equal(one.probs, other.probs)
+        shifted = store.load_many_answers(pair, *noise, columns=("logits",))
+        fit, _ = splits.split(len(labels), 500, seed=3 + k)
+        left = {row: i for i, row in enumerate(sorted(set(shifted[pair[0]].index.tolist()) - set(fit.tolist())))}
+        outcome = noisy.outcomes["ours"][k]
+        assert len(outcome.labels) == 5 * len(left)
+        for row in range(0, 1500, 211):  # a version of an image stands in its group of five, if nobody fitted on it
+            image = int(shifted[pair[0]].index[row])
+            if image in left:
+                group = outcome.probs[5 * left[image] : 5 * left[image] + 5]
+                mixed = sum(
+                    w * shifted[n].logits[row].double() for w, n in zip(expected.fits[k].weights, pair, strict=True)
+                )
+                assert (group - mixed.softmax(-1)).abs().sum(1).min() < 1e-12
+    assert (clean.versions, noisy.versions, noisy.names["shift"]) == (1, 5, "noise")
+    assert noisy.names["examples"] == len(noisy.outcomes["ours"][-1].labels)
+
+
+def test_sketches_are_other_images_and_none_is_left_out():
+    bench = benchmarks.load_benchmark("pacs")
+    found = benchmarks.pair_outcomes(bench, *bench.pairs[0], splits=1, variants=["base"], shifts=bench.shifted)
+    assert found["PACS, sketch"].names["examples"] == len(store.load_answers(bench.large[0], "pacs", "sketch"))
+    assert found["PACS, sketch"].versions == 1
+
+
+def test_teams_of_the_same_cost_have_a_weight_each():
+    bench = benchmarks.load_benchmark("cifar10")
+    (contest, *_) = benchmarks.even_contests(bench, 0.1, splits=1)
+    assert contest.names["networks"] == "ResNet-56 + ResNet-20 against ResNet-44 + ResNet-32"
+    for side, pair in (
+        ("uneven", ("cifar_resnet56", "cifar_resnet20")),
+        ("even", ("cifar_resnet44", "cifar_resnet32")),
+    ):
+        answers = bench.answers(pair)
+        logits, labels = [each.logits for each in answers.values()], answers[pair[0]].labels
+        expected = repeat_duo(*logits, labels, fit_size=500, splits=1, variants=["ours"]).outcomes["ours"][0]
+        torch.testing.assert_close(contest.outcomes[side][0].probs, expected.probs, rtol=0, atol=1e-9)
+    far = benchmarks.load_benchmark("caltech101")  # the ResNets' costs are linear in their depth, and 56 + 20 = 44 + 32
+    assert len(benchmarks.even_contests(bench, 0, splits=1)) == 2
+    assert not benchmarks.even_contests(far, 0, splits=1)
+    assert not benchmarks.even_contests(replace(bench, large=()), 1, splits=1)

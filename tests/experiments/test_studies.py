@@ -2,14 +2,12 @@
 
 import inspect
 import json
-import math
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
-from uqlib import losses, metrics
+from uqlib import losses, metrics, store
 from uqlib.experiments import studies
 from uqlib.files.columns import write_table
 from uqlib.files.whole import DamagedError
@@ -71,6 +69,26 @@ def test_a_variant_takes_what_is_common_and_says_what_differs(checkout):
     assert study.variants["longer"].weights["measure"] == "md"
     assert study.variants["longer"].weights["scorer"] == "pixels"
     assert [v.seeds for v in study.variants.values()] == [2, 1]
+
+
+def test_variants_that_differ_in_named_places_alone(repository):
+    study = studies.load_study("cifar10")
+    assert study.differing("difficulty", "weights.measure") == {
+        "rmd": "difficulty", "md": "difficulty_md", "kmeans": "difficulty_kmeans"
+    }  # fmt: skip
+    of_entropy = study.differing("entropy", "options.alpha", "options.of")
+    assert of_entropy[0.1, None] == "entropy"
+    assert of_entropy["matched", 0.3] == "entropy_matched"
+    networks = study.differing("cross_entropy", "training.network")
+    assert list(networks.values()) == ["cross_entropy", "cross_entropy_on_cifar_resnet8_w8"]  # not the noisy one
+    with pytest.raises(ValueError, match=r"'weights.scoter'.*weights.scorer"):
+        study.differing("difficulty", "weights.scoter")
+    with pytest.raises(ValueError, match="'dificulty'"):
+        study.differing("dificulty", "weights.scorer")
+
+
+def test_a_study_says_what_it_trains(repository):
+    assert str(studies.load_study("cifar100")) == "cifar_resnet8_w32 on 10,000 images of CIFAR-100, 15 epochs"
 
 
 def test_the_file_of_a_training_changes_with_its_settings(checkout):
@@ -233,6 +251,31 @@ def test_runs_are_read_as_they_were_written(checkout):
         runs[0]["entropy"]
 
 
+def test_trainings_by_title_are_those_that_each_study_has():
+    found = studies.load_by_title(["cifar10", "cifar100"], ["difficulty", "entropy_matched"])
+    assert {title: list(own) for title, own in found.items()} == {
+        "CIFAR-10": ["difficulty", "entropy_matched"], "CIFAR-100": ["difficulty"],
+    }  # fmt: skip
+    assert found["CIFAR-10"]["difficulty"] == studies.load_trainings("cifar10", ["difficulty"])["difficulty"]
+
+
+def test_versions_of_an_image_follow_each_other():
+    trained = studies.load_trainings("cifar10", ["difficulty"])
+    run = trained["difficulty"][0]
+    said, right = run["corrupted_top"], run["corrupted_correct"]  # corruption, severity and image in one
+    [all_of_them, *_] = studies.under_corruption(trained, 4)["difficulty"]
+    [third, *_] = studies.under_corruption(trained, 4, 3)["difficulty"]
+    images = said.shape[1] // 5
+    assert (third.confidence == (-said[3, 3 * images : 4 * images]).exp()).all()
+    assert (all_of_them.confidence[3 :: len(said)] == third.confidence).all()
+    assert (all_of_them.correct[3 :: len(said)] == right[3, 3 * images : 4 * images]).all()
+
+
+def test_studies_of_one_data_set():
+    assert studies.study_names("cpu", "cifar100") == ["cifar100"]
+    assert studies.study_names("cpu", "mnist") == []
+
+
 def test_a_missing_training_says_what_makes_it(checkout):
     write(studies.load_study("toy"), "plain", 0)
     with pytest.raises(FileNotFoundError, match=r"plain-.*-1.*`uqlib train toy plain 1` trains it"):
@@ -317,6 +360,16 @@ def test_a_study_like_another_takes_its_variants_and_adds_its_own(checkout):
         studies.study_names()
 
 
+def test_scored_images_are_those_that_the_classifiers_of_the_store_saw():
+    damaged = studies.load_difficulty("cifar10", "corrupted")
+    for kind in damaged.about["corruptions"]:
+        seen = store.load_answers("cifar_resnet56", "cifar10_c", kind, columns=("index",)).index
+        assert torch.equal(seen[: len(damaged.labels)], damaged.columns["index"]), kind
+    labels = store.load_answers("cifar_resnet56", "cifar10", columns=("labels",)).labels
+    for part in ("classes", "test"):
+        assert torch.equal(studies.load_difficulty("cifar10", part).labels, labels), part
+
+
 def test_scores_are_found_by_measure_and_scorer(checkout):
     columns = {"labels": np.array([0, 1], np.uint8), "rmd/a": np.array([1.5, 2], np.float16)}
     columns |= {"md/a": np.zeros(2, np.float32), "rmd/b": np.ones(2, np.float32)}
@@ -351,76 +404,3 @@ def test_scores_that_do_not_say_what_they_are_about_are_named(checkout, about):
     write_table(checkout / place, {"labels": np.zeros(2, np.uint8)}, {"about": about})
     with pytest.raises(DamagedError, match=r"toy\.test\.safetensors is damaged: its header does not say"):
         studies.load_difficulty("toy", "test")
-
-
-@pytest.mark.parametrize("level", [95, 0, 1, -0.1])
-def test_a_level_in_percent_is_refused(level):
-    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\); it is"):
-        studies.interval_over_trainings(torch.zeros(2, 5, dtype=torch.float64), level=level)
-
-
-@pytest.mark.parametrize("measure", studies.TRAINING_MEASURES)
-def test_the_first_column_is_the_measure_on_all_images(checkout, measure):
-    study = studies.load_study("toy")
-    for seed in (0, 1):
-        write(study, "plain", seed)
-    runs = studies.load_trainings("toy", ["plain"])["plain"]
-    table = studies.resample_trainings(measure, runs, draws=7)
-    assert table.shape == (2, 8)
-    for run, row in zip(runs, table, strict=True):
-        assert row[0].item() == pytest.approx(
-            studies.TRAINING_MEASURES[measure](run.confidence, run.correct), abs=1e-12
-        )
-
-
-def test_runs_meet_the_same_draws(checkout):
-    study = studies.load_study("toy")
-    write(study, "plain", 0)
-    run = studies.Training(study.file(study.variants["plain"], 0), 0)
-    table = studies.resample_trainings("accuracy", [run, run], draws=20)
-    assert torch.equal(table[0], table[1])
-    slow = studies.resample_trainings(lambda a, b: b.double().mean(), [run], draws=20)
-    assert table[:1] == pytest.approx(slow, abs=1e-12)  # the fast path of accuracy draws the same rows
-
-
-def test_equal_trainings_leave_the_interval_of_the_images():
-    draws = torch.linspace(-1, 1, 101, dtype=torch.float64)
-    table = torch.cat([torch.zeros(3, 1, dtype=torch.float64), draws.repeat(3, 1)], 1)
-    found = studies.interval_over_trainings(table)
-    assert found.value == 0
-    assert found.high == pytest.approx(stats.norm.ppf(0.975) * draws.std().item(), rel=1e-12)
-    assert found.low == -found.high
-
-
-def test_without_noise_of_images_the_interval_is_students():
-    values = torch.tensor([0.1, 0.3, 0.35], dtype=torch.float64)
-    table = values[:, None].repeat(1, 5)
-    table[:, 1:] = values.mean()  # every draw gives the same mean
-    found = studies.interval_over_trainings(table, level=0.9)
-    low, high = stats.t.interval(0.9, 2, loc=values.mean().item(), scale=values.std().item() / math.sqrt(3))
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
-
-
-def test_the_interval_covers_as_often_as_it_says():
-    """Three trainings and fresh images, again and again: the truth lies inside in about 95 of 100 cases."""
-    generator = torch.Generator().manual_seed(0)
-    inside, trials = 0, 600
-    for _ in range(trials):
-        images = 0.5 * torch.randn(1, generator=generator, dtype=torch.float64)
-        trainings = 0.7 * torch.randn(3, 1, generator=generator, dtype=torch.float64)
-        draws = 0.5 * torch.randn(1, 100, generator=generator, dtype=torch.float64)  # of the images, shared
-        table = torch.cat([images + trainings, images + trainings + draws], 1)
-        found = studies.interval_over_trainings(table)
-        inside += found.low < 0 < found.high
-    assert inside / trials == pytest.approx(0.955, abs=0.025)  # three standard errors of 600 trials
-
-
-def test_stratified_draws_keep_both_groups(checkout):
-    study = studies.load_study("toy")
-    write(study, "plain", 0)
-    run = studies.Training(study.file(study.variants["plain"], 0), 0)
-    mask = torch.arange(50) < 2  # rare: a free draw would miss it now and then
-    table = studies.resample_trainings(
-        metrics.auroc, [run], arrays=lambda r: (r.confidence, mask), draws=200, stratify=mask
-    )
-    assert table.isfinite().all()

@@ -23,9 +23,12 @@ from uqlib.images import (
     CIFAR10_OVERLAP,
     SPLITS,
     Files,
+    at_hand,
+    disputed,
     human_counts,
     join_sets,
     load_images,
+    mislabel,
     noisy_labels,
     pixels_digest,
     sources,
@@ -78,8 +81,24 @@ def test_what_was_written_is_loaded(prepared, pixels, monkeypatch):
     assert found.index.tolist() == list(range(6))
     assert found.digest == hashlib.sha256((prepared / "cifar10/test/images.npy").read_bytes()).hexdigest()
     assert np.array_equal(human_counts(), np.eye(6, 2))
+    assert at_hand("test", "human_counts")
+    assert not at_hand("test", "noisy_worst")
     assert verify_images("cifar10") == {}
     assert json.loads((prepared / "cifar10/test/meta.json").read_text())["class_counts"] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("split", "extras", "expected"),
+    [
+        ("test", {"human_counts": np.array([[3, 1], [0, 2], [1, 4]])}, [0.25, 0, 0.2]),
+        ("train", {f"noisy_random{k}": np.array([0, 1, k % 2]) for k in (1, 2, 3)}, [0, 0, 1 / 3]),
+    ],
+)
+def test_the_share_of_people_who_differ(tmp_path, pixels, monkeypatch, split, extras, expected):
+    monkeypatch.setenv("UQLIB_DATA", str(tmp_path))
+    labels = np.array([0, 1, 1])
+    write_prepared(tmp_path, pixels[:3], labels, ["cat", "dog"], name="cifar10", split=split, extras=extras, source="")
+    assert disputed(split, torch.from_numpy(labels)) == pytest.approx(expected)
 
 
 def test_the_bytes_are_those_of_numpy(prepared, pixels):
@@ -763,3 +782,14 @@ def test_noisy_labels_that_are_none_are_refused(tmp_path, pixels, labels, messag
     )
     with pytest.raises((ValueError, TypeError), match=rf"noisy_worst.npy of cifar10/train .*{message}"):
         noisy_labels("worst", root=tmp_path)
+
+
+def test_labels_made_wrong_are_so_many_and_each_other_class_alike():
+    true = torch.arange(3000) % 4
+    given, wrong = mislabel(true, 1200, classes=4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(given != true, wrong)
+    assert wrong.sum() == 1200
+    moved = ((given - true)[wrong] % 4).bincount(minlength=4)
+    assert moved[0] == 0
+    assert (moved[1:] - 400).abs().max() < 60  # four standard deviations
+    assert wrong[:1500].sum() > 500

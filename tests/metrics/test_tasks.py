@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from uqlib.metrics.tasks import Detection, Mislabelled, misclassified, mislabelled, out_of_distribution
+from uqlib.metrics.tasks import Detection, Mislabelled, both_sides, misclassified, mislabelled, out_of_distribution
 
 PERFECT = Detection(fpr95=0, auroc=1, aupr=1)
 
@@ -45,6 +45,10 @@ def test_in_distribution_is_positive(rows):
     assert found.auroc == pytest.approx(roc_auc_score(inside, confidence), abs=1e-12)
     assert found.aupr == pytest.approx(average_precision_score(inside, confidence), abs=1e-12)
     assert found == misclassified(confidence, inside)  # the same rule with other words
+    both, positive = both_sides(confidence[inside], confidence[~inside])
+    assert (both[positive].tolist(), both[~positive].tolist()) == tuple(
+        confidence[x].tolist() for x in (inside, ~inside)
+    )
 
 
 def test_wrong_labels_are_positive_and_hard(rows):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from uqlib.images import Files
-from uqlib.networks import Preprocessing, create, preprocess, preprocessing
+from uqlib.networks import Preprocessing, create, grey_pixels, preprocess, preprocessing
 
 PLAIN = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -171,3 +171,8 @@ def test_a_thread_of_an_image_does_not_fill_the_memory():
         preprocess(np.zeros((1, 1, 10**6, 3), np.uint8), PLAIN)
     with pytest.raises(ValueError, match="images must have pixels; they are 0 x 5"):
         preprocess(np.zeros((1, 0, 5, 3), np.uint8), PLAIN)
+
+
+def test_grey_pixels_are_the_images_themselves():
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+    assert grey_pixels(images).numpy() == pytest.approx(images.mean(-1).reshape(300, 64) / 255, abs=1e-6)

@@ -1,12 +1,29 @@
 """What is alone of Cui et al. 2023: the options of its baselines make losses, and the trainings of the book have them."""
 
 import tomllib
+from itertools import pairwise
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
+from scipy import stats
 
 from uqlib.losses import loss
-from uqlib.papers.cui2023 import LOSS_OPTIONS
+from uqlib.metrics.compare import compare
+from uqlib.papers.cui2023 import (
+    LOSS_OPTIONS,
+    OF_ERRORS,
+    accuracy_left,
+    agreement,
+    constant_of_equal_strength,
+    effective_strength,
+    error_by_group,
+    extremes,
+    hardest_less_all,
+    resampled_medians,
+)
 
 
 def make_loss(name, **options):
@@ -28,3 +45,83 @@ def test_the_baselines_of_the_book_have_the_published_options(repository, datase
     options = {each["name"]: each.get("options", {}) for each in variants}
     for name, published in LOSS_OPTIONS[dataset].items():
         assert str(make_loss(name, **options[name])) == str(make_loss(name, **published))
+
+
+def test_the_effective_strength_is_alpha_times_the_mean_weight():
+    noted = [{"alpha": 0.2, "mean_weight": 0.5}, {"alpha": 0.2}, {"gamma": 3.0}]
+    trainings = [SimpleNamespace(about={"settings": {"options": each}}) for each in noted]
+    assert effective_strength(trainings) == pytest.approx(0.1)
+
+
+def test_equal_strength_lies_on_the_line_between_the_trained_ones():
+    strength = {"plain": 0.0, "strong": 0.4, "weak": 0.1, "weighted": 0.25, "beyond": 0.7}  # in no order
+    table = np.array([[1.0, 2.0], [9.0, 8.0], [3.0, 4.0], [-5.0, -6.0], [0.0, 0.0]])
+    scores = xr.DataArray(table, coords={"variant": list(strength), "draw": [0, 1]})
+    found = constant_of_equal_strength(scores, strength, ["plain", "strong", "weak"])
+    np.testing.assert_allclose(found.transpose("variant", "draw"), [[1, 2], [9, 8], [3, 4], [6, 6], [15, 12]])
+
+
+class Answers(dict):
+    """Columns of a training."""
+
+    correct = property(lambda self: self["correct"])
+    confidence = property(lambda self: (-self["top"]).exp())
+
+
+@pytest.fixture
+def answers():
+    generator = np.random.default_rng(0)
+    columns = {"entropy": generator.random(200), "top": generator.random(200), "correct": generator.random(200) < 0.7}
+    return Answers({name: torch.from_numpy(column) for name, column in columns.items()})
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_the_images_of_the_highest_entropy_are_rejected(answers, rate):
+    found = compare({"x": [answers]}, {rate: accuracy_left(rate)}, over="training", draws=0)
+    kept = np.argsort(answers["entropy"].numpy())[: round(200 * (1 - rate))]
+    assert found.item() == answers.correct.numpy()[kept].mean()
+
+
+def test_medians_are_over_the_errors_alone(answers):
+    found = compare({"x": [answers]}, OF_ERRORS, over="training", draws=0).squeeze().values
+    wrong = ~answers.correct.numpy()
+    expected = [answers["entropy"].numpy()[wrong], np.exp(-answers["top"].numpy()[wrong])]
+    assert found.tolist() == [pytest.approx(np.quantile(each, 0.5, method="lower"), rel=1e-12) for each in expected]
+
+
+def test_groups_are_of_equal_size_from_the_hardest():
+    generator = np.random.default_rng(1)
+    score, wrong = generator.permutation(53) / 2, generator.random((2, 53)) < 0.3
+    found = error_by_group(torch.from_numpy(score), torch.from_numpy(wrong).double(), 5)
+    order, ends = sorted(range(53), key=lambda i: -score[i]), [0, 11, 22, 33, 43, 53]
+    expected = [[wrong[k, order[a:b]].mean() for a, b in pairwise(ends)] for k in (0, 1)]
+    assert found.numpy() == pytest.approx(np.array(expected), rel=1e-12)
+
+
+def test_agreement_is_the_mean_rank_correlation_of_the_pairs():
+    passes = np.random.default_rng(2).normal(size=(3, 40)).round(1)  # with ties
+    pairs = [stats.spearmanr(passes[i], passes[j]).statistic for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert agreement(torch.from_numpy(passes)) == pytest.approx(np.mean(pairs), rel=1e-12)
+
+
+def test_the_easiest_and_the_hardest_are_those_of_a_sorted_list():
+    generator = torch.Generator().manual_seed(0)
+    rmd, md, values = (torch.rand(50, generator=generator, dtype=torch.float64) for _ in range(3))
+    for name, score in {"": rmd, " by MD": md}.items():
+        order = sorted(range(50), key=lambda k, score=score: score[k].item())
+        for part, rows in {"easiest": order[:7], "hardest": order[-7:]}.items():
+            found = extremes(7)[part + name]
+            expected = sum(values[k].item() for k in rows) / 7
+            assert found.statistic(*found.arrays((rmd, md, values))).item() == pytest.approx(expected)
+    more = hardest_less_all(7)
+    hardest = sorted(zip(rmd.tolist(), values.tolist(), strict=True))[-7:]
+    expected = sum(value for _, value in hardest) / 7 - sum(values.tolist()) / 50
+    assert more.statistic(*more.arrays((rmd, values))).item() == pytest.approx(expected)
+
+
+def test_medians_of_draws_are_of_the_same_rows_everywhere():
+    values = torch.from_numpy(np.random.default_rng(3).normal(size=(2, 31)))
+    found = resampled_medians(values, draws=4, generator=torch.Generator().manual_seed(0))
+    rows = torch.randint(31, (4, 31), generator=torch.Generator().manual_seed(0)).numpy()
+    assert found[0].tolist() == np.median(values, -1).tolist()
+    assert found[1:].tolist() == [np.median(values[:, row], -1).tolist() for row in rows]

@@ -303,6 +303,20 @@ def test_many_networks_must_see_the_same_rows(fill, data):
         store.load_many_answers(["one", "fewer"], "toy")
 
 
+def test_versions_of_an_image_stand_side_by_side(fill, data):
+    places = np.array([30, 10, 20])
+    data.images, data.labels = data.images[:3], data.labels[:3]
+    for version in ("rain", "fog"):
+        data.split = version
+        fill(network="one", index=places)
+        data.images = data.images + 1
+    parts = [store.load_answers("one", "toy", version) for version in ("rain", "fog")]
+    found = store.load_versions(["one"], "toy", ["rain", "fog"])["one"]
+    assert found["index"].tolist() == [10, 10, 20, 20, 30, 30]
+    for k, row in enumerate((1, 2, 0)):
+        assert torch.equal(found["logits"][2 * k : 2 * k + 2], torch.stack([part.logits[row] for part in parts]))
+
+
 def test_explain_names_the_field_that_differs(fill, data, root):
     key = key_of("small", Small(), data, preprocessing=PREPROCESSING)
     assert store.explain_miss(key) == f"no entry at all below {root}"

@@ -6,7 +6,7 @@ from methods import BATCH, EPOCHS, IMAGES, LABELS, LR, SEED, descend, seen, sgd,
 from toys import PLAIN, Small, fit, weights
 
 from uqlib import losses
-from uqlib.training import predict
+from uqlib.training import features_of, predict
 
 
 def test_full_batches_give_the_steps_of_plain_gradient_descent(pictures):
@@ -32,6 +32,8 @@ def test_training_learns_and_judges(pictures):
     assert history[-1].accuracy > 0.8
     assert [epoch.epoch for epoch in history] == list(range(1, 21))
     logits = predict(model, images, preprocessing=PLAIN, batch=7)
+    seen = features_of(model, images, preprocessing=PLAIN, batch=7)
+    assert torch.allclose(model.get_classifier()(seen), logits, atol=1e-6)
     assert history[-1].accuracy == pytest.approx((logits.argmax(-1).numpy() == labels).mean())
     assert history[-1].nll == pytest.approx(F.cross_entropy(logits.double(), torch.tensor(labels)).item())
 

@@ -17,6 +17,8 @@ EXTRAS = {
     "scipy": "images",
     "matplotlib": "plots",
     "seaborn": "plots",
+    "xarray": "compare",
+    "pandas": "compare",
     "laplace": "laplace",
     "papermill": "book",
     "nbformat": "book",

@@ -9,6 +9,13 @@ from typing import Any
 
 import torch
 
+INPUTS: dict[str, str] = {}  # what this process has read, by name, and its digest; a run begins with none
+
+
+def note_input(name: str, digest: str) -> None:
+    """Note that something was read on which the numbers rest; records keep the list."""
+    INPUTS[name] = digest
+
 
 def environment() -> dict[str, Any]:
     """What the bits may depend on: versions, device, threads, instruction set, commit."""

@@ -6,6 +6,8 @@ from uqlib.bayes.laplace import (
     LaplaceFit,
     PriorChoice,
     choose_prior_precision,
+    decided_share,
+    find_last_layer,
     laplace_probs,
     last_layer_laplace,
 )
@@ -16,6 +18,8 @@ __all__ = [
     "LaplaceFit",
     "PriorChoice",
     "choose_prior_precision",
+    "decided_share",
+    "find_last_layer",
     "laplace_probs",
     "last_layer_laplace",
 ]

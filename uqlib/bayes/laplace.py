@@ -52,6 +52,29 @@ class PriorChoice(NamedTuple):
     nlls: Float[np.ndarray, " k"]  # mean over the examples, nats; lower is better
 
 
+def find_last_layer(
+    features: Table, logits: Table, *, tolerance: float = 0.02
+) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
+    """Weight and bias of logits = features @ weight.T + bias by least squares, where a store has both and not the layer.
+
+    Args:
+        features: (n, d), with more rows than d.
+        logits: (n, c) of the same rows.
+        tolerance: largest residual; features in half precision explain 0.02 for logits of usual size.
+
+    Raises:
+        ValueError: if a logit is missed by more: the layer is not linear, or the rows are not the same.
+    """
+    x, y = as_tensor(features, "features").double(), as_tensor(logits, "logits").double()
+    x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    solution = torch.linalg.lstsq(x, y).solution
+    if (residual := (x @ solution - y).abs().max().item()) > tolerance:
+        raise ValueError(
+            f"the layer misses its logits by up to {residual:.3f}, more than {tolerance}; are the rows the same?"
+        )
+    return solution[:-1].T, solution[-1]
+
+
 def last_layer_laplace(
     features: Table,
     labels: Column,
@@ -160,6 +183,18 @@ def choose_prior_precision(
     return PriorChoice(best, best.prior_precision, values, nlls)
 
 
+def decided_share(fit: LaplaceFit) -> float:
+    """The share of the weights and biases that the training images decide rather than the prior.
+
+    Source:
+        MacKay 1992 (Neural Computation 4, Bayesian interpolation), section 4.4, the effective number of parameters over
+        all: the mean of k / (k + prior precision) over the eigenvalues k of the curvature.
+    """
+    check_result(fit, LaplaceFit, "fit", "last_layer_laplace")
+    values = torch.cat([part.flatten() for part in HESSIANS[fit.hessian].eigenvalues(*fit.curvature)])
+    return (values / (values + fit.prior_precision)).mean().item()
+
+
 def _kron(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, ...]:
     """Curvature = outer x inner for the weights and outer for the biases, as eigenvalues and eigenvectors of each."""
     package = _package()
@@ -213,12 +248,13 @@ def _full_variance(fit: LaplaceFit, x: Float[Tensor, "n d"]) -> Float[Tensor, "n
 class _Hessian(NamedTuple):
     curvature: Callable[..., tuple[Tensor, ...]]
     variance: Callable[[LaplaceFit, Tensor], Tensor]
+    eigenvalues: Callable[..., tuple[Tensor, ...]]  # of the parts of the curvature
 
 
 HESSIANS = {
-    "kron": _Hessian(_kron, _kron_variance),
-    "diag": _Hessian(_diag, _diag_variance),
-    "full": _Hessian(_full, _full_variance),
+    "kron": _Hessian(_kron, _kron_variance, lambda outer, _, inner, __: (torch.outer(outer, inner), outer)),
+    "diag": _Hessian(_diag, _diag_variance, lambda *parts: parts),
+    "full": _Hessian(_full, _full_variance, lambda values, _: (values,)),
 }
 
 

@@ -10,6 +10,7 @@ from uqlib.calibrate.confidences import (
     mutual_information,
     neg_entropy,
 )
+from uqlib.calibrate.platt import cross_platt
 from uqlib.calibrate.temperature import (
     ClassTemperatureFit,
     TemperatureFit,
@@ -25,6 +26,7 @@ __all__ = [
     "TemperatureFit",
     "TemperatureScaled",
     "confidence",
+    "cross_platt",
     "energy",
     "fit_class_temperatures",
     "fit_temperature",

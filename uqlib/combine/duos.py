@@ -23,6 +23,10 @@ from uqlib.solve.likelihood import fit_nonnegative_weights, standard_errors
 from uqlib.solve.newton import Minimum, NoMinimum
 
 
+class InfiniteWeights(ValueError):
+    """Some weights put every label first, so the NLL falls for ever as they grow: few examples, or those of the training."""
+
+
 class DuoFit(NamedTuple):
     """Two weights, and how well they are known to be the best. Pairs are (large, small)."""
 
@@ -34,6 +38,7 @@ class DuoFit(NamedTuple):
     temperatures: tuple[float, float]  # of each network alone; divide the logits
     alone: tuple[float, float]  # NLL of each network alone at its temperature
     iterations: int  # passes over the logits for the weights
+    log_weighting_error: float = inf  # standard error of log(relative_weighting), the temperatures alone held fixed
 
 
 class WeightsFit(NamedTuple):
@@ -87,15 +92,17 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
     alone = [_fit([member], labels) for member in members]
     for name, one in zip(("large", "small"), alone, strict=True):
         _refuse_guessing(one, name, len(labels), members[0].shape[1])
+    errors = standard_errors(fit, len(labels))
     return DuoFit(
         weights=_pair(fit.point),
-        standard_errors=_pair(standard_errors(fit, len(labels))),
+        standard_errors=_pair(errors),
         nll=fit.value,
         gradient=_pair(fit.gradient),
         gap=fit.gap,
         temperatures=_pair(1 / torch.cat([one.point for one in alone])),
         alone=(alone[0].value, alone[1].value),
         iterations=fit.iterations,
+        log_weighting_error=_log_ratio_error(fit, errors, len(labels)),
     )
 
 
@@ -136,12 +143,19 @@ def softmax_average(large: Table, small: Table, fit: DuoFit) -> Decision:
     return _decide(_mean_of_probs(_scaled(large, small, fit)), large)
 
 
+def raw(large: Table, small: Table, fit: DuoFit) -> Decision:
+    """The large network alone, as it was trained. Neither sidekick nor fit is used."""
+    check_result(fit, DuoFit, "fit", "fit_duo")
+    return base(large, small, fit._replace(temperatures=(1.0, 1.0)))
+
+
 VARIANTS: dict[str, Callable[[Table, Table, DuoFit], Decision]] = {
     "base": base,
     "ours": ours,
     "unweighted": unweighted,
     "uq_only": uq_only,
     "softmax_average": softmax_average,
+    "raw": raw,
 }
 
 
@@ -149,7 +163,7 @@ def decide(name: str, large: Table, small: Table, fit: DuoFit) -> Decision:
     """What the variant of that name in VARIANTS says: predictions, probabilities (float64) and confidence.
 
     Args:
-        name: "base", "ours", "unweighted", "uq_only" or "softmax_average".
+        name: "base", "ours", "unweighted", "uq_only", "softmax_average" or "raw".
         large: logits (n, c).
         small: logits (n, c) of the sidekick, the same rows and classes.
         fit: from fit_duo, on other examples.
@@ -250,10 +264,18 @@ def _fit(members: list[Float[Tensor, "n c"]], labels: Int[Tensor, " n"]) -> Mini
     try:
         return fit_nonnegative_weights(members, labels)
     except NoMinimum:
-        raise ValueError(
+        raise InfiniteWeights(
             f"the weights would be infinite: some weights put every one of the {len(labels)} labels first, so the NLL "
             "falls for ever as they grow. Fit on examples that the networks were not trained on, or on more of them."
         ) from None
+
+
+def _log_ratio_error(fit: Minimum, errors: Float[Tensor, " 2"], count: int) -> float:
+    """Of log(w_large / w_small), by the delta method; as the errors of the weights where these are not finite."""
+    if not errors.isfinite().all():
+        return float(errors.sum())
+    slope = torch.stack([1 / fit.point[0], -1 / fit.point[1]])
+    return float((slope @ torch.linalg.solve(fit.hessian, slope) / count).sqrt())
 
 
 def _mix(members: list[Float[Tensor, "n c"]], fit: DuoFit) -> Float[Tensor, "n c"]:

@@ -16,7 +16,7 @@ The NLL is not convex in slopes and intercepts, and hundreds of slopes fit hundr
 penalty, the number of iterations is what holds them back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite, log
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ from torch.nn.functional import cross_entropy
 from uqlib.base.arrays import Array, Column, Table, add_up, as_tensor, like
 from uqlib.base.checks import check_finite, check_labels, check_rows, check_same_shape, check_size
 from uqlib.base.options import check_choice, check_number, check_result, check_strengths, check_whole
-from uqlib.combine.duos import Decision, refuse_constant
+from uqlib.combine.duos import Decision, DuoFit, ours, refuse_constant
+from uqlib.metrics.outcomes import Outcome
 
 STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 100.0)
 COLDEST = 1e-12  # a lower temperature changes no probability in float64, but may overflow
@@ -160,6 +161,33 @@ def dynamic_duo(large: Table, small: Table, large_features: Table, small_feature
     probs = _mix(members, _fitted_temperatures(inputs, fit)).softmax(-1)
     confidence, preds = probs.max(-1)
     return Decision(like(preds, large), like(probs, large), like(confidence, large))
+
+
+def decide_rows(
+    fits: Mapping[Any, Sequence[DynamicFit | DuoFit]],
+    large: Tensor,
+    small: Tensor,
+    large_features: Tensor,
+    small_features: Tensor,
+    labels: Tensor,
+    rows: Sequence[Any],
+) -> dict[Any, list[Outcome]]:
+    """By variant, what its k-th fit decides of the k-th rows; two weights (a `DuoFit`) do not see the features.
+
+    Args:
+        large, small, large_features, small_features, labels: as in `fit_dynamic_duo`, of all examples.
+        rows: of each split, which its fits have not seen.
+    """
+    found: dict[Any, list[Outcome]] = {name: [] for name in fits}
+    for k, own in enumerate(rows):
+        one, other, first, second = (table[own] for table in (large, small, large_features, small_features))
+        for name, each in fits.items():
+            if isinstance(fit := each[k], DuoFit):
+                decision = ours(one, other, fit)
+            else:
+                decision = dynamic_duo(one, other, first, second, fit)
+            found[name].append(Outcome(*decision, labels[own]))
+    return found
 
 
 def choose_l2(

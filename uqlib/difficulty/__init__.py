@@ -22,7 +22,7 @@ from uqlib.difficulty.measures import (
     relative_mahalanobis,
 )
 from uqlib.difficulty.statistics import PRECISIONS, Moments, merge_moments, moments, moments_of
-from uqlib.difficulty.weighting import NORMALISERS, normalise, weights
+from uqlib.difficulty.weighting import NORMALISERS, effective_share, normalise, weights
 
 __all__ = [
     "COVARIANCES",
@@ -33,6 +33,7 @@ __all__ = [
     "Moments",
     "agnostic_mahalanobis",
     "distances",
+    "effective_share",
     "fit_gaussians",
     "forgetting",
     "kmeans_distance",

@@ -71,6 +71,25 @@ def weights(
     return like((scaled - torch.logaddexp(top, constant)).exp(), difficulty)
 
 
+def effective_share(weights: Column) -> float:
+    """How evenly weights are spread: 1 if all are equal, 1 / n if one example has it all; Kish's effective sample size over n.
+
+    Args:
+        weights: (n,), >= 0, one of them above 0; their scale does not matter.
+
+    Raises:
+        ValueError: if a weight is negative or not finite, or all are 0.
+
+    Source:
+        Kish 1965, Survey Sampling, section 11.7.
+    """
+    given = check_confidence(weights, "weights").double()
+    if given.min() < 0 or not given.max() > 0:
+        raise ValueError(f"weights must be >= 0, one of them above 0; they lie in {given.min():g} to {given.max():g}")
+    scaled = given / given.max()  # squares of tiny numbers are 0
+    return (scaled.sum() ** 2 / (len(scaled) * scaled.square().sum())).item()
+
+
 def _minmax(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
     half = values / 2  # costs no digit, and the difference of two huge numbers does not overflow
     return (half - half.min()) / _scale(half.max() - half.min(), values)

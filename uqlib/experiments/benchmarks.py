@@ -7,17 +7,24 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import torch
 
 from uqlib import store
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.scales import at_scale
+from uqlib.base.splits import split
 from uqlib.combine.duos import flops_balance
+from uqlib.combine.ensembles import repeat_ensembles
+from uqlib.combine.repeat import Variants, decide_again, repeat_duo
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.typed import TomlTable, read_toml
 from uqlib.files.whole import DamagedError, in_checkout
+from uqlib.metrics.outcomes import Outcome
 
 with named():
     from msgspec import field
@@ -92,10 +99,101 @@ class Benchmark(TomlTable, frozen=True):
         """Cost of the sidekick as a share of the large network."""
         return flops_balance(self.networks[small].macs, self.networks[large].macs)
 
+    def cost(self, networks: Sequence[str]) -> int:
+        """Multiply-adds of one image that all these networks see, one after the other."""
+        return sum(self.networks[name].macs for name in networks)
+
+    def words(self, names: Sequence[str]) -> str:
+        """Several networks in print; more than two are trainings of one architecture."""
+        if len(names) > 2:
+            return f"{len(names)} trainings of {self.networks[names[0]].architecture}"
+        return " + ".join(str(self.networks[name]) for name in names)
+
+    def about(self, large: str, small: str) -> dict[str, Any]:
+        """What a pair is called in results: benchmark, large network, both, balance and, as Zhou et al. 2025 distinguish it, its cost."""
+        names, share = self.words((large, small)), self.balance(large, small)
+        cost = "below_0.1" if share < 0.1 else "above_0.3" if share > 0.3 else "between"
+        whose = {"benchmark": self.title, "large": str(self.networks[large]), "networks": names}
+        return whose | {"balance": share, "cost": cost}
+
+    def pair(self, large: str = "", small: str = "") -> tuple[str, str]:
+        """The pair of these names; where one is empty, the first large network, and the cheapest that costs a tenth of it or more."""
+        large = check_choice(large or self.large[0], self.networks, f"network of {self.name}")
+        cheaper = [n.name for n in self.single if n.macs < self.networks[large].macs]
+        usual = [name for name in cheaper if self.balance(large, name) >= 0.1] or cheaper or [""]
+        return large, check_choice(small or usual[0], self.networks, f"network of {self.name}")
+
+    def nearest(self, balance: float) -> tuple[str, str]:
+        """The first large network, and the sidekick whose share of its cost is nearest to this."""
+        return min((p for p in self.pairs if p[0] == self.large[0]), key=lambda p: abs(self.balance(*p) - balance))
+
     def answers(self, networks: Sequence[str] | None = None, **options: Any) -> dict[str, store.Answers]:
         """What the networks (all single ones by default) answered on the held-out rows; options as in `store.load_answers`."""
         names = [n.name for n in self.single] if networks is None else list(networks)
         return store.load_many_answers(names, self.dataset, self.split, **options)
+
+
+class Tested(NamedTuple):
+    """What the variants of a duo decided of some images, over the splits that fitted it."""
+
+    outcomes: dict[str, list[Outcome]]
+    versions: int  # of each image, side by side: `compare(..., groups=versions)` draws them together
+    names: dict[str, Any]  # of the pair, the shift, and how many examples each split tests
+
+
+def pair_outcomes(
+    bench: Benchmark, large: str, small: str, *, splits: int, seed: int = 0, fit_size: int = 0,
+    variants: Variants = ("base", "raw", "ours", "unweighted", "uq_only"), shifts: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+) -> dict[str, Tested]:  # fmt: skip
+    """A duo over repeated splits of the held-out images, and on shifted images with the same weights, by "title" and "title, shift".
+
+    Args:
+        fit_size: examples that fit the weights; 0: as the benchmark says.
+        splits, seed, variants: as in `repeat_duo`.
+        shifts: by name where the store has them, as in `bench.shifted`. A corrupted version of an image that fitted the
+            weights is left out.
+    """
+    answers, fit_size = bench.answers([large, small]), fit_size or bench.fit_size
+    one, other, labels = answers[large].logits, answers[small].logits, answers[large].labels
+    clean, fits = repeat_duo(one, other, labels, fit_size=fit_size, splits=splits, seed=seed, variants=variants)
+    seen = [torch.from_numpy(split(len(labels), fit_size, seed=seed + k)[0]) for k in range(splits)]
+    names = bench.about(large, small) | {"shift": "", "examples": len(labels) - fit_size}
+    found = {bench.title: Tested(clean, 1, names)}
+    for name, places in (shifts or {}).items():
+        parts = [store.load_many_answers([large, small], *place) for place in places]
+        index = torch.cat([part[large].index for part in parts])
+        order = index.argsort(stable=True)  # the versions of one image stand together
+        one, other = (torch.cat([part[each].logits for part in parts])[order] for each in (large, small))
+        labels = torch.cat([part[large].labels for part in parts])[order]
+        corrupted = places[0][0] == f"{bench.dataset}_c"  # else they are other images
+        rows = [~torch.isin(index[order], fit) if corrupted else slice(None) for fit in seen]
+        outcomes = decide_again(fits, one, other, labels, rows, variants=variants)
+        names = names | {"shift": name, "examples": len(next(iter(outcomes.values()))[-1].labels)}
+        found[f"{bench.title}, {name}"] = Tested(outcomes, len(index) // len(index.unique()), names)
+    return found
+
+
+def even_contests(bench: Benchmark, slack: float, *, splits: int, seed: int = 0) -> list[Tested]:
+    """The same cost spent evenly: the variant `even` is a team of near-equal networks, `uneven` the duo of the nearest cost.
+
+    A team is two single networks of which the cheaper costs at least 0.55 of the other, or several trainings of one
+    architecture; a duo has a sidekick of at most 0.45 of its large network. Every network has a fitted weight. Totals that
+    differ by a larger share than `slack` are not compared.
+    """
+    cheap = [pair for pair in bench.pairs if bench.balance(*pair) <= 0.45]
+    dearest = [network.name for network in reversed(bench.single)]
+    teams: list[Sequence[str]] = [pair for pair in combinations(dearest, 2) if bench.balance(*pair) >= 0.55]
+    teams += [each[:m] for each in bench.repeated.values() for m in range(2, len(each) + 1)]
+    found = []
+    for team in teams if cheap else ():
+        duo = min(cheap, key=lambda pair: abs(bench.cost(pair) / bench.cost(team) - 1))
+        if abs(bench.cost(team) / bench.cost(duo) - 1) <= slack:
+            sides = {"uneven": ("weighted", duo), "even": ("weighted", team)}
+            answers = bench.answers(list(dict.fromkeys((*duo, *team))))
+            outcomes = repeat_ensembles(answers, sides, fit_size=bench.fit_size, splits=splits, seed=seed)
+            names = {"benchmark": bench.title, "networks": f"{bench.words(duo)} against {bench.words(team)}"}
+            found.append(Tested(outcomes, 1, names | {"examples": len(outcomes["even"][0].labels)}))
+    return found
 
 
 def recipe(bench: Benchmark, network: Network) -> dict[str, Any]:
@@ -146,6 +244,35 @@ def ingredients(bench: Benchmark, soup: str) -> list[str]:
     """
     members = {name: log["members"] for name, log in _logs(bench).items() if "members" in log}
     return members[check_choice(soup, members, "soup")]
+
+
+def soup_cases(
+    names: Sequence[str], *, single: str = "", soups: Sequence[str] = ()
+) -> list[tuple[Benchmark, str, str, str]]:
+    """Every (benchmark, best single training on validation rows, soup, cheaper sidekick) of these benchmarks, greedy soups first.
+
+    A soup that kept one training is that training, and is left out; so are benchmarks without soups.
+
+    Args:
+        names: of the benchmarks.
+        single, soups: networks that stand for the best training and for the soups.
+
+    Raises:
+        ValueError: if soups are given without a single network, or nothing is left.
+    """
+    if soups and not single:
+        raise ValueError(f"which network shall {', '.join(soups)} be compared with? Give single as well")
+    cases = []
+    for bench in map(load_benchmark, names):
+        true = [n.name for n in bench.listed if n.role == "soup" and len(ingredients(bench, n.name)) > 1]
+        for name in soups or sorted(true, key=lambda name: "greedy" not in name):
+            soup = bench.networks[check_choice(name, bench.networks, f"network of {bench.name}")]
+            best = single or next(iter(validation_accuracies(bench, bench.repeated[soup.architecture])))
+            cheaper = [n.name for n in bench.single if n.macs < soup.macs and n.name not in (best, *soups)]
+            cases += [(bench, best, name, sidekick) for sidekick in cheaper]
+    if not cases:
+        raise ValueError(f"{', '.join(names)}: no soup of several trainings; give networks for it by soups and single")
+    return cases
 
 
 def _logs(bench: Benchmark) -> dict[str, Any]:

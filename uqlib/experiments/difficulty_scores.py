@@ -15,10 +15,12 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from uqlib import difficulty, training
 from uqlib.base.arrays import as_tensor
@@ -34,12 +36,13 @@ from uqlib.experiments.scorers import SCORERS, scorer_features, scorer_losses
 from uqlib.files.columns import read_column, read_header, write_table
 from uqlib.files.exclusive import hold_alone
 from uqlib.images.labels import noisy_labels
-from uqlib.images.sets import ImageSet
+from uqlib.images.sets import ImageSet, join_sets
 from uqlib.images.sources import load_images
 from uqlib.networks import heads
 
 with named():
     from sklearn.model_selection import StratifiedKFold
+    from sklearn.neural_network import MLPClassifier
 
 TASK = [name for name, (_, role) in SCORERS.items() if role == "task"]
 DEFAULT = "tf_mobilenetv2_100"
@@ -178,6 +181,92 @@ def predict_held_out(features: torch.Tensor, labels: np.ndarray) -> torch.Tensor
         head = heads.fit_head(features[learn], labels[learn], l2=l2, **quick)
         probs[judge] = as_tensor(heads.head_logits(head, features[judge])).softmax(-1)
     return probs
+
+
+LABEL_MEASURES = {  # names in print
+    "rmd": "RMD",
+    "md": "MD",
+    "cleanlab": "held-out loss",
+    "rmd_of_all": "RMD of all images",
+    "held_out_margin": "held-out margin",
+    "loss": "loss of a network",
+    "its_mean_over_epochs": "its mean over epochs",
+}
+
+
+class LabelCase(NamedTuple):
+    """Images with labels of which some are wrong, and by measure how much each label is suspected, higher = more."""
+
+    wrong: Bool[Tensor, " n"]
+    scores: dict[str, Float[Tensor, "*s n"]]  # of several networks a row each
+
+
+def noisy_cases() -> dict[tuple[str, str], LabelCase]:
+    """By kind of people's labels and scorer what `score_noisy` kept; of the default scorer on the worst also the loss of networks.
+
+    Raises:
+        FileNotFoundError: if the labels of CIFAR-10N are not beside the images.
+    """
+    noisy = studies.load_difficulty("cifar10", "noisy")
+    rows, known = (
+        noisy.columns["index"],
+        {"rmd": "rmd", "md": "md", "cleanlab": "loss", "rmd_of_all": "rmd_of_all"},
+    )
+    official, cases = studies.load_difficulty("cifar10", "train").labels[rows], {}
+    for kind in noisy.about["kinds"]:
+        given = torch.from_numpy(noisy_labels(kind))[rows]
+        for scorer in noisy.scorers(f"{kind}.rmd"):
+            scores = {m: noisy[name] for m, part in known.items() if (name := f"{kind}.{part}/{scorer}") in noisy}
+            probs = noisy.columns.get(f"{kind}.probs/{scorer}")
+            if probs is not None:
+                own, rest = probs.gather(1, given[:, None]), probs.scatter(1, given[:, None], -1.0)
+                scores["held_out_margin"] = rest.amax(1) - own[:, 0]
+            cases[kind, scorer] = LabelCase(given != official, scores)
+    runs = studies.load_trainings("cifar10", ["cross_entropy_noisy"])["cross_entropy_noisy"]
+    cases["worst", DEFAULT].scores.update(
+        {
+            name: torch.stack([each[column] for each in runs])
+            for name, column in (("loss", "train_loss"), ("its_mean_over_epochs", "train_loss_epochs"))
+        }
+    )
+    return cases
+
+
+def digits_case(share: float, *, seed: int, epochs: int = 60) -> LabelCase:
+    """The same for scikit-learn's digits, by their pixels, with a share of the labels drawn anew."""
+    both = join_sets([load_images("digits", split) for split in ("train", "test")], split="whole")
+    official, features = (
+        torch.from_numpy(both.labels),
+        torch.from_numpy(both.images[..., 0].reshape(len(both), -1)).double(),
+    )
+    drawn = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(len(both), generator=drawn) < share
+    given = torch.where(wrong, (official + torch.randint(1, 10, (len(both),), generator=drawn)) % 10, official)
+    fit, probs = (
+        difficulty.fit_gaussians(difficulty.moments(features, given, classes=10), ridge=0.01),
+        torch.empty(len(both), 10),
+    )
+    for learn, judge in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(features, given):
+        head = heads.fit_head(features[learn], given[learn], l2=0.1, classes=10)
+        probs[judge] = as_tensor(heads.head_logits(head, features[judge])).softmax(-1)
+    network = MLPClassifier(64, random_state=seed)
+    for _ in range(epochs):
+        network.partial_fit(features / 255, given, classes=range(10))
+    own = torch.from_numpy(network.predict_proba(features / 255)).gather(1, given[:, None])[:, 0]
+    scores = {
+        "rmd": as_tensor(difficulty.relative_mahalanobis(fit, features, given)),
+        "md": as_tensor(difficulty.mahalanobis(fit, features, given)),
+        "cleanlab": -probs.gather(1, given[:, None])[:, 0].log(),
+        "loss": -own.clamp(min=1e-12).log(),
+    }
+    return LabelCase(wrong, scores)
+
+
+def label_cases(labels: str, *, share: float, seed: int) -> tuple[dict[tuple[str, str], LabelCase], dict[str, Any]]:
+    """The cases by kind of label and scorer, of "cifar10" or "digits", and what is known of each scorer: title and role."""
+    if check_choice(labels, ("cifar10", "digits"), "labels") == "cifar10":
+        return noisy_cases(), studies.load_difficulty("cifar10", "noisy").about["scorers"]
+    return {("drawn", "pixels"): digits_case(share, seed=seed)}, {"pixels": {"title": "pixels", "role": "control"}}
 
 
 PARTS: dict[str, Callable[[str], Iterator[tuple[str, Columns]]]] = {

@@ -6,10 +6,9 @@ place of one a class, a hundred trainings fit into the repository.
 
 import inspect
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,22 +17,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from uqlib import losses, metrics
-from uqlib.base.arrays import Column, as_tensor
+from uqlib import losses
 from uqlib.base.extras import named
-from uqlib.base.options import check_choice, check_fraction
+from uqlib.base.options import check_choice
+from uqlib.base.provenance import note_input
 from uqlib.base.scales import at_scale
+from uqlib.experiments.benchmarks import load_benchmark
 from uqlib.files.columns import Header, check_columns, read_column, read_header
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.typed import TomlTable, read_toml
-from uqlib.files.whole import DamagedError, in_checkout, parsed
-from uqlib.metrics import bootstrap
-from uqlib.metrics.bootstrap import Interval
+from uqlib.files.whole import DamagedError, in_checkout, parsed, sha256_of_file
+from uqlib.metrics import Judged
 
 with named():
     from msgspec import field
     from msgspec.structs import replace
-    from scipy import stats
 
 TRAININGS = "data/trainings"  # a file a paper
 TRAINED = "data/trained/{study}"
@@ -77,6 +75,36 @@ class Study(TomlTable, frozen=True):
     def variants(self) -> dict[str, Variant]:
         """The variants by name, in the order of the file."""
         return {variant.name: variant for variant in self.listed}
+
+    @property
+    def title(self) -> str:
+        """Its data set in print."""
+        return self.dataset.replace("cifar", "CIFAR-")
+
+    def __str__(self) -> str:
+        how = self.training
+        return f"{how['network']} on {self.images:,} images of {self.title}, {how['epochs']} epochs"
+
+    def differing(self, name: str, *places: str) -> dict[Any, str]:
+        """The variants that differ from one in these places alone, by what they have there, the one itself among them.
+
+        Args:
+            name: of the variant to differ from.
+            places: such as "training.network" or "weights.measure"; of several the keys are tuples. Where a variant has
+                nothing in a place, the key has None.
+
+        Raises:
+            ValueError: if no variant of that name or none with such a place is there.
+        """
+        flat = {
+            each.name: {"loss": each.loss, "labels": each.labels}
+            | {f"{part}.{k}": v for part in ("options", "training", "weights") for k, v in getattr(each, part).items()}
+            for each in self.listed
+        }
+        known = sorted({place for each in flat.values() for place in each})
+        there = {each: tuple(flat[each].pop(check_choice(p, known, "place"), None) for p in places) for each in flat}
+        same = flat[check_choice(name, flat, f"variant of {self.name}")]
+        return {key[0] if len(key) == 1 else key: each for each, key in there.items() if flat[each] == same}
 
     def settings(self, variant: Variant, seed: int) -> dict[str, Any]:
         """All that a training and its file rest on: the images, the loss with each of its options, what it is matched to."""
@@ -157,10 +185,10 @@ def load_study(name: str) -> Study:
     return _all()[check_choice(name, _all(), "study")]
 
 
-def study_names(scale: str = "cpu") -> list[str]:
-    """The studies of a scale, by file and in the order of each; smoke has those of cpu, paper those of gpu."""
+def study_names(scale: str = "cpu", dataset: str = "") -> list[str]:
+    """The studies of a scale, of one data set or all, in the order of their files; smoke has those of cpu, paper those of gpu."""
     own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
-    return [name for name, each in _all().items() if each.scale == own]
+    return [name for name, each in _all().items() if each.scale == own and dataset in ("", each.dataset)]
 
 
 def load_trainings(name: str, variants: Sequence[str] | None = None) -> dict[str, list[Training]]:
@@ -184,6 +212,33 @@ def load_trainings(name: str, variants: Sequence[str] | None = None) -> dict[str
     return {each.name: [_present(found, each, seed) for seed in range(each.seeds)] for each in chosen}
 
 
+def load_by_title(names: Sequence[str], variants: Sequence[str]) -> dict[str, dict[str, list[Training]]]:
+    """The trained networks of several studies by the title of their data set, of those variants that each study has."""
+    own = {load_benchmark(each.dataset).title: each for each in map(load_study, names)}
+    return {
+        title: load_trainings(each.name, [v for v in variants if v in each.variants]) for title, each in own.items()
+    }
+
+
+def under_corruption(
+    trained: Mapping[str, Sequence[Training]], severity: int, corruption: int | None = None
+) -> dict[str, list[Judged]]:
+    """What trainings with `detail` said of corrupted images, by variant.
+
+    Args:
+        trained: from `load_trainings`, of CIFAR-10.
+        severity: 1 to 5.
+        corruption: its number, for a row an image; or None, for all of them, the versions of an image one after the other.
+    """
+
+    def one(run: Training) -> Judged:
+        told, right = (run[name].unflatten(1, (5, -1)) for name in ("corrupted_top", "corrupted_correct"))
+        rows = slice(None) if corruption is None else corruption
+        return Judged(*(each[rows, severity - 1].movedim(-1, 0).flatten() for each in ((-told).exp(), right)))
+
+    return {variant: [one(run) for run in runs] for variant, runs in trained.items()}
+
+
 def load_difficulty(dataset: str, split: str) -> "Scored":
     """How hard every image of a split is, by several scorers and measures.
 
@@ -194,6 +249,7 @@ def load_difficulty(dataset: str, split: str) -> "Scored":
     place = DIFFICULTY.format(dataset=dataset, split=split)
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place}; `uqlib difficulty` scores CIFAR-10 and writes it")
+    note_input(place, sha256_of_file(path))
     header = read_header(path)
     check_columns(path, header, {"labels": (1, "iu")})
     columns = {name: torch.from_numpy(np.array(read_column(path, header, name))) for name in header.columns}
@@ -209,7 +265,8 @@ class Scored:
     columns: Mapping[str, Tensor]
     about: Mapping[str, Any]  # of each scorer: dimensions, preprocessing, images a second
 
-    def __getitem__(self, name: str) -> Float[Tensor, " n"]:
+    def __getitem__(self, name: str) -> Float[Tensor, "..."]:
+        """(n,); of damaged images (corruption, severity, n), of all labels (n, classes)."""
         return self.columns[check_choice(name, self.columns, "score")]
 
     def __contains__(self, name: str) -> bool:
@@ -240,6 +297,7 @@ def _present(found: Study, variant: Variant, seed: int) -> Training:
         names = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
         differ = ", ".join(f"{name} {there.get(name)}, not {wanted.get(name)}" for name in names)
         raise DamagedError(path, f"it holds another training than its name says: {differ}")
+    note_input(place.as_posix(), sha256_of_file(path))
     return run
 
 
@@ -283,93 +341,3 @@ def _listed(study: Study, known: Mapping[str, Study], *before: str) -> tuple[Var
         return study.listed
     like = known[check_choice(study.like, known, "study to be like")]
     return _listed(like, known, *before, study.name) + study.listed
-
-
-# Comparing trainings
-
-
-def confidence_and_correct(run: Training) -> tuple[Tensor, Tensor]:
-    """Confidence, and whether it was right: what most metrics take."""
-    return run.confidence, run.correct
-
-
-def _accuracy(confidence: Column, correct: Column) -> float:
-    return as_tensor(correct).double().mean().item()
-
-
-TRAINING_MEASURES: dict[str, Callable[[Column, Column], float]] = {
-    "accuracy": _accuracy,
-    "ece_mass": partial(metrics.ece, bins=15, by="mass"),  # the convention of Cui et al. 2023
-    "ece": partial(metrics.ece, bins=15, by="width"),  # what ECE means where nothing else is said
-    "aurc": metrics.aurc,
-    "auroc": metrics.correctness_auroc,
-}
-
-
-def resample_trainings(
-    measure: str | Callable[..., float],
-    runs: Sequence[Training],
-    *,
-    arrays: Callable[[Training], tuple[Tensor, ...]] = confidence_and_correct,
-    draws: int = 200,
-    seed: int = 0,
-    stratify: Column | None = None,
-) -> Float[Tensor, "s columns"]:
-    """A measure of each trained network: on all test images, then on each bootstrap draw of them.
-
-    All networks meet the same draws, so whatever is computed from such tables entry by entry is paired: first the
-    trainings of one seed, which share initial weights and order of the images, then the images.
-
-    Args:
-        measure: in TRAINING_MEASURES, or any statistic of the arrays.
-        runs: the trainings of one variant, a row each.
-        arrays: takes a run, gives the arrays of the statistic, all with as many rows in each run.
-        draws: of the test images.
-        seed: of the draws.
-        stratify: as in `metrics.interval`.
-
-    Returns:
-        (s, 1 + draws), float64; summarise it, or what was computed from it, by `interval_over_trainings`.
-    """
-    statistic = (
-        TRAINING_MEASURES[check_choice(measure, TRAINING_MEASURES, "measure")] if isinstance(measure, str) else measure
-    )
-    fast = metrics.accuracy if statistic is _accuracy else statistic
-    rows = []
-    for run in runs:
-        given = arrays(run)
-        value = torch.tensor([float(statistic(*given))], dtype=torch.float64)
-        if statistic is _accuracy:
-            given = (given[1].long(), torch.ones_like(given[1], dtype=torch.long))
-        generator = torch.Generator().manual_seed(seed)
-        samples = bootstrap.resample(fast, *given, draws=draws, generator=generator, stratify=stratify)
-        rows.append(torch.cat([value, samples]))
-    return torch.stack(rows)
-
-
-def interval_over_trainings(samples: Float[Tensor, "s columns"], *, level: float = 0.95) -> Interval:
-    """Mean over the trainings, with an interval for other trainings on other test images.
-
-    The variance of the mean has two parts: that between trainings, divided by their number, and that of the mean over
-    the draws of the test images. Student's t has the degrees of freedom of the sum (Welch-Satterthwaite), the draws
-    counting as many: with three trainings that differ, the interval is as wide as three numbers allow. One training
-    says nothing of others: its interval is of the images alone.
-
-    Args:
-        samples: from `resample_trainings`, or computed from such tables entry by entry.
-        level: probability of the interval, in (0, 1).
-
-    Raises:
-        ValueError: if the level is outside (0, 1).
-
-    Source:
-        Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114.
-    """
-    check_fraction(level, "level", within="(0, 1)")
-    values, draws = samples[:, 0], samples[:, 1:]
-    images = draws.mean(0).var().item() if draws.shape[1] > 1 else 0.0
-    trainings = values.var().item() / len(values) if len(values) > 1 else 0.0
-    freedom = (images + trainings) ** 2 / (trainings**2 / (len(values) - 1)) if trainings else math.inf
-    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(images + trainings)
-    value = values.mean().item()
-    return Interval(value, value - reach, value + reach, level, draws.shape[1])

@@ -10,7 +10,7 @@ are not those that its meta.json names is refused.
 
 from uqlib.images.corruptions import CORRUPTIONS, corrupt
 from uqlib.images.folders import Folder, class_folders
-from uqlib.images.labels import human_counts, noisy_labels
+from uqlib.images.labels import at_hand, disputed, human_counts, mislabel, noisy_labels
 from uqlib.images.noise_sets import NOISE_SETS, blobs, gaussian, noise_images, rademacher, uniform
 from uqlib.images.photos import decode, read_image, size_of
 from uqlib.images.prepared import read_prepared, write_prepared
@@ -30,16 +30,19 @@ __all__ = [
     "Folder",
     "ImageSet",
     "Images",
+    "at_hand",
     "blobs",
     "check_images",
     "check_pixels",
     "class_folders",
     "corrupt",
     "decode",
+    "disputed",
     "gaussian",
     "human_counts",
     "join_sets",
     "load_images",
+    "mislabel",
     "noise_images",
     "noisy_labels",
     "pixels_digest",

@@ -1,14 +1,22 @@
-"""Labels that people gave: votes on CIFAR-10's test images (CIFAR-10H), noisy labels of its training images (CIFAR-10N)."""
+"""Labels that people gave: votes on CIFAR-10's test images (CIFAR-10H), noisy labels of its training images (CIFAR-10N); others made wrong."""
 
 import os
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
+from uqlib.base.arrays import Column, as_tensor
 from uqlib.base.checks import check_labels
 from uqlib.images.sources import load_images, split_places
 
 NOISY = ("aggregate", "worst", "random1", "random2", "random3")
+
+
+def at_hand(split: str, extra: str) -> bool:
+    """Whether an array of people's answers, such as "human_counts" of "test", lies beside the images of CIFAR-10."""
+    return any((folder / "cifar10" / split / f"{extra}.npy").is_file() for folder in split_places(None))
 
 
 def human_counts(*, root: str | os.PathLike | None = None) -> Int[np.ndarray, "n c"]:
@@ -52,6 +60,30 @@ def noisy_labels(kind: str, *, root: str | os.PathLike | None = None) -> Int[np.
     where = "CIFAR-10_human.pt of github.com/UCSC-REAL/cifar-10-100n (official order of the training images)"
     labels, classes = _extra("train", f"noisy_{kind}", where, root)
     return check_labels(labels, classes, len(labels), f"noisy_{kind}.npy of cifar10/train").numpy()
+
+
+def disputed(split: str, labels: Column) -> Float[np.ndarray, " n"]:
+    """Share of people's answers that differ from the labels of CIFAR-10: of three for a training image, of some fifty for a test one.
+
+    Raises:
+        FileNotFoundError: if the answers are not beside the images.
+    """
+    labels = as_tensor(labels).numpy()
+    if split == "train":
+        return np.mean([noisy_labels(f"random{k}") != labels for k in (1, 2, 3)], axis=0)
+    counts = human_counts()
+    return 1 - counts[np.arange(len(labels)), labels] / counts.sum(1)
+
+
+def mislabel(
+    labels: Column, count: int, *, classes: int, generator: torch.Generator
+) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Labels of which so many at random are made wrong, each into any other class alike; and which those are."""
+    true = as_tensor(labels, "labels")
+    wrong = torch.zeros(len(true), dtype=torch.bool)
+    wrong[torch.randperm(len(true), generator=generator)[:count]] = True
+    steps = torch.randint(1, classes, true.shape, generator=generator)
+    return torch.where(wrong, (true + steps) % classes, true), wrong
 
 
 def _extra(split: str, extra: str, where: str, root: str | os.PathLike | None) -> tuple[np.ndarray, int]:

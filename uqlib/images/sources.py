@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from uqlib.base.extras import named
+from uqlib.base.provenance import note_input
 from uqlib.base.splits import split as draw_split
 from uqlib.files import fingerprint
 from uqlib.files.whole import cache_folder, check_word, is_there, sha256_of_file
@@ -68,6 +69,12 @@ def load_images(name: str, split: str = "test", *, root: str | os.PathLike | Non
         FileNotFoundError: if the data are not here and cannot be had; the message says how to get them.
     """
     check_word(split, "split")
+    found = _load(name, split, root)
+    note_input(f"images: {found.name}/{found.split}", found.fingerprint)
+    return found
+
+
+def _load(name: str, split: str, root: str | os.PathLike | None) -> ImageSet:
     if name.startswith("folder:"):
         return _from_folder(name.removeprefix("folder:"), split)
     _check_name(name, root)

@@ -17,6 +17,7 @@ from uqlib.metrics.bootstrap import (
     pool,
     resample,
     resample_difference,
+    resample_together,
 )
 from uqlib.metrics.calibration import (
     Bins,
@@ -43,6 +44,7 @@ from uqlib.metrics.detection import (
     r_precision,
     roc_curve,
 )
+from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome
 from uqlib.metrics.ranking import Ranking, merge_rankings, rank
 from uqlib.metrics.selective import (
     augrc,
@@ -60,11 +62,15 @@ from uqlib.metrics.selective import (
 from uqlib.metrics.tasks import Detection, Mislabelled, misclassified, mislabelled, out_of_distribution
 
 __all__ = [
+    "MEASURES",
     "Bins",
     "Detection",
     "Interval",
+    "Judged",
+    "Measure",
     "Mislabelled",
     "OperatingPoint",
+    "Outcome",
     "Ranking",
     "ReliabilityCurve",
     "RocCurve",
@@ -105,6 +111,7 @@ __all__ = [
     "reliability_curve",
     "resample",
     "resample_difference",
+    "resample_together",
     "risk_at_coverage",
     "rms_calibration_error",
     "roc_curve",

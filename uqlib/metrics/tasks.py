@@ -23,6 +23,7 @@ import torch
 from uqlib.base.arrays import Column
 from uqlib.base.checks import check_confidence
 from uqlib.metrics.detection import aupr, auroc, fpr_at_tpr, r_precision
+from uqlib.metrics.outcomes import Judged
 from uqlib.metrics.ranking import NAMES, Ranking, rank
 
 
@@ -80,10 +81,18 @@ def out_of_distribution(confidence_in: Column, confidence_out: Column) -> Detect
     Source:
         Cui et al. 2023 (arXiv:2304.10127), table 4; Liang, Li & Srikant 2018 (arXiv:1706.02690), section 4, "AUPR-In".
     """
+    return _detection(rank(*both_sides(confidence_in, confidence_out)))
+
+
+def both_sides(confidence_in: Column, confidence_out: Column) -> Judged:
+    """One confidence on examples to accept and on others to reject, joined for a metric, an interval or `metrics.compare`.
+
+    Args, Raises: as in `out_of_distribution`.
+    """
     inside = check_confidence(confidence_in, "confidence_in")
     outside = check_confidence(confidence_out, "confidence_out").to(inside.device)
     both = torch.cat([inside, outside])
-    return _detection(rank(both, torch.arange(len(both), device=both.device) < len(inside)))
+    return Judged(both, torch.arange(len(both), device=both.device) < len(inside))
 
 
 def mislabelled(difficulty: Column, wrong: Column) -> Mislabelled:

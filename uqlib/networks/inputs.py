@@ -127,6 +127,13 @@ def preprocess(
     return pixels.float().div_(255).sub_(mean).div_(std)
 
 
+def grey_pixels(images: Any, side: int = 8) -> Float[Tensor, "n d"]:
+    """Features that any network must do better than: the images themselves, grey and of side x side pixels, in [0, 1]."""
+    plain = Preprocessing(side, (0.0,) * 3, (1.0,) * 3)
+    blocks = (images[k : k + 256] for k in range(0, len(images), 256))
+    return torch.cat([preprocess(x, plain).mean(1).flatten(1) for x in blocks])
+
+
 def _crop(pixels: Num[Tensor, "n ch h w"], preprocessing: Preprocessing) -> Num[Tensor, "n ch size size"]:
     height, width = pixels.shape[-2:]
     side = math.floor(preprocessing.size / preprocessing.crop_pct)

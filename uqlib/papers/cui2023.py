@@ -1,4 +1,39 @@
-"""Learning Sample Difficulty: options of the baselines of Cui et al. 2023 (arXiv:2304.10127)."""
+"""Learning Sample Difficulty: the losses and their strengths in Cui et al. 2023 (arXiv:2304.10127), and statistics of its figures."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from uqlib.base.extras import named
+from uqlib.base.options import check_fraction
+from uqlib.metrics import Measure, selective_accuracy_at_coverage
+
+with named():
+    import xarray as xr
+    from scipy import stats
+
+NAMES = {  # of the losses, in print; the last is ours, the entropy bonus at the mean strength of the proposed loss
+    "cross_entropy": "cross entropy",
+    "label_smoothing": "label smoothing",
+    "focal": "focal",
+    "l1_norm": "L1 norm",
+    "entropy": "entropy",
+    "poly": "PolyLoss",
+    "ranking": "ranking",
+    "difficulty": "difficulty",
+    "entropy_matched": "entropy, matched",
+}
+
+SCORES = {  # of a network's confidence, in print
+    "max_probability": "largest probability",
+    "max_logit": "largest logit",
+    "neg_entropy": "entropy",
+}
 
 # What the losses had in Cui et al. 2023, by data set; `loss("focal", **LOSS_OPTIONS["cifar10"]["focal"])` is their baseline,
 # where focal() is that of Lin et al. The trainings of data/trainings are held to it.
@@ -22,3 +57,98 @@ LOSS_OPTIONS: dict[str, dict[str, dict[str, float | bool]]] = {
     },
     "imagenet": {"entropy": {"alpha": 0.1}, "difficulty": {"alpha": 0.2}},
 }
+
+
+def effective_strength(trainings: Sequence[Any]) -> float:
+    """Alpha times the mean weight, of trainings as `load_trainings` reads them: how much entropy is rewarded in all."""
+    noted = [each.about["settings"]["options"] for each in trainings]
+    return sum(each.get("alpha", 0) * each.get("mean_weight", 1) for each in noted) / len(noted)
+
+
+def constant_of_equal_strength(
+    scores: xr.DataArray, strength: Mapping[str, float], constant: Sequence[str]
+) -> xr.DataArray:
+    """What constant regularisation of each variant's effective strength scores, linear between the trained strengths and beyond.
+
+    Args:
+        scores: of `metrics.compare`, with a dimension variant.
+        strength: effective strength by variant.
+        constant: the variants of constant regularisation, at least two; cross entropy is that of strength 0.
+    """
+    own = scores.coords["variant"]
+    wanted = xr.DataArray([strength[name] for name in own.values], coords={"variant": own})
+    line = scores.sel(variant=list(constant)).assign_coords(variant=[strength[name] for name in constant])
+    line = line.rename(variant="strength")
+    return line.interp(strength=wanted, kwargs={"fill_value": "extrapolate"}).drop_vars("strength")
+
+
+def accuracy_left(rejected: float) -> Measure:
+    """Accuracy of the rest when a share of the test images is rejected, those whose prediction has the highest entropy.
+
+    Args:
+        rejected: in [0, 1).
+
+    Source:
+        Cui et al. 2023 (arXiv:2304.10127), figure 4.
+    """
+    kept = partial(selective_accuracy_at_coverage, coverage=1 - check_fraction(rejected, "rejected", within="[0, 1)"))
+    return Measure(kept, lambda run: (-run["entropy"], run.correct), True, f"accuracy, {rejected:.0%} rejected")
+
+
+def _median_of_errors(values: Float[Tensor, " n"], correct: Bool[Tensor, " n"]) -> float:
+    return values[~correct].median().item()
+
+
+OF_ERRORS = {  # of trainings, medians over the images that each classified wrongly: Cui et al. 2023, figure 11
+    "entropy": Measure(_median_of_errors, lambda run: (run["entropy"], run.correct), True, "entropy of the errors"),
+    "confidence": Measure(
+        _median_of_errors, lambda run: (run.confidence, run.correct), False, "confidence in the errors"
+    ),
+}
+
+
+def error_by_group(score: Float[Tensor, " n"], wrong: Float[Tensor, "k n"], groups: int) -> Float[Tensor, "k groups"]:
+    """Error rate of each classifier in groups of equal size, from the hardest images to the easiest.
+
+    Args:
+        score: higher = harder; ties stay in the order of the rows.
+        wrong: 1 where a classifier errs, a row a classifier.
+        groups: how many; the first are an image larger where n does not divide.
+
+    Source:
+        Cui et al. 2023 (arXiv:2304.10127), figures 2, 6 and 7.
+    """
+    order = score.argsort(descending=True, stable=True)
+    return torch.stack([part.mean(-1) for part in wrong[:, order].tensor_split(groups, -1)], -1)
+
+
+def agreement(passes: Float[Tensor, "k n"]) -> float:
+    """Mean over the pairs of passes of their rank correlation, of the same images in the same order."""
+    table = torch.corrcoef(torch.tensor(stats.rankdata(passes, axis=-1)))
+    return table[tuple(torch.triu_indices(len(table), len(table), 1))].mean().item()
+
+
+def extremes(most: int) -> dict[str, Measure]:
+    """Mean of values over so many of the easiest and of the hardest examples, by RMD and by MD; of (rmd, md, values)."""
+
+    def among(places: slice, by: int) -> Measure:
+        return Measure(
+            lambda hard, values: values[hard.argsort(stable=True)[places]].mean(), itemgetter(by, 2), False, ""
+        )
+
+    places = {"easiest": slice(most), "hardest": slice(-most, None)}
+    return {f"{part}{name}": among(rows, by) for by, name in enumerate(("", " by MD")) for part, rows in places.items()}
+
+
+def hardest_less_all(most: int) -> Measure:
+    """Mean of values over so many of the hardest examples less that over all; of (difficulty, values)."""
+    return Measure(lambda hard, values: values[hard.topk(most).indices].mean() - values.mean(), tuple, False, "")
+
+
+def resampled_medians(
+    values: Float[Tensor, "... n"], *, draws: int, generator: torch.Generator
+) -> Float[Tensor, "..."]:
+    """Medians over the last axis, first of all examples, then of bootstrap draws of them, which the other axes share."""
+    n = values.shape[-1]
+    rows = [torch.arange(n), *torch.randint(n, (draws, n), generator=generator)]
+    return torch.stack([values[..., row].median(-1).values for row in rows])

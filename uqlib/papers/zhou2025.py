@@ -5,15 +5,17 @@ its docstring says what differs. Confidence is higher = more certain throughout,
 uncertainty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from math import isfinite, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
 from uqlib.base.checks import (
@@ -24,10 +26,28 @@ from uqlib.base.checks import (
     check_share_and_hits,
     check_size,
 )
+from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_number, check_whole
-from uqlib.combine.duos import refuse_constant
+from uqlib.calibrate.confidences import neg_entropy
+from uqlib.combine import duos
+from uqlib.combine.duos import VARIANTS, Decision, DuoFit, fit_duo, refuse_constant
 from uqlib.metrics.classification import brier
-from uqlib.metrics.selective import risks_in_row_order
+from uqlib.metrics.outcomes import MEASURES, Outcome
+from uqlib.metrics.selective import aurc, risks_in_row_order
+from uqlib.solve.likelihood import nll_derivatives
+
+with named():
+    import xarray as xr
+    from scipy.optimize import minimize
+
+NAMES = {  # of the variants, in print
+    "base": "large alone",
+    "raw": "large as trained",
+    "ours": "duo",
+    "unweighted": "unweighted",
+    "uq_only": "UQ only",
+    "softmax_average": "mean of probabilities",
+}
 
 
 def aurc_zhou2025(confidence: Column, correct: Column) -> float:
@@ -117,6 +137,98 @@ def duo_confidence_zhou2025(probs: Table, large_preds: Column) -> Float[Array, "
     return like(table.gather(1, classes[:, None])[:, 0], probs)
 
 
+def rescore_zhou2025(outcomes: Sequence[Outcome], *, inside_log: float = 1e-10) -> dict[str, list[Outcome]]:
+    """The same predictions under each score that reads them off the probabilities, higher = more certain.
+
+    response: the confidence as it is, the probability of the predicted class. entropy: minus that of all probabilities.
+    margin: how far the predicted class lies above the next best, negative where another one is first, as in "UQ Only".
+
+    Args:
+        outcomes: one a split.
+        inside_log: added to the probabilities inside of the log of a fourth score, `released`, the entropy as released.
+
+    Source:
+        As aurc_zhou2025.
+    """
+    found: dict[str, list[Outcome]] = {"response": list(outcomes), "entropy": [], "margin": [], "released": []}
+    for each in outcomes:
+        probs, preds = as_tensor(each.probs), as_tensor(each.preds)
+        margin = as_tensor(each.confidence) - probs.scatter(1, preds[:, None], -1).amax(-1)
+        released = (probs * (probs + inside_log).log()).sum(-1)
+        scores = {"entropy": neg_entropy(probs.clamp_min(1e-300).log()), "margin": margin, "released": released}
+        for name, score in scores.items():
+            found[name].append(each._replace(confidence=score))
+    return found
+
+
+def _released(large: Tensor, small: Tensor, fit: DuoFit) -> Decision:
+    """The duo's labels, with its probability of the large network's class as confidence."""
+    duo = duos.ours(large, small, fit)
+    return duo._replace(confidence=duo_confidence_zhou2025(duo.probs, duos.base(large, small, fit).preds))
+
+
+def _where(agree: bool, large: Tensor, small: Tensor, fit: DuoFit) -> Decision:
+    """The duo where both networks predict the same class, or where they do not; the scaled large network on the other rows."""
+    rows = (large.argmax(-1) == small.argmax(-1)) == agree
+    parts = zip((rows, rows[:, None], rows), duos.ours(large, small, fit), duos.base(large, small, fit), strict=True)
+    return Decision(*(torch.where(mask, as_tensor(duo), as_tensor(base)) for mask, duo, base in parts))
+
+
+CONTROLS: dict[str, Callable[[Tensor, Tensor, DuoFit], Decision]] = {  # variants, and what the paper leaves out
+    **{name: VARIANTS[name] for name in ("base", "raw", "ours", "unweighted")},
+    "released": _released,
+    "agree_only": partial(_where, True),
+    "disagree_only": partial(_where, False),
+    "raw_average": lambda large, small, fit: duos.unweighted(large, small, fit._replace(temperatures=(1.0, 1.0))),
+    "sidekick": lambda large, small, fit: duos.base(small, large, fit._replace(temperatures=fit.temperatures[::-1])),
+}
+
+
+def gain_by_agreement(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
+    """Where two networks agree and where not, means over the splits of the outcomes of CONTROLS.
+
+    The share of the examples on which they disagree, how often who is right, and the share of the fall in AURC that is made where
+    they disagree: the duo is brought in there first or there last, and the two effects are averaged; NaN if AURC stays.
+    """
+    found = []
+    for base, duo, small, agree, disagree in zip(
+        *(outcomes[name] for name in ("base", "ours", "sidekick", "agree_only", "disagree_only")), strict=True
+    ):
+        apart = as_tensor(base.preds != small.preds)
+        start, end, first, last = (aurc(each.confidence, each.correct) for each in (base, duo, agree, disagree))
+        right = {"large right there": base, "sidekick": small, "duo": duo}
+        found.append(
+            {"disagree on": apart, "right where they agree": base.correct[~apart]}
+            | {name: each.correct[apart] for name, each in right.items()}
+            | {"share of the gain": torch.tensor(start - last + first - end) / 2 / torch.tensor(start - end)}
+        )
+    return {name: sum(each[name].double().mean().item() for each in found) / len(found) for name in found[0]}
+
+
+RADAR = ("brier", "aurc", "auroc", "accuracy", "nll", "macro_f1")  # the corners of figure 1, in its order
+
+
+def mean_way(scores: xr.DataArray, start: str, band: Sequence[float]) -> xr.DataArray:
+    """How far the duo goes on the way from another variant to perfection in the measures of RADAR, the mean over some pairs.
+
+    (m - b) / (1 - b) where 1 is best and (b - m) / b where 0 is; NaN if no pair has a balance in the band.
+
+    Args:
+        scores: of `compare`, with the dimension pair and its balance.
+        start: the variant b, "base" or "raw".
+        band: least and largest balance.
+
+    Source:
+        Zhou et al. 2025 (arXiv:2505.18636), figure 1.
+    """
+    inside = (scores.balance >= band[0]) & (scores.balance <= band[1])
+    own = scores.sel(pair=inside, measure=list(RADAR))
+    best = xr.DataArray([float(MEASURES[name].higher_is_better) for name in RADAR], {"measure": own.measure})
+    base, count = own.sel(variant=start), own.sizes["pair"]
+    way = ((own.sel(variant="ours") - base) / (best - base)).mean("pair")
+    return way.assign_coords(pairs=f"{count} pair{'s' * (count != 1)}")
+
+
 LARGEST = 1e30  # of a logit: float32 holds what the temperatures make of it
 TAUS = tuple(round(0.05 + 0.2 * k, 2) for k in range(25))  # 0.05 to 4.85: weights of 0.103 to 10
 
@@ -164,6 +276,30 @@ def fit_duo_zhou2025(
         _refuse_guessing(_nll(members, labels, grid).item(), members[0].shape[1])
     found = _refine(members, labels, grid, steps)
     return ReleasedFit(found, (1 / (2 * found[0]), 1 / (2 * found[1])), grid)
+
+
+def fit_duo_as_released(large: Table, small: Table, labels: Column) -> DuoFit:
+    """`fit_duo` with the weights of `fit_duo_zhou2025`, and their NLL in float64; the rest is that of the optimum."""
+    weights = fit_duo_zhou2025(large, small, labels).weights
+    members = [as_tensor(large), as_tensor(small)]
+    nll, _, _ = nll_derivatives(members, as_tensor(labels), torch.tensor(weights, dtype=torch.float64))
+    return fit_duo(large, small, labels)._replace(weights=weights, nll=nll)
+
+
+def fit_duo_by_brier(large: Table, small: Table, labels: Column) -> DuoFit:
+    """`fit_duo` with the weights >= 0 that minimise the Brier score, from those of the likelihood; ours, not the paper's."""
+    fit = fit_duo(large, small, labels)
+    first, second = as_tensor(large).double(), as_tensor(small).double()
+    target = one_hot(as_tensor(labels), first.shape[1])
+
+    def score(weights: Any) -> tuple[float, Any]:
+        at = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
+        value = ((at[0] * first + at[1] * second).softmax(-1) - target).square().sum(-1).mean()
+        value.backward()
+        return value.item(), np.asarray(at.grad)
+
+    best = minimize(score, fit.weights, method="L-BFGS-B", jac=True, bounds=[(0, None)] * 2)
+    return fit._replace(weights=(float(best.x[0]), float(best.x[1])))
 
 
 def _check_taus(taus: Sequence[float]) -> tuple[float, ...]:

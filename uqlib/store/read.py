@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uqlib.base.provenance import note_input
 from uqlib.files.columns import read_column
 from uqlib.files.whole import DamagedError, cache_folder, check_word, in_checkout, is_there
 from uqlib.store.keys import (
@@ -161,7 +162,8 @@ def load_answers(
         raise ValueError(
             f"{len(found)} entries {_words(names | narrower)}; add weights=, preprocessing= or data=:\n{listed}"
         )
-    (entries,) = found.values()
+    ((key, entries),) = found.items()
+    note_input(f"store: {dataset}/{split}/{network}", key.digest)
     return _answers(_preferred(entries, columns), columns, verify, upcast)
 
 
@@ -178,6 +180,21 @@ def load_many_answers(networks: Sequence[str], dataset: str, split: str = "test"
     for name, other in list(answers.items())[1:]:
         _check_aligned(networks[0], answers[networks[0]], name, other)
     return answers
+
+
+def load_versions(
+    networks: Sequence[str], dataset: str, splits: Sequence[str], **options: Any
+) -> dict[str, dict[str, Tensor]]:
+    """Several networks on versions of the same images, one a split, such as corruptions: columns by network.
+
+    The versions of an image stand side by side, in the order of the splits; options as in `load_answers`.
+    """
+    parts = [load_many_answers(networks, dataset, split, **options) for split in splits]
+    order = torch.cat([part[networks[0]].index for part in parts]).argsort(stable=True)
+    return {
+        name: {column: torch.cat([part[name][column] for part in parts])[order] for column in parts[0][name].columns}
+        for name in networks
+    }
 
 
 def list_entries(*, root: str | os.PathLike | None = None) -> list[Entry]:

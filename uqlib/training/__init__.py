@@ -16,7 +16,7 @@
 """
 
 from uqlib.training.augment import AUGMENTATIONS, flip, flip_shift, keep
-from uqlib.training.classify import Epoch, predict, train
+from uqlib.training.classify import Epoch, features_of, predict, train
 from uqlib.training.loops import EpochLog, Moment, loop
 from uqlib.training.processes import average_gradients
 from uqlib.training.schedules import OPTIMIZERS, SCHEDULES, adamw, constant, cosine, sgd
@@ -39,6 +39,7 @@ __all__ = [
     "check_options",
     "constant",
     "cosine",
+    "features_of",
     "flip",
     "flip_shift",
     "keep",

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -15,7 +15,7 @@ from uqlib.base.options import check_number, check_whole
 from uqlib.files.fingerprint import fingerprint, of_array
 from uqlib.losses.criterion import Criterion, Loss, Recorded
 from uqlib.losses.memoryless import cross_entropy
-from uqlib.networks import Preprocessing, features_and_logits, preprocess
+from uqlib.networks import Outputs, Preprocessing, features_and_logits, preprocess
 from uqlib.training.augment import Augmentation
 from uqlib.training.loops import loop
 from uqlib.training.settings import Options, _check_batch, check_options
@@ -116,10 +116,21 @@ def train(
 
 def predict(model: nn.Module, images: Any, *, preprocessing: Preprocessing, batch: int = 256) -> Float[Tensor, "n c"]:
     """Logits of the network in eval mode, on its own device, float32."""
+    return torch.cat([each.logits for each in _outputs(model, images, preprocessing, batch)])
+
+
+def features_of(
+    model: nn.Module, images: Any, *, preprocessing: Preprocessing, batch: int = 256
+) -> Float[Tensor, "n d"]:
+    """The input of the network's classifier, as `predict` has its logits; `ask_network` of the store keeps them."""
+    return torch.cat([each.features for each in _outputs(model, images, preprocessing, batch)])
+
+
+def _outputs(model: nn.Module, images: Any, preprocessing: Preprocessing, batch: int) -> Iterator[Outputs]:
     where, images = next(model.parameters()).device, Views(images, preprocessing, beside=model).images
     batch = check_whole(batch, "batch", least=1)
-    batches = (images[k : k + batch] for k in range(0, len(images), batch))
-    return torch.cat([features_and_logits(model, preprocess(x, preprocessing, device=where)).logits for x in batches])
+    for k in range(0, len(images), batch):
+        yield features_and_logits(model, preprocess(images[k : k + batch], preprocessing, device=where))
 
 
 class _Judged:

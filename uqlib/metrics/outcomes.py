@@ -1,0 +1,97 @@
+"""Outcomes and measures: what a method said of test examples, and the metrics that judge it, by name."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uqlib.base.arrays import Array, Column, Table, as_tensor
+from uqlib.base.options import check_choice
+from uqlib.metrics import calibration, classification, detection, selective
+
+
+class Outcome(NamedTuple):
+    """What one method said of test examples, and what was right: all that a measure may ask for."""
+
+    preds: Int[Array, " n"]
+    probs: Float[Array, "n c"]
+    confidence: Float[Array, " n"]  # higher = more certain
+    labels: Int[Array, " n"]
+
+    @property
+    def correct(self) -> Tensor:
+        return as_tensor(self.preds) == as_tensor(self.labels)
+
+
+def outcome_of(logits: Table, labels: Column) -> Outcome:
+    """The outcome of a classifier by its logits (n, c): the first of the largest is the prediction, its softmax the confidence."""
+    logits = as_tensor(logits, "logits").double()
+    probs = logits.softmax(-1)
+    return Outcome(probs.argmax(-1), probs, probs.amax(-1), as_tensor(labels, "labels"))
+
+
+class Judged(NamedTuple):
+    """A confidence, and which examples deserve it: enough for the measures that ask for nothing else."""
+
+    confidence: Float[Tensor, " n"]  # higher = more certain
+    correct: Bool[Tensor, " n"]
+
+    def if_calibrated(self, generator: torch.Generator) -> "Judged":
+        """The same confidences, in [0, 1], of a network that is right as often as it says: what is left of an ECE is chance."""
+        return Judged(self.confidence, torch.rand(self.confidence.shape, generator=generator) < self.confidence)
+
+
+class Measure(NamedTuple):
+    """A metric of outcomes: the statistic, the arrays that it takes of one, and which way is better."""
+
+    statistic: Callable[..., Any]
+    arrays: Callable[[Any], tuple[Any, ...]]
+    higher_is_better: bool
+    name: str
+
+
+def _hits(outcome: Any) -> tuple[Tensor, ...]:
+    right = as_tensor(outcome.correct).long()
+    return right, torch.ones_like(right)
+
+
+def _predicted(outcome: Any) -> tuple[Tensor, ...]:
+    return as_tensor(outcome.preds), outcome.labels
+
+
+def _judged(outcome: Any) -> tuple[Tensor, ...]:
+    """Confidence, and whether it was right: what most metrics take."""
+    return as_tensor(outcome.confidence), as_tensor(outcome.correct)
+
+
+def _log_probs(outcome: Any) -> tuple[Tensor, ...]:
+    return as_tensor(outcome.probs).clamp_min(1e-300).log(), outcome.labels
+
+
+def _probs(outcome: Any) -> tuple[Tensor, ...]:
+    return as_tensor(outcome.probs), outcome.labels
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure(classification.accuracy, _hits, True, "accuracy"),
+    "macro_f1": Measure(classification.macro_f1, _predicted, True, "macro F1"),
+    "auroc": Measure(detection.correctness_auroc, _judged, True, "AUROC"),
+    "aupr": Measure(detection.aupr, _judged, True, "AUPR"),  # the correct are positive, as in `metrics.tasks`
+    "fpr95": Measure(partial(detection.fpr_at_tpr, tpr=0.95), _judged, False, "FPR-95"),
+    "aurc": Measure(selective.aurc, _judged, False, "AURC"),
+    "augrc": Measure(selective.augrc, _judged, False, "AUGRC"),
+    "sac98": Measure(partial(selective.selective_accuracy_coverage, accuracy=0.98), _judged, True, "SAC@98"),
+    "sac99": Measure(partial(selective.selective_accuracy_coverage, accuracy=0.99), _judged, True, "SAC@99"),
+    "nll": Measure(classification.nll, _log_probs, False, "NLL"),
+    "brier": Measure(classification.brier, _probs, False, "Brier"),
+    "ece": Measure(calibration.ece, _judged, False, "ECE"),  # 15 bins of equal width: what ECE means if nothing is said
+    "ece_mass": Measure(partial(calibration.ece, by="mass"), _judged, False, "ECE (equal mass)"),  # Cui et al. 2023
+}
+
+
+def measure(name: str) -> Measure:
+    """The measure of that name in MEASURES."""
+    return MEASURES[check_choice(name, MEASURES, "measure")]
