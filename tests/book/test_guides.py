@@ -48,9 +48,9 @@ def test_following_the_page_gives_a_ledger_a_notebook_and_a_verdict(tmp_path, mo
             metadata={"tags": ["parameters"]},
         ),
         nbformat.v4.new_code_cell(
-            "from uqlib.report import records\n"
-            'run = records.start_run("toy2020/question", scale=scale, parameters={"seed": seed}, path=record)\n'
-            'run.add("change", -1.0, setting="digits")\nrun.save();'
+            "from uqlib.metrics.compare import cells\nfrom uqlib.report.verbs import begin\n"
+            'run = begin("toy2020/question", globals())\n'
+            'run.record("change", cells({"digits": -1.0}, "set"), setting="{set}")\nrun.done()'
         ),
     ]
     (tmp_path / "notebooks/toy2020").mkdir(parents=True)

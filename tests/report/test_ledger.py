@@ -227,7 +227,7 @@ def test_evidence_counts_only_from_notebooks_of_the_paper():
 
 
 def recorded(repository, paper):
-    """Patterns of the texts in the code of a paper's notebooks: of f-strings, what stands between the braces is anything."""
+    """Patterns of the texts in the code of a paper's notebooks: of f-strings and templates, what stands in braces is anything."""
     found = set()
     for path in sorted((repository / "notebooks" / paper).glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
@@ -238,7 +238,9 @@ def recorded(repository, paper):
                 if sum(len(part) for part in fixed if part) >= 5:
                     found.add("".join(".+" if part is None else re.escape(part) for part in fixed))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(re.escape(node.value))
+                fixed = re.split(r"\{\w*\}", node.value)
+                if len(fixed) == 1 or sum(map(len, fixed)) >= 5:
+                    found.add(".*".join(map(re.escape, fixed)))
     return found
 
 

@@ -26,13 +26,6 @@ def test_risk_coverage_draws_the_risks_in_percent(ax):
     assert ax.get_legend_handles_labels()[1] == ["duo"]
 
 
-def test_accuracy_rejection_is_the_mirror_image(ax):
-    plots.accuracy_rejection(ax, torch.tensor([0.0, 0.0, 1 / 3, 0.5]))
-    x, y = ax.lines[0].get_data()
-    np.testing.assert_allclose(x, [75, 50, 25, 0])
-    np.testing.assert_allclose(y, [100, 100, 200 / 3, 50], rtol=1e-6)
-
-
 def test_a_long_curve_is_thinned_and_keeps_its_ends(ax):
     plots.risk_coverage(ax, np.linspace(0, 0.5, 100_000), first=0)
     x, y = ax.lines[0].get_data()
@@ -72,42 +65,6 @@ def test_a_hollow_series_has_white_markers_and_a_dashed_line(ax):
     full, hollow = (container.lines[0] for container in ax.containers)
     assert (full.get_markerfacecolor(), full.get_linestyle()) == (plots.COLOURS["blue"], "-")
     assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == ("white", "--")
-
-
-def test_balance_axis_names_its_ticks_in_plain_numbers(ax):
-    plots.balance_axis(ax)
-    ax.figure.canvas.draw()
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.01", "0.03", "0.1", "0.3", "1"]
-    assert ax.get_xscale() == "log"
-
-
-@pytest.fixture
-def polar():
-    figure, (ax,) = plots.panels(1, polar=True)
-    yield ax
-    plt.close(figure)
-
-
-def test_radar_closes_its_polygon_and_begins_at_the_top(polar):
-    plots.radar(polar, ["a", "b", "c", "d"], [0.1, -0.02, 0.3, 0.04], label="set")
-    angles, radii = polar.lines[0].get_data()
-    np.testing.assert_allclose(angles, np.pi * np.array([0, 0.5, 1, 1.5, 2]))
-    np.testing.assert_allclose(radii, [10, -2, 30, 4, 10])
-    assert [text.get_text() for text in polar.get_xticklabels()] == ["a", "b", "c", "d"]
-    assert polar.get_theta_offset() == pytest.approx(np.pi / 2)
-    assert polar.get_theta_direction() == -1
-
-
-def test_a_base_line_on_a_radar_is_a_ring(polar):
-    plots.base_line(polar, 0.01, label="large alone")
-    angles, radii = polar.lines[0].get_data()
-    assert (angles[0], angles[-1]) == (0, 2 * np.pi)
-    np.testing.assert_allclose(radii, 1)
-
-
-def test_a_radar_refuses_a_missing_value(polar):
-    with pytest.raises(ValueError, match="it has 2 names, 1 values"):
-        plots.radar(polar, ["a", "b"], [0.1], label="set")
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (5, 2, 3), (7, 3, 3)])
@@ -153,7 +110,6 @@ INTERVAL = SimpleNamespace(value=0.5, low=0.4, high=0.7)
             ValueError,
             r"risks must lie in \[0, 1\]; entry 0 is 10.0. Percent\?",
         ),
-        (lambda ax: plots.accuracy_rejection(ax, [0.1, np.nan]), ValueError, "risks must lie in .*entry 1 is nan"),
         (
             lambda ax: plots.risk_coverage(ax, [[0.1, 0.2]]),
             ValueError,
@@ -193,11 +149,6 @@ INTERVAL = SimpleNamespace(value=0.5, low=0.4, high=0.7)
             lambda ax: plots.metric_against_cost(ax, [1.0], [SimpleNamespace(value=0.5, low=0.8, high=0.7)], label="x"),
             ValueError,
             "with low <= high; entry 0 is",
-        ),
-        (
-            lambda ax: plots.radar(ax, ["a", "b"], [0.1, np.nan], label="x"),
-            ValueError,
-            "values must be finite; that of b is not",
         ),
         (lambda ax: plots.base_line(ax, "0.5", label="x"), TypeError, "value must be a finite number; it is '0.5'"),
         (lambda ax: plots.panels(2.0), TypeError, "count must be a whole number; it is 2.0"),
@@ -256,12 +207,6 @@ def test_text_is_drawn_as_it_is_written(tmp_path, text):
     ]
     for what in ("label", "curve", "base", "title"):
         assert f"{what} {' '.join(text.split())}" in drawn
-
-
-def test_names_of_a_radar_are_drawn_as_they_are_written(polar):
-    plots.radar(polar, ODD[:3], [0.1, 0.2, 0.3], label=ODD[1])
-    polar.figure.canvas.draw()
-    assert [tick.get_text() for tick in polar.get_xticklabels()] == [plots.plain(text) for text in ODD[:3]]
 
 
 def contrast(first, second):

@@ -102,8 +102,9 @@ CELLS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (  # id, kind, tags, 
 
 **Question.** A network that says 99 % should be right 99 times in 100. Does dividing its logits by one fitted number bring what it
 says closer to what is right? An example, to be replaced by a question of {cite}`$name`.
+
+**In short.** After scaling, ECE is {glue:text}`change.phrase` ({glue:text}`change` points).
 '''),
-    ("parameters-md", "markdown", (), "## Parameters\n"),
     ("parameters", "code", ("parameters",), '''\
 scale = "cpu"  # smoke, cpu, gpu or paper; sets what is 0 below
 network = "cifar_resnet20"  # of the store
@@ -112,65 +113,52 @@ draws = 0  # bootstrap draws; 0: 1000 (smoke: 50)
 seed = 0  # of the split and the draws
 record = ""  # file of the record; empty: a name of its own in build/records
 '''),
-    ("imports", "code", ("hide-input", "remove-stderr"), '''\
-import torch
-from IPython.display import Markdown
-from myst_nb import glue
-from uqlib.base.scales import at_scale
+    ("imports", "code", ("remove-output",), '''\
 from uqlib.base.splits import split
 from uqlib.calibrate import fit_temperature, scale_logits
-from uqlib.metrics import ece, paired_difference, reliability_curve
-from uqlib.report import markdown, plots, records
+from uqlib.metrics.compare import compare
+from uqlib.metrics.outcomes import outcome_of
+from uqlib.report import charts
+from uqlib.report.verbs import begin
 from uqlib.store import load_answers
 
-plots.use_style()
-draws = draws or at_scale(scale, smoke=50, cpu=1000)
-settings = dict(network=network, fit_size=fit_size, draws=draws, seed=seed)
-run = records.start_run("$name/question", scale=scale, parameters=settings, path=record)
+run = begin("$name/question", globals(), smoke=dict(draws=50), cpu=dict(draws=1000))
 '''),
     ("method-md", "markdown", (), "## Data and method\n"),
     ("method", "code", (), '''\
 answers = load_answers(network, "cifar10")
 fit, test = split(len(answers), fit_size, seed=seed)
 temperature = fit_temperature(answers.logits[fit], answers.labels[fit]).temperature
-scaled = scale_logits(answers.logits[test], temperature)
-correct = scaled.argmax(-1) == answers.labels[test]
-confidence = {
-    "raw": answers.logits[test].softmax(-1).amax(-1),
-    "scaled": scaled.softmax(-1).amax(-1),
+logits, labels = answers.logits[test], answers.labels[test]
+outcomes = {
+    "raw": outcome_of(logits, labels),
+    "scaled": outcome_of(scale_logits(logits, temperature), labels),
 }
+lists = {name: [each] for name, each in outcomes.items()}
+scores = compare(lists, ["ece", "nll"], over="split", draws=draws, seed=seed)
+change = (scores - scores.sel(variant="raw")).sel(variant=["scaled"])
 '''),
     ("result-md", "markdown", (), "## Result\n"),
-    ("result", "code", ("hide-input",), '''\
-change = paired_difference(
-    ece,
-    (confidence["scaled"], correct),
-    (confidence["raw"], correct),
-    draws=draws,
-    generator=torch.Generator().manual_seed(seed),
-)
-run.add("${name}_ece_scaled_minus_raw", change, setting=f"CIFAR-10: {network}", examples=len(test))
-rows = [[name, f"{100 * ece(values, correct):.2f}"] for name, values in confidence.items()]
-Markdown(markdown.table(["logits", "ECE (%)"], rows))
+    ("result", "code", (), '''\
+place = f"CIFAR-10: {network}"
+ece = change.sel(measure=["ece"])
+run.record("${name}_ece_scaled_minus_raw", ece, setting=place, examples=len(test))
+run.table(scores, rows="variant", columns="measure", signed=False, caption=place)
 '''),
-    ("figure", "code", ("hide-input",), '''\
-fig, axes = plots.panels(2)
-for ax, (name, values) in zip(axes, confidence.items(), strict=True):
-    plots.reliability(ax, reliability_curve(values, correct))
-    ax.set_title(name)
-run.save_figure(fig, "reliability")
+    ("figure", "code", (), '''\
+fig = charts.curves(outcomes, title=place)
+run.show(fig, "curves", "Selective risk and reliability, before and after scaling")
 '''),
     ("numbers", "code", ("remove-output", "hide-input"), '''\
-text = f"{100 * change.value:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
-glue("temperature", temperature, display=False)
-glue("change", text, display=False)
+run.tell("change", ece)
+run.note(temperature=temperature)
 '''),
     ("reading-md", "markdown", (), '''\
 ## Reading
 
-The temperature is {glue:text}`temperature:.2f`, and ECE changes by {glue:text}`change:s` points. Not tested here: other networks, other data.
+The temperature is {glue:text}`temperature:.2f`, and ECE changes by {glue:text}`change` points. Not tested here: other networks, other data.
 '''),
-    ("save", "code", ("remove-output", "hide-input"), "run.save();\n"),
+    ("done", "code", ("hide-input",), "run.done()\n"),
 )  # fmt: skip
 
 

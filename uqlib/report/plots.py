@@ -17,8 +17,7 @@ with named():
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-    from matplotlib.projections.polar import PolarAxes
-    from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 COLOURS = {
     "blue": "#0072B2",
@@ -129,20 +128,6 @@ def risk_coverage(
     return ax
 
 
-def accuracy_rejection(ax: Axes, risks: Array, *, label: str = "", colour: str | None = None) -> Axes:
-    """Accuracy among the kept against the share that is rejected, in percent; the mirror of `risk_coverage`.
-
-    Raises:
-        ValueError: if the risks are no fractions (n,), n >= 1.
-    """
-    risks = _check_fractions(_column(risks, "risks"), "risks")
-    rejected = 1 - np.arange(1, len(risks) + 1) / len(risks)
-    drawn = _thin(np.flatnonzero(rejected <= 0.99))
-    ax.plot(100 * rejected[drawn], 100 * (1 - risks[drawn]), label=plain(label) or None, color=colour)
-    ax.set(xlabel="rejected (%)", ylabel="accuracy of the rest (%)", xlim=(0, 100))
-    return ax
-
-
 def metric_against_cost(
     ax: Axes,
     cost: Sequence[float],
@@ -154,6 +139,7 @@ def metric_against_cost(
     percent: bool = True,
     shift: float = 0.0,
     hollow: bool = False,
+    line: str = "-",
 ) -> Axes:
     """A metric with its interval against a cost, one point a network or pair.
 
@@ -164,6 +150,7 @@ def metric_against_cost(
         shift: moves the series sideways, so that the bars of several do not hide each other; on a logarithmic axis
             multiply the cost instead.
         hollow: white markers and a dashed line, for a second group in the same colour.
+        line: matplotlib's style of what joins the points; "none" joins nothing.
 
     Raises:
         ValueError: if there is not one interval for each cost, a cost is not finite, or an interval is none.
@@ -189,7 +176,7 @@ def metric_against_cost(
         color=colour,
         marker=marker,
         markerfacecolor="white" if hollow else None,
-        linestyle="--" if hollow else "-",
+        linestyle="--" if hollow else line,
         capsize=2.5,
         elinewidth=1,
     )
@@ -197,14 +184,6 @@ def metric_against_cost(
     lower.set_ydata(low)
     upper.set_ydata(high)
     bars.set_segments(np.stack([np.stack([x, low], -1), np.stack([x, high], -1)], 1))
-    return ax
-
-
-def balance_axis(ax: Axes, ticks: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1)) -> Axes:
-    """A logarithmic axis of FLOPs balance: the cheapest sidekicks cost a hundredth, the dearest as much as the large."""
-    ax.set_xscale("log")
-    ax.set(xlabel="FLOPs balance", xlim=(0.7 * ticks[0], 1.4 * ticks[-1]))
-    _plain_ticks(ax.xaxis, FixedLocator(ticks))
     return ax
 
 
@@ -221,47 +200,8 @@ def log_ticks(axis: Axis) -> Axis:
     return _plain_ticks(axis, locator)
 
 
-def radar(
-    ax: Axes,
-    names: Sequence[str],
-    values: Sequence[float],
-    *,
-    label: str | None,
-    colour: str | None = None,
-    marker: str = "o",
-    percent: bool = True,
-) -> Axes:
-    """A polygon with a corner for each name, the first at the top and the others clockwise, further out is more.
-
-    Args:
-        ax: polar, as from `panels(..., polar=True)`.
-        names: of the corners.
-        values: one for each name; negative ones lie inside of the ring that `base_line` draws at 0.
-        percent: show 100 times the values.
-
-    Raises:
-        ValueError: if there is not one finite value for each name.
-    """
-    radii = _column(values, "values")
-    if len(names) != len(radii):
-        raise ValueError(f"a radar needs one value for each name; it has {len(names)} names, {len(radii)} values")
-    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
-    corners = (100 if percent else 1) * radii.astype(float)
-    if not np.isfinite(corners).all():
-        raise ValueError(f"values must be finite; that of {names[int((~np.isfinite(corners)).argmax())]} is not")
-    closed = np.append(angles, 2 * np.pi), np.append(corners, corners[0])
-    polar = cast(PolarAxes, ax)
-    polar.set_theta_zero_location("N")
-    polar.set_theta_direction(-1)
-    ax.plot(*closed, color=colour, label=plain(label) or None, marker=marker, markersize=4, linewidth=1.5)
-    ax.set_xticks(angles, [plain(name) for name in names])
-    ax.tick_params(axis="x", pad=2)
-    ax.spines["polar"].set_visible(False)
-    return ax
-
-
 def panels(
-    count: int, *, columns: int = 3, panel: tuple[float, float] = (2.85, 2.7), polar: bool = False, **options: Any
+    count: int, *, columns: int = 3, panel: tuple[float, float] = (2.85, 2.7), **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """So many axes in a grid, row by row, each of this size in inches; unused places stay empty.
 
@@ -274,22 +214,16 @@ def panels(
     columns = min(check_whole(columns, "columns", least=1), count)
     rows = -(-count // columns)
     size = (columns * panel[0], rows * panel[1])
-    kind = {"projection": "polar"} if polar else {}
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, subplot_kw=kind, **options)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])
 
 
 def base_line(ax: Axes, value: float, *, label: str | None, percent: bool = True) -> Axes:
-    """A dashed level to compare with, such as the large network alone; on a radar, a ring."""
-    value = check_number(value, "value")
-    level = (100 if percent else 1) * value
-    style: dict[str, Any] = {"color": COLOURS["grey"], "linestyle": "--", "linewidth": 1.2}
-    if ax.name == "polar":
-        ax.plot(np.linspace(0, 2 * np.pi, 181), np.full(181, level), label=plain(label) or None, **style)
-    else:
-        ax.axhline(level, label=plain(label) or None, **style)
+    """A dashed level to compare with, such as the large network alone."""
+    level = (100 if percent else 1) * check_number(value, "value")
+    ax.axhline(level, label=plain(label) or None, color=COLOURS["grey"], linestyle="--", linewidth=1.2)
     return ax
 
 

@@ -1,0 +1,140 @@
+"""What a notebook looks like: short, without functions of its own, its method shown, its sentences chosen by its results."""
+
+import ast
+import io
+import json
+import re
+import statistics
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
+
+import pytest
+import torch
+
+from uqlib.book import notebooks, skeleton
+from uqlib.experiments.studies import Training
+from uqlib.store.read import Answers
+
+LINES, MEDIAN, TOTAL, CELL, FIGURE = 100, 90, 2500, 12, 20
+LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+COMPARED = re.compile(
+    r"\b(better|worse|best|worst|higher|lower|highest|lowest|(?:larger|smaller|fewer) than|more accurate|less accurate|improves?|beats?|wins?|"
+    r"helps?|hurts?|raises?|lowers?|gains? from|confirmed|surely)\b"
+)
+FREE = re.compile(
+    r"\b(is better|claims?|wherever|if|whether|would|can|could|may|might|paper|says?|mean(s|t)?|than the|no claim|by definition)\b|\?",
+    re.I,
+)
+
+
+def found(repository):
+    return {
+        f"{path.parent.name}/{path.stem}": json.loads(path.read_text())
+        for path in notebooks.paths(repository / "notebooks")
+    }
+
+
+BOOK = found(__import__("pathlib").Path(__file__).parents[2])
+EVERY = BOOK | {"template": json.loads(skeleton._notebook().replace("$name", "guo2017").replace("${name}", "guo2017"))}
+
+
+def code_of(body):
+    return [(cell, notebooks.cell_text(cell)) for cell in body["cells"] if cell["cell_type"] == "code"]
+
+
+def lines(source):
+    return [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def depth(node):
+    """How deep loops stand in each other, a comprehension with two `for` counting twice."""
+    own = len(node.generators) if hasattr(node, "generators") else int(isinstance(node, LOOPS))
+    return own + max((depth(child) for child in ast.iter_child_nodes(node)), default=0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_notebook_is_short_and_has_no_function_of_its_own(name):
+    cells = code_of(EVERY[name])
+    assert sum(len(lines(source)) for _, source in cells) <= LINES
+    for cell, source in cells:
+        tree = ast.parse(source)
+        drawn = "fig" in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if "parameters" not in cell["metadata"].get("tags", []):  # a line a parameter, however many there are
+            assert len(lines(source)) <= (FIGURE if drawn else CELL), source
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assert), source
+            assert not isinstance(node, ast.Lambda) or node.lineno == node.end_lineno, source
+        assert depth(tree) < 3, source
+        starts = [node.lineno for node in tree.body]
+        assert len(set(starts)) == len(starts), f"two statements on one line: {source}"
+        assert not re.search(r":[^\"'\n]*\+[.,\d]*f?\}", source), f"a sign formatted by hand: {source}"
+        assert "compare(" not in source or "hide-input" not in cell["metadata"].get("tags", []), (
+            f"hidden method: {source}"
+        )
+    assert cells[-1][1].strip() == "run.done()"
+
+
+def test_the_notebooks_together_are_short():
+    counts = [sum(len(lines(source)) for _, source in code_of(body)) for body in BOOK.values()]
+    assert statistics.median(counts) <= MEDIAN
+    assert sum(counts) <= TOTAL
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_sentence_that_says_who_wins_takes_its_words_from_the_result(name):
+    """A comparative about our results stands beside something that the run tells."""
+    for cell in EVERY[name]["cells"]:
+        if cell["cell_type"] != "markdown":
+            continue
+        plain = re.sub(r"`(?!`)[^`]*`(?!`)", "GLUE", re.sub(r"(?m)^#.*$", "", notebooks.cell_text(cell)))
+        plain = re.sub(r"(?<!\*)\*\w+\*(?!\*)", "NAME", plain)
+        asked = [
+            part for part in plain.split("\n\n") if "**Question.**" not in part
+        ]  # which tells what the paper claims
+        for sentence in re.split(r"(?<=[.!?])\s+", " \n ".join(asked).replace("\n", " ")):
+            if COMPARED.search(sentence) and not FREE.search(sentence):
+                assert "{glue:text}" in sentence or "{cite}" in sentence, f"{name}: who says so? {sentence!r}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOOK)
+def test_on_other_data_every_sentence_is_still_whole(name, tmp_path, monkeypatch):
+    """With four in ten labels shuffled, every name that the prose asks for is told, in words that can be read."""
+    monkeypatch.setattr(Answers, "labels", property(lambda self: shuffled(self.columns["labels"])))
+    plain = Training.__getitem__
+    monkeypatch.setattr(
+        Training, "__getitem__", lambda self, c: shuffled(plain(self, c)) if c == "correct" else plain(self, c)
+    )
+    body, told = BOOK[name], {}
+    given = {"scale": "smoke", "record": str(tmp_path / "record.json"), "draws": 4}
+    names = {"__name__": "__main__"}
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    with mock.patch("myst_nb.glue", lambda key, value, display=True: told.update({key: value})):
+        for cell, source in code_of(body):
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                exec(compile(source, name, "exec"), names)
+            if "parameters" in cell["metadata"].get("tags", []):
+                names |= given
+    asked = {key for cell in body["cells"] if cell["cell_type"] == "markdown"
+             for key in re.findall(r"\{glue:text\}`([^`:]+)", notebooks.cell_text(cell))}  # fmt: skip
+    assert asked <= told.keys(), f"{name} does not tell {sorted(asked - told.keys())}"
+    for key in asked:
+        assert not re.search(r"\bnan\b|\b0 of 0\b|not run|not counted|\bNone\b|inf\b", str(told[key])), (key, told[key])
+    assert json.loads((tmp_path / "record.json").read_text())["results"]
+
+
+def shuffled(column):
+    """Four in ten entries in another order; were it all, no weight of a duo could be fitted, and `fit_duo` says so."""
+    generator = torch.Generator().manual_seed(0)
+    some = (torch.rand(len(column), generator=generator) < 0.4).nonzero()[:, 0]
+    column = torch.as_tensor(column).clone()
+    column[some] = column[some[torch.randperm(len(some), generator=generator)]]
+    return column
+
+
+def test_the_rules_see_what_they_forbid():
+    assert depth(ast.parse("for a in b:\n    [c for d in e for c in d]")) == 3
+    assert depth(ast.parse("[x for x in y]\n[x for x in y]")) == 1
+    assert COMPARED.search("The duo is better.")
+    assert sys.version_info >= (3, 11)

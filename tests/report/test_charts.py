@@ -1,0 +1,124 @@
+"""Figures of cells: what is drawn is what the cells hold, and the alternative text says it."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from uqlib.metrics.outcomes import Outcome
+from uqlib.report import charts, plots
+
+CELLS = pd.DataFrame(
+    [
+        {"measure": m, "variant": v, "balance": b, "value": x, "low": x - 0.01, "high": x + 0.02}
+        for m, v, b, x in [
+            ("ece", "a", 0.1, 0.1),
+            ("ece", "b", 0.3, -0.2),
+            ("aurc", "a", 0.1, 0.3),
+            ("aurc", "b", 0.3, 0.0),
+        ]
+    ]
+)
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    with plt.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def test_a_forest_draws_every_interval_at_its_row():
+    fig = charts.forest(CELLS, rows="measure", colour="variant")
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["ECE", "AURC"]
+    drawn = np.concatenate([[path.vertices[:, 0] for path in lines.get_paths()] for lines in ax.collections])
+    expected = 100 * CELLS.sort_values("variant", kind="stable")[["low", "high"]].to_numpy()
+    assert drawn == pytest.approx(expected)
+    points = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() != "None"])
+    assert points == pytest.approx(100 * CELLS.sort_values("variant", kind="stable")["value"].to_numpy())
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_panels_share_the_rows():
+    fig = charts.forest(CELLS, rows="variant", panels="measure", percent=False, zero=False)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["ECE", "AURC"]
+    assert fig.axes[0].collections[0].get_paths()[0].vertices[:, 0] == pytest.approx([0.09, 0.12])
+
+
+def test_against_a_cost_stands_at_the_cost():
+    fig = charts.against(CELLS, cost="balance", panels="measure", log=False)
+    line = next(line for line in fig.axes[0].lines if len(line.get_xdata()) == 2 and line.get_marker() == "o")
+    assert line.get_xdata() == pytest.approx([0.1, 0.3])
+    assert line.get_ydata() == pytest.approx([10, -20])
+    assert line.get_linestyle() == "-"
+    apart = charts.against(CELLS, cost="balance", panels="measure", line="none")
+    assert {each.get_linestyle() for each in apart.axes[0].lines if each.get_marker() == "o"} == {"None"}
+
+
+def test_many_series_of_a_forest_stay_in_their_rows():
+    many = pd.concat([CELLS.assign(variant=k) for k in range(9)])
+    (ax,) = charts.forest(many, rows="measure", colour="variant").axes
+    heights = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() != "None"])
+    assert abs(heights - heights.round()).max() < 0.5
+
+
+def test_a_series_of_one_panel_alone_is_in_the_legend_and_stands_at_its_cost():
+    frame = CELLS.assign(variant=CELLS["measure"] + CELLS["variant"])  # no series is in both panels
+    fig = charts.against(frame, cost="balance", panels="measure", colour="variant")
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == frame["variant"].tolist()
+    assert fig.axes[1].lines[0].get_xdata() == pytest.approx(frame["balance"][2:3])
+
+
+@pytest.mark.parametrize("draw", [lambda f: charts.forest(f, rows="loss"), lambda f: charts.against(f, cost="macs")])
+def test_a_name_that_is_missing_is_named(draw):
+    with pytest.raises(ValueError, match="the cells have measure, variant, balance"):
+        draw(CELLS)
+
+
+def test_nothing_to_draw_is_refused():
+    with pytest.raises(ValueError, match="there is nothing to draw"):
+        charts.forest(CELLS.iloc[:0], rows="measure")
+
+
+def test_the_alternative_text_tells_the_cells_or_their_range():
+    few = charts.describe(CELLS[["measure", "variant", "value", "low", "high"]], "Change")
+    assert few.startswith("Change. ECE, a: +10.00 [+9.00, +12.00]; ECE, b: −20.00")
+    many = pd.concat([CELLS.assign(seed=k) for k in range(5)], ignore_index=True)
+    assert charts.describe(many, "Change").startswith("Change. 20 values, from ECE, b, 0.3, 0: −20.00")
+    assert charts.describe(CELLS.iloc[:0], "Change") == "Change: nothing was measured."
+
+
+def test_curves_end_at_the_error_of_all():
+    probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]], dtype=torch.float64)
+    one = Outcome(probs.argmax(1), probs, probs.amax(1), torch.tensor([0, 1, 1, 1]))
+    fig = charts.curves({"x": one}, title="t")
+    assert fig.axes[0].lines[0].get_ydata()[-1] == pytest.approx(25)
+
+
+def test_heat_is_white_at_its_centre_and_as_strong_to_both_sides():
+    mesh = charts.heat(pd.DataFrame([[-1.0, 0.5]]), centre=0).axes[0].collections[0]
+    assert mesh.get_clim() == (-1, 1)
+
+
+def test_heat_writes_its_numbers():
+    fig = charts.heat(pd.DataFrame([[0.25, 0.5]], index=["r"], columns=["a", "b"]), title="$x")
+    assert [text.get_text() for text in fig.axes[0].texts] == ["0.25", "0.50"]
+
+
+def test_pictures_stand_in_their_lines_with_their_captions_and_frames():
+    images = [np.full((120, 200, 3), k, np.uint8) for k in range(6)]
+    fig = charts.pictures(images, {"$easy": [4, 0], "hard": [5]}, framed=[False] * 4 + [True, False])
+    assert [ax.images[0].get_array()[0, 0, 0] for ax in fig.axes] == [4, 0, 5]
+    assert [ax.get_ylabel() for ax in fig.axes] == ["\\$easy", "", "hard"]
+    assert [ax.spines["top"].get_visible() for ax in fig.axes] == [True, False, False]
+    assert fig.axes[0].images[0].get_array().shape == (58, 96, 3)
+    left, _, below = (ax.get_subplotspec() for ax in fig.axes)
+    assert (left.colspan, left.rowspan.stop) == (below.colspan, below.rowspan.start)
+    captions = charts.two_names([0, 1, 1], [0, 1, 0], ["a_name_that_is_long", "b"])
+    assert captions == ["a_name_that_", "b", "b\n→ a_name_tha"]
+    fig = charts.pictures(np.stack(images), torch.tensor([2, 1, 0]), captions=captions, columns=2)
+    assert [ax.get_xlabel() for ax in fig.axes] == ["b\n→ a_name_tha", "b", "a_name_that_"]
+    assert fig.axes[2].get_subplotspec().rowspan.start == 1

@@ -1,0 +1,93 @@
+"""Numbers as words: what a sentence takes from the results is what they say."""
+
+import pandas as pd
+import pytest
+
+from uqlib.report import telling
+
+
+def frame(*rows, **names):
+    return pd.DataFrame([dict(zip(("value", "low", "high"), row, strict=False)) for row in rows]).assign(**names)
+
+
+UP, DOWN, UNSURE = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "better", "expected"),
+    [
+        ([UP], "", "surely higher"),
+        ([DOWN], "higher", "surely lower"),
+        ([UNSURE], "", "not surely different"),
+        ([(0.0, 0.0, 0.0)], "", "not surely different"),
+        ([(0.1,)], "", "higher"),
+        ([(-0.1,)], "", "lower"),
+        ([(0.0,)], "", "the same"),
+        ([UP, UP], "higher", "surely better in all 2"),
+        ([UP, UP], "lower", "surely worse in all 2"),
+        ([UP, DOWN, UNSURE], "higher", "better in 2 of 3, surely in 1, surely worse in 1"),
+        ([UP, DOWN, UNSURE], "lower", "better in 1 of 3, surely in 1, surely worse in 1"),
+        ([UNSURE, UNSURE], "higher", "better in 2 of 2, surely in none, surely worse in none"),
+        ([UNSURE, UNSURE], "lower", "better in none of 2, surely worse in none"),
+        ([UP, UNSURE], "", "higher in 2 of 2, surely in 1, surely lower in none"),
+    ],
+)
+def test_the_phrase_says_what_the_intervals_say(rows, better, expected):
+    assert telling.wording(frame(*rows), better) == expected
+
+
+def test_nothing_measured_is_said_in_words():
+    empty = frame(UP).iloc[:0]
+    told = telling.facts(empty)
+    assert told[""] == told[".phrase"] == told[".least_at"] == "not measured here"
+    assert told[".count"] == 0
+
+
+def test_counts_by_brute_force():
+    rows = [UP, DOWN, UNSURE, (-0.1, -0.2, 0.05), (0.0, -0.1, 0.1)]
+    found = telling.tally(frame(*rows), "lower")
+    assert found.better == sum(value < 0 for value, _, _ in rows)
+    assert found.surely == sum(high < 0 for _, _, high in rows)
+    assert found.worse == sum(low > 0 for _, low, _ in rows)
+    with pytest.raises(ValueError, match="unknown direction 'up'; choose from higher, lower"):
+        telling.tally(frame(UP), "up")
+
+
+def test_the_measure_says_which_way_is_better():
+    assert telling.facts(frame(DOWN, DOWN, measure="aurc", pair=["a", "b"]))[".better"] == 2
+    assert telling.facts(frame(DOWN, DOWN, measure="accuracy", pair=["a", "b"]))[".better"] == 0
+    mixed = telling.facts(frame(DOWN, DOWN, measure=["aurc", "accuracy"]))
+    assert mixed[".phrase"] == "surely lower in all 2"
+
+
+def test_facts_name_the_least_and_the_most():
+    told = telling.facts(frame(UP, DOWN, pair=["one", "two"], measure="ece"), labels={"one": "the first"})
+    assert told[""] == "the first: +20.00 [+10.00, +30.00]; two: −20.00 [−30.00, −10.00]"
+    assert (told[".least"], told[".least_at"]) == ("−20.00", "two")
+    assert (told[".most"], told[".most_at"]) == ("+20.00", "the first")
+
+
+@pytest.mark.parametrize(
+    ("row", "style", "expected"),
+    [
+        ({"value": 0.00536, "low": 0.0021, "high": 0.0085}, {}, "+0.54 [+0.21, +0.85]"),
+        ({"value": -0.0012, "low": -0.002, "high": 0.00001, "measure": "aurc"}, {}, "−0.120 [−0.200, +0.001]"),
+        ({"value": 0.25, "low": 0.2, "high": 0.3, "measure": "nll"}, {}, "+0.250 [+0.200, +0.300]"),
+        ({"value": 0.25, "low": 0.2, "high": 0.3}, {"percent": False, "signed": False}, "0.25 [0.20, 0.30]"),
+        ({"value": 0.9, "low": None, "high": None}, {"signed": False, "digits": 1}, "90.0"),
+        ({"value": -1e-7, "low": 0.1, "high": 0.2}, {"ends": False}, "0.00"),
+        ({"value": float("nan")}, {}, "–"),
+        ({"value": float("inf")}, {"signed": False}, "∞"),
+    ],
+)
+def test_numbers_in_print(row, style, expected):
+    assert telling.in_print(pd.DataFrame([row]), **style) == [expected]
+
+
+def test_a_template_groups_by_its_names():
+    rows = frame(UP, DOWN, UP, measure=["aurc", "aurc", "ece"], variant=["a", "b", "a"])
+    assert [(name, len(part)) for name, part in telling.grouped("{measure}.gain", rows)] == [
+        ("aurc.gain", 2), ("ece.gain", 1),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="names 'pair'; the cells have value, low, high, measure, variant"):
+        list(telling.grouped("{pair}", rows))

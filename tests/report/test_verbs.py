@@ -1,0 +1,211 @@
+"""The verbs of a notebook: parameters by scale, what is recorded, told and refused."""
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from uqlib.base import provenance
+from uqlib.report import ledger, verbs
+from uqlib.report.verbs import begin
+
+LEDGER = """
+paper = "toy2000"
+title = "Toy"
+cite = "toy"
+[[row]]
+id = "toy2000-T1"
+shows = "a table"
+notebook = "toy2000/one"
+reported = [{setting = "S", quantity = "accuracy", value = 1.5, decimals = 1}]
+[[row.claim]]
+id = "toy-up"
+text = "it rises"
+quantity = "accuracy_gain"
+holds = "> 0"
+[[row.claim]]
+id = "toy-other"
+text = "nobody measured it"
+quantity = "other"
+holds = "> 0"
+"""
+CELLS = pd.DataFrame(
+    {"measure": ["accuracy"], "variant": ["ours"], "value": [0.2], "low": [0.1], "high": [0.3], "seeds": [3]}
+)
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    (tmp_path / "data/ledger").mkdir(parents=True)
+    (tmp_path / "data/ledger/toy2000.toml").write_text(LEDGER)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "uqlib"\n')
+    monkeypatch.chdir(tmp_path)
+    return {
+        "scale": "cpu",
+        "draws": 0,
+        "benchmark": "",
+        "seed": 0,
+        "record": "out/one.json",
+        "In": [],
+        "_i": "x",
+        "pd": pd,
+    }
+
+
+@pytest.fixture
+def told(monkeypatch):
+    found = {}
+    monkeypatch.setattr("myst_nb.glue", lambda name, value, display: found.update({name: value}))
+    return found
+
+
+@pytest.fixture
+def run(names):
+    yield begin("toy2000/one", names, smoke={"draws": 2}, cpu={"draws": 9})
+    plt.close("all")
+
+
+@pytest.mark.parametrize(("scale", "draws"), [("smoke", 2), ("cpu", 9), ("gpu", 9), ("paper", 9)])
+def test_the_scale_fills_in_what_is_empty(names, scale, draws):
+    names["scale"] = scale
+    run = begin("toy2000/one", names, smoke={"draws": 2}, cpu={"draws": 9, "benchmark": "cifar10"})
+    assert (names["draws"], names["benchmark"]) == (draws, "cifar10")
+    assert run.run.parameters == {"draws": draws, "benchmark": "cifar10", "seed": 0, "scale": scale}
+
+
+@pytest.mark.parametrize(("scale", "draws", "seed"), [("smoke", 2, 1), ("cpu", 9, 3), ("gpu", 9, 4), ("paper", 9, 4)])
+def test_a_parameter_may_have_its_scales_side_by_side(names, scale, draws, seed):
+    names["scale"] = scale
+    begin("toy2000/one", names, draws=[2, 9], seed=[1, 3, 4])
+    assert (names["draws"], names["seed"]) == (draws, seed)
+
+
+def test_what_was_given_stays(names):
+    names["draws"] = 5
+    assert begin("toy2000/one", names, smoke={"draws": 2}, cpu={"draws": 9}).run.parameters["draws"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"scale": "big"}, ValueError, "unknown scale 'big'"),
+        ({"draws": -1}, ValueError, "draws must be a whole number of at least 0; it is -1"),
+        ({"draws": 2.5}, TypeError, "draws must be a whole number"),
+    ],
+)
+def test_parameters_are_checked(names, change, error, message):
+    with pytest.raises(error, match=message):
+        begin("toy2000/one", names | change, smoke={"draws": 2}, cpu={"draws": 9})
+
+
+def test_a_parameter_that_is_not_there_is_named(names):
+    with pytest.raises(ValueError, match="toy2000/one has no parameter 'drows' for scale cpu to set"):
+        begin("toy2000/one", names, cpu={"drows": 9})
+    with pytest.raises(TypeError, match="benchmark must be of type str, such as 'x'; it is 3"):
+        begin("toy2000/one", names | {"benchmark": 3}, cpu={"benchmark": "x"})
+
+
+def test_what_is_read_from_then_on_is_noted(names):
+    provenance.note_input("before", "0")
+    run = begin("toy2000/one", names)
+    provenance.note_input("store: a/test/n", "12")
+    assert run.run.inputs == {"store: a/test/n": "12"}
+
+
+def test_every_cell_is_recorded_under_its_template(run, tmp_path, told):
+    run.record("{measure}_gain", CELLS, setting="S: {variant}, {title}", examples=50)
+    claims = run.done()
+    body = json.loads((tmp_path / "out/one.json").read_text())
+    [found] = body["results"]
+    assert {k: found[k] for k in ("quantity", "setting", "value", "low", "high", "seeds", "examples")} == {
+        "quantity": "accuracy_gain", "setting": "S: ours, accuracy", "value": 0.2, "low": 0.1, "high": 0.3, "seeds": 3, "examples": 50,
+    }  # fmt: skip
+    assert told["claim.toy-up"] == "confirmed"
+    assert told["claim.toy-other"] == "open"
+    assert "nobody measured it" in repr(claims)
+
+
+def test_a_quantity_that_no_claim_names_is_refused(run):
+    with pytest.raises(
+        ValueError, match="no claim of the ledger names the quantity 'acuracy_gain'; nearest: accuracy_gain"
+    ):
+        run.record("acuracy_gain", CELLS, setting="S")
+    run.record("acuracy_gain", CELLS, setting="S", unclaimed=True)
+    assert [each.quantity for each in run.run.results] == ["acuracy_gain"]
+
+
+def test_two_results_of_one_name_are_refused(run):
+    run.record("accuracy_gain", CELLS, setting="S")
+    with pytest.raises(ValueError, match="accuracy_gain of S was added already"):
+        run.record("accuracy_gain", CELLS, setting="S")
+
+
+@pytest.mark.parametrize(("quantity", "setting"), [("{pair}_gain", "S"), ("accuracy_gain", "{pair}")])
+def test_a_name_that_the_cells_lack_is_refused(run, quantity, setting):
+    with pytest.raises(ValueError, match=r"names 'pair'; the cells have measure, variant, value"):
+        run.record(quantity, CELLS, setting=setting)
+
+
+def test_prose_is_told_by_the_names_of_the_cells(run, told):
+    run.tell("{variant}.{measure}", CELLS)
+    assert told["ours.accuracy"] == "+20.00 [+10.00, +30.00]"
+    assert told["ours.accuracy.phrase"] == "surely higher"
+    run.tell("none", CELLS.iloc[:0])
+    assert told["none"] == "not measured here"
+    run.note(weight=CELLS["value"].to_numpy()[0])
+    assert type(told["weight"]) is float  # a page formats it, and cannot format NumPy's
+
+
+def test_a_figure_is_kept_and_shown_with_words_and_data(run, tmp_path):
+    shown = run.forest(CELLS, rows="measure", name="gain", what="Change")._repr_html_()
+    assert (tmp_path / "out/one.figures/gain.svg").is_file()
+    assert re.search(r'<img alt="Change\. \+20\.00 \[\+10\.00, \+30\.00\]\." src="data:image/svg\+xml;base64,', shown)
+    assert 'download="gain.csv"' in shown
+    assert not plt.get_fignums()
+
+
+def test_a_table_beside_the_paper(run):
+    text = repr(run.beside("toy2000-T1", CELLS, setting="S", rows="variant", columns="measure", caption="c"))
+    assert re.search(r"accuracy, paper\s+accuracy\nours\s+1\.5\s+\+20\.00", text)
+    assert "1.5" in repr(run.reported("toy2000-T1", caption="c"))
+    with pytest.raises(KeyError, match="toy2000 has no row 'toy2000-T9'"):
+        run.beside("toy2000-T9", CELLS, setting="S", rows="variant", columns="measure", caption="c")
+
+
+def test_a_table_beside_two_rows_and_one_of_their_settings(run):
+    second = run.paper["toy2000-T1"].reported[0]
+    rows = [run.paper["toy2000-T1"], ledger.replace(run.paper["toy2000-T1"], id="toy2000-T2", reported=())]
+    rows[1] = ledger.replace(rows[1], reported=(ledger.replace(second, setting="S: mild", quantity="ECE", value=7),))
+    run.paper = {row.id: row for row in rows}
+    both = pd.concat([CELLS, CELLS.assign(measure="ece", variant="mild")])
+    options = dict(rows="variant", columns="measure", caption="c", ends=False)
+    text = repr(run.beside(list(run.paper), both.assign(at=["S", "S: mild"]), setting="{at}", **options))
+    assert re.search(r"ours\s+1\.5\s+\+20\.00", text)
+    assert re.search(r"mild\s+–\s+–\s+7\.0\s+\+20\.00", text)
+    split = dict(pattern=r"(?P<images>.*): (?P<variant>.*)", rows="images", columns=["quantity", "variant"])
+    assert re.search(r"ECE, mild\s[\s\S]*S\s+7\.0", repr(run.reported("toy2000-T2", caption="c", **split)))
+
+
+def test_a_draft_without_a_ledger_records_what_it_likes(names, monkeypatch):
+    run = begin("mine/draft", names)
+    run.record("anything", CELLS, setting="S")
+    assert "<table" not in run.done()._repr_html_()  # nothing is claimed of it
+    with pytest.raises(ValueError, match="mine/draft is of no paper with a ledger, so there is no row 'x'"):
+        run.beside("x", CELLS, setting="S", rows="variant", columns="measure", caption="c")
+    assert verbs.PLAIN
+
+
+def test_where_there_are_no_cells_it_says_so(names):
+    run = begin("toy2000/one", names, cpu={"draws": 10})
+    expected = "Nothing <known>: not measured here."
+    shown = run.table({}, rows="measure", columns="variant", caption="Nothing <known>")
+    assert repr(shown) == repr(run.forest({}, rows="measure", name="x", what="Nothing <known>")) == expected
+    assert "<p>Nothing &lt;known&gt;: not measured here.</p>" in shown._repr_html_()
+
+
+def test_a_heat_of_nothing_says_so(run):
+    assert repr(run.heat(pd.DataFrame(), name="heat", what="Change")) == "Change: not measured here."
+    run.heat(pd.DataFrame([[0.1, 0.2]]), name="heat", what="Change", found=CELLS)
+    assert run.run.path.with_suffix(".figures").joinpath("heat.svg").is_file()

@@ -1,0 +1,217 @@
+"""Figures of results: a forest of intervals, a plot against a cost, and the alternative text that the same numbers make."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from uqlib import metrics
+from uqlib.base.extras import named
+from uqlib.report import plots
+from uqlib.report.telling import ENDS, in_print, label, names_of, template_fields
+
+with named():
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+MARKERS = "os^Dv<>P"
+ORDER = ("blue", "orange", "green", "vermilion", "purple", "sky", "black", "grey")
+MOST_TOLD = 12  # cells that an alternative text names one by one
+
+
+def forest(
+    frame: pd.DataFrame,
+    *,
+    rows: str,
+    colour: str = "",
+    panels: str = "",
+    xlabel: str = "change (points)",
+    percent: bool = True,
+    zero: bool = True,
+    labels: Mapping[Any, str] | None = None,
+) -> Figure:
+    """Values with their intervals, a line a row; what differs in colour stands side by side.
+
+    Args:
+        frame: of `compare.cells`.
+        rows, colour, panels: names of the cells: down, by colour and marker, and a panel each.
+        xlabel: of the axis.
+        percent: show 100 times the values.
+        zero: draw the line of no difference.
+        labels: names in print, by value.
+    """
+    order, series, parts = _split(frame, rows, colour, panels)
+    height = 1.1 + (0.24 + 0.14 * len(series)) * len(order)
+    fig, axes = plots.panels(len(parts), columns=2, panel=(7.4 / min(2, len(parts)), height), sharey=True)
+    times, step = 100 if percent else 1, min(0.16, 0.8 / len(series))
+    for ax, (title, part) in zip(axes, parts.items(), strict=True):
+        for k, each in enumerate(series):
+            some = part[part[colour] == each] if colour else part
+            y = np.array([order.index(value) for value in some[rows]]) + step * (k - (len(series) - 1) / 2)
+            values = times * some.reindex(columns=ENDS).astype(float).to_numpy()
+            look: Any = {"color": plots.COLOURS[ORDER[k % len(ORDER)]]}
+            ax.hlines(y, values[:, 1], values[:, 2], linewidth=1.6, **look)
+            ax.plot(values[:, 0], y, MARKERS[k % len(MARKERS)], label=plots.plain(label(each, labels)), **look)
+        if zero:
+            ax.axvline(0, color=plots.COLOURS["grey"], linestyle="--", linewidth=1)
+        ax.set(xlabel=xlabel, title=plots.plain(label(title, labels)) if panels else "")
+        ax.set_yticks(range(len(order)), [plots.plain(label(value, labels)) for value in order])
+        ax.grid(axis="y", visible=False)
+    axes[0].invert_yaxis()
+    _legend(fig, len(series))
+    return fig
+
+
+def against(
+    frame: pd.DataFrame,
+    *,
+    cost: str,
+    colour: str = "",
+    panels: str = "",
+    xlabel: str = "",
+    ylabel: str = "change (points)",
+    percent: bool = True,
+    log: bool = True,
+    zero: bool = True,
+    labels: Mapping[Any, str] | None = None,
+    **style: Any,
+) -> Figure:
+    """Values with their intervals against a number, such as the cost of a sidekick; arguments as in `forest`, and `style`
+    of `plots.metric_against_cost`, such as line="none" where neighbours are not of one kind."""
+    template_fields(f"{{{cost}}}", frame)
+    _, series, parts = _split(frame, cost, colour, panels)
+    fig, axes = plots.panels(len(parts), panel=(max(2.85, 6.4 / len(parts)) if len(parts) < 3 else 2.85, 2.9))
+    step = 0 if log else 0.015 * float(np.ptp(frame[cost].astype(float)))  # side by side, so that no bar hides another
+    for i, (ax, (title, part)) in enumerate(zip(axes, parts.items(), strict=True)):
+        here = [each for each in series if not colour or (part[colour] == each).any()]
+        for shift, each in enumerate(here):
+            k, some = series.index(each), part[part[colour] == each] if colour else part
+            aside = (shift - (len(here) - 1) / 2) * step
+            plots.metric_against_cost(
+                ax, (some[cost].astype(float) * (1.05**shift if log else 1) + aside).tolist(),
+                list(some.astype({part: float for part in ENDS}).itertuples()),
+                label=label(each, labels), colour=plots.COLOURS[ORDER[k % len(ORDER)]], marker=MARKERS[k % len(MARKERS)],
+                percent=percent, **style,
+            )  # fmt: skip
+        if zero:
+            plots.base_line(ax, 0, label=None)
+        if log:
+            ax.set_xscale("log")
+            plots.log_ticks(ax.xaxis)
+        ax.set(xlabel=xlabel or cost, ylabel=ylabel if i % 3 == 0 else "")
+        ax.set_title(plots.plain(label(title, labels)) if panels else "")
+    _legend(fig, len(series))
+    return fig
+
+
+def curves(outcomes: Mapping[Any, Any], *, title: str = "", labels: Mapping[Any, str] | None = None) -> Figure:
+    """Selective risk against coverage, and accuracy against confidence, of some outcomes of the same examples."""
+    fig, (left, right) = plots.panels(2, columns=2, panel=(4.1, 3.4))
+    for k, (name, each) in enumerate(outcomes.items()):
+        look: dict[str, Any] = {"label": label(name, labels), "colour": plots.COLOURS[ORDER[k % len(ORDER)]]}
+        plots.risk_coverage(left, metrics.selective_risks(each.confidence, each.correct), first=0.05, **look)
+        plots.reliability(right, metrics.reliability_curve(each.confidence, each.correct), **look)
+    left.set_title(plots.plain(title))
+    left.legend()
+    return fig
+
+
+def pictures(
+    images: Any,
+    rows: Any,
+    *,
+    captions: Sequence[str] = (),
+    framed: Any = (),
+    columns: int = 8,
+    width: float = 6.4,
+) -> Figure:
+    """Images side by side, those with a longer side than 96 pixels made smaller.
+
+    Args:
+        images: uint8 (n, h, w, 3), or image files.
+        rows: numbers of those that are shown; or by title, so many in each line.
+        captions: of all images, below them; a line break is one.
+        framed: whether each of all images has a red frame.
+        columns: how many stand side by side, where there are no titles.
+        width: of the figure, inches.
+    """
+    lines = (
+        list(rows.items())
+        if isinstance(rows, Mapping)
+        else [("", rows[k : k + columns]) for k in range(0, len(rows), columns)]
+    )
+    across = max(len(chosen) for _, chosen in lines)
+    side, below = width / across, 0.15 * max((text.count("\n") + 1 for text in captions), default=0)
+    fig, axes = plots.panels(len(lines) * across, columns=across, panel=(side, side + below))
+    cast(Any, fig.get_layout_engine()).set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    for k, (title, chosen) in enumerate(lines):
+        own = axes[k * across : (k + 1) * across]
+        own[0].set_ylabel(plots.plain(title), fontsize=9, rotation=0, ha="right", va="center")
+        for ax in own[len(chosen) :]:
+            ax.remove()
+        for ax, row in zip(own, chosen, strict=False):
+            small = Image.fromarray(np.asarray(images[int(row)]))
+            small.thumbnail((96, 96))
+            ax.imshow(small, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            marked = len(framed) > 0 and bool(framed[row])
+            ax.spines[:].set(visible=marked, color=plots.COLOURS["vermilion"], linewidth=3)
+            text = "\n".join(map(plots.plain, captions[row].split("\n"))) if len(captions) else ""
+            ax.set_xlabel(text, fontsize=7, labelpad=3, color=plots.COLOURS["vermilion" if marked else "black"])
+    return fig
+
+
+def two_names(given: Any, other: Any, classes: Sequence[str]) -> list[str]:
+    """Captions: the name of each given class, and below it that of another where it differs, after an arrow."""
+    return [f"{classes[g]:.12}" + f"\n→ {classes[o]:.10}" * int(g != o) for g, o in zip(given, other, strict=True)]
+
+
+def heat(
+    frame: pd.DataFrame, *, title: str = "", unit: str = "", centre: float | None = None, digits: int = 2
+) -> Figure:
+    """A table of numbers as colours with the numbers in them, by seaborn; `centre` is the value that is white."""
+    fig, (ax,) = plots.panels(1, panel=(1.6 + 0.8 * frame.shape[1], 1.2 + 0.42 * frame.shape[0]))
+    look: dict[str, Any] = {"cmap": "crest"}
+    if centre is not None:  # as far to both sides, so that equal distances have equal strength
+        reach = float((frame.astype(float) - centre).abs().max(axis=None))
+        look = {"cmap": "vlag", "vmin": centre - reach, "vmax": centre + reach}
+    sns.heatmap(frame.astype(float), ax=ax, annot=True, fmt=f".{digits}f", cbar_kws={"label": unit}, **look)
+    ax.set(title=plots.plain(title), xlabel="", ylabel="")
+    return fig
+
+
+def describe(frame: pd.DataFrame, what: str, *, labels: Mapping[Any, str] | None = None, **style: Any) -> str:
+    """The alternative text of a figure: what it shows, and its cells, or their range where they are many."""
+    names = [name for name in names_of(frame) if frame[name].nunique() > 1 and name != "paper"]
+    if not len(frame):
+        return f"{what}: nothing was measured."
+    texts = in_print(frame, **style)
+    named = [", ".join(label(row[name], labels) for name in names) for row in frame.to_dict("records")]
+    lines = [f"{name}: {text}" if name else text for name, text in zip(named, texts, strict=True)]
+    if len(lines) <= MOST_TOLD:
+        return f"{what}. {'; '.join(lines)}."
+    least, most = int(frame["value"].argmin()), int(frame["value"].argmax())
+    return f"{what}. {len(lines)} values, from {lines[least]} to {lines[most]}."
+
+
+def _split(
+    frame: pd.DataFrame, rows: str, colour: str, panels: str
+) -> tuple[list[Any], list[Any], dict[Any, pd.DataFrame]]:
+    for name in filter(None, (rows, colour, panels)):
+        template_fields(f"{{{name}}}", frame)
+    if not len(frame):
+        raise ValueError("there is nothing to draw: the frame of cells is empty")
+    series = list(frame[colour].unique()) if colour else [""]
+    parts = {key: frame[frame[panels] == key] for key in frame[panels].unique()} if panels else {"": frame}
+    return list(frame[rows].unique()), series, parts
+
+
+def _legend(fig: Figure, series: int) -> None:
+    """One for all panels: a series may be in some of them alone."""
+    if series > 1:
+        drawn = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in fig.axes]
+        handles = {label: handle for each in drawn for handle, label in each}
+        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(series, 4))

@@ -1,0 +1,173 @@
+"""Numbers as words: an interval in print, how many of several are better, and the phrase that a sentence takes from them.
+
+No sentence of the book says by itself who wins: it takes a phrase that is made here from the numbers, so other data make another
+sentence.
+"""
+
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from uqlib.base.extras import named
+from uqlib.base.options import check_choice
+from uqlib.metrics.outcomes import MEASURES
+
+with named():
+    import pandas as pd
+
+NOTHING = "not measured here"
+ENDS = ("value", "low", "high")
+ABOUT = (*ENDS, "level", "seeds", "examples", "start")  # columns of cells that are no names
+THREE_DIGITS = ("aurc", "augrc", "nll")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Of several results: how many there are, are better, surely (the whole interval), and surely worse."""
+
+    count: int
+    better: int
+    surely: int
+    worse: int
+
+
+def tally(frame: pd.DataFrame, better: str = "higher") -> Tally:
+    """Count the cells that are better, higher or lower than 0 as it says; see `Tally`."""
+    value, ends = frame["value"], _ends(frame)
+    if check_choice(better, ("higher", "lower"), "direction") == "lower":
+        value, ends = -value, -ends[["high", "low"]].set_axis(["low", "high"], axis=1)
+    return Tally(len(frame), int((value > 0).sum()), int((ends["low"] > 0).sum()), int((ends["high"] < 0).sum()))
+
+
+def wording(frame: pd.DataFrame, better: str = "") -> str:
+    """What a sentence may say of these differences.
+
+    One: "surely higher", "surely lower", "not surely different"; without an interval "higher", "lower", "the same". Several:
+    "better in 9 of 12, surely in 7, surely worse in 1"; of higher and lower, where nothing says which way is better.
+    """
+    if not len(frame):
+        return NOTHING
+    up = tally(frame)
+    if up.count == 1:
+        if _ends(frame).isna().to_numpy().all():
+            return "higher" if up.better else "lower" if tally(frame, "lower").better else "the same"
+        return "surely higher" if up.surely else "surely lower" if up.worse else "not surely different"
+    found = tally(frame, better or "higher")
+    good, bad = ("better", "worse") if better else ("higher", "lower")
+    if found.surely == found.count:
+        return f"surely {good} in all {found.count}"
+    if found.worse == found.count:
+        return f"surely {bad} in all {found.count}"
+    sure = f"surely in {found.surely or 'none'}, " if found.better else ""
+    return f"{good} in {found.better or 'none'} of {found.count}, {sure}surely {bad} in {found.worse or 'none'}"
+
+
+def number_text(value: float, digits: int = 2, *, signed: bool = False) -> str:
+    """A number in print, with a true minus; a dash for NaN. What rounds to zero has no sign."""
+    if value != value:
+        return "–"
+    text = f"{value:{'+' if signed else ''},.{digits}f}".replace("inf", "∞")
+    return text.replace("-", "−") if text.strip("+-0.,") else text.lstrip("+-")
+
+
+def interval_text(row: Mapping[str, Any], *, digits: int = 2, signed: bool = True, ends: bool = True) -> str:
+    """A cell in print: +0.54 [+0.22, +0.85]; the value alone if it has no interval."""
+    value, low, high = (float("nan") if row.get(part) is None else row[part] for part in ENDS)
+    if not ends or low != low:
+        return number_text(value, digits, signed=signed)
+    return f"{number_text(value, digits, signed=signed)} [{number_text(low, digits, signed=signed)}, " + (
+        f"{number_text(high, digits, signed=signed)}]"
+    )
+
+
+def in_print(
+    frame: pd.DataFrame,
+    *,
+    digits: int | None = None,
+    percent: bool | None = None,
+    ends: bool = True,
+    signed: bool = True,
+) -> list[str]:
+    """Every cell as text. Fractions are shown times 100 and NLL in nats, with two or three digits, if nothing else is said."""
+    texts = []
+    for row in frame.to_dict("records"):
+        times = 100 if (row.get("measure") != "nll" if percent is None else percent) else 1
+        scaled = {part: row[part] * times for part in ENDS if row.get(part) is not None}
+        own = (3 if row.get("measure") in THREE_DIGITS else 2) if digits is None else digits
+        texts.append(interval_text(scaled, digits=own, ends=ends, signed=signed))
+    return texts
+
+
+def facts(
+    frame: pd.DataFrame, better: str = "", *, labels: Mapping[Any, str] | None = None, **style: Any
+) -> dict[str, Any]:
+    """What prose may take of some cells, by the end of its name.
+
+    "" is the text of all, each with its name; `.phrase` see `wording`; `.count`, `.better`, `.surely`, `.worse` see `Tally`;
+    `.least` and `.most` the least and largest value in print, `.least_at` and `.most_at` their names.
+
+    Args:
+        frame: of `compare.cells`.
+        better: "higher", "lower" or "": as the measure has it, if all are of one.
+        labels: names in print, by value.
+        style: of `in_print`.
+    """
+    better = better or _direction(frame)
+    found = tally(frame, better or "higher")
+    told: dict[str, Any] = {".phrase": wording(frame, better), **{f".{k}": v for k, v in asdict(found).items()}}
+    if not len(frame):
+        return told | dict.fromkeys(("", ".least", ".most", ".least_at", ".most_at"), NOTHING)
+    names = [name for name in names_of(frame) if frame[name].nunique() > 1]
+    named = [" ".join(label(row[name], labels) for name in names) for row in frame.to_dict("records")]
+    texts = in_print(frame, **style)
+    bare = in_print(frame, **(style | {"ends": False}))
+    told[""] = (
+        texts[0] if len(frame) == 1 else "; ".join(f"{name}: {text}" for name, text in zip(named, texts, strict=True))
+    )
+    for end, k in ((".least", int(frame["value"].argmin())), (".most", int(frame["value"].argmax()))):
+        told |= {end: bare[k], f"{end}_at": named[k]}
+    return told
+
+
+def grouped(template: str, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The cells by the names in a template: "{measure}_{variant}" gives one part for each measure of each variant."""
+    fields = template_fields(template, frame)
+    if not fields:
+        yield template, frame
+        return
+    for _, part in frame.groupby(fields, sort=False, observed=True):
+        yield template.format(**part.iloc[0].to_dict()), part
+
+
+def template_fields(template: str, frame: pd.DataFrame) -> list[str]:
+    """The names in a template; a ValueError lists those that the cells have if one is not among them."""
+    fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
+    if missing := [field for field in fields if field not in frame]:
+        raise ValueError(f"{template!r} names {missing[0]!r}; the cells have {', '.join(map(str, frame))}")
+    return list(dict.fromkeys(fields))
+
+
+def names_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that name a cell."""
+    return [str(name) for name in frame if name not in ABOUT]
+
+
+def label(value: Any, labels: Mapping[Any, str] | None = None) -> str:
+    """A name in print: as the labels have it, the name of a measure, or the value itself."""
+    if labels and value in labels:
+        return labels[value]
+    return MEASURES[value].name if value in MEASURES else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _direction(frame: pd.DataFrame) -> str:
+    """Which way is better, by the measure of the cells; empty if they have none or several that disagree."""
+    known: Sequence[Any] = frame["measure"].unique() if "measure" in frame else ()
+    ways = {MEASURES[name].higher_is_better for name in known if name in MEASURES}
+    return (
+        "" if len(ways) != 1 or len(known) != sum(n in MEASURES for n in known) else "higher" if ways.pop() else "lower"
+    )
+
+
+def _ends(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.reindex(columns=["low", "high"]).astype(float)

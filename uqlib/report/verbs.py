@@ -1,0 +1,269 @@
+"""The verbs of a notebook: begin, record, table, beside, forest, against, show, tell, done.
+
+A notebook goes this way:
+
+    run = begin("zhou2025/one_pair", globals(), smoke=dict(draws=100))
+    gain = scores - scores.sel(variant="base")
+    run.record("{measure}_gain", gain, setting="CIFAR-10")
+    run.forest(gain, rows="measure", name="gain", what="Gain")
+    run.tell("{measure}", gain)  # the prose has aurc, aurc.phrase, ...
+    run.done()
+"""
+
+import base64
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from uqlib.base import provenance
+from uqlib.base.extras import named
+from uqlib.base.options import check_whole
+from uqlib.base.scales import at_scale, check_scale
+from uqlib.metrics.compare import cells
+from uqlib.metrics.outcomes import MEASURES
+from uqlib.report import charts, ledger, plots, tables, telling
+from uqlib.report.ledger import Ledger
+from uqlib.report.records import Run, start_run
+
+with named():
+    import pandas as pd
+
+PLAIN = (bool, int, float, str, list, dict, type(None))
+NO_PARAMETERS = ("scale", "record")  # nor are names of capitals, which are constants
+STYLE = ("digits", "percent", "ends", "signed")
+
+
+class Report:
+    """A notebook's run: what it finds is recorded, shown and told through this."""
+
+    def __init__(self, run: Run, paper: Ledger | None):
+        self.run, self.paper = run, paper
+        self.labels: dict[Any, str] = {}  # names in print, by value; a notebook fills it
+        self.claimed = {claim.quantity for row in paper.rows for claim in row.claims} if paper else None
+
+    def record(
+        self, quantity: str, found: Any, *, setting: str, examples: int | None = None, unclaimed: bool = False
+    ) -> None:
+        """Record every cell with its interval, under the quantity that a claim of the ledger names.
+
+        Args:
+            quantity, setting: templates of the names of the cells, such as "{measure}_{variant}_minus_base"; `{title}` is the
+                measure's name in print.
+            found: an array of `metrics.compare`, or cells. Columns `seeds` and `examples` are recorded too.
+            examples: of one repetition, where the cells do not say.
+            unclaimed: whether the paper's ledger has no claim about the quantity, and the numbers are kept all the same.
+
+        Raises:
+            ValueError: if a template names what the cells do not have, no claim names the quantity, or a result of that
+                quantity and setting is there already.
+        """
+        frame = cells(found)
+        for template in (quantity, setting):
+            telling.template_fields(template.replace("{title}", ""), frame)
+        for row in frame.to_dict("records"):
+            words = row | ({"title": MEASURES[row["measure"]].name} if row.get("measure") in MEASURES else {})
+            name = quantity.format(**words)
+            self._check_claimed(name, unclaimed)
+            ends = {
+                k: None if (x := row.get(k)) is None or x != x else float(x) for k in ("value", "low", "high", "level")
+            }
+            counted = {
+                k: int(v)
+                for k, v in {"examples": examples, **row}.items()
+                if k in ("seeds", "examples") and v == v and v
+            }
+            self.run.add(name, SimpleNamespace(**ends), setting=setting.format(**words), **counted)
+
+    def table(
+        self,
+        found: Any,
+        *,
+        rows: str | Sequence[str],
+        columns: str | Sequence[str],
+        caption: str,
+        name: str = "",
+        **style: Any,
+    ) -> tables.Shown:
+        """Cells as a table, names in print, with the cells as CSV; `style`: digits, percent, ends, signed."""
+        if not len(frame := cells(found)):
+            return _nothing(caption)
+        down, across = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
+        wide = tables.spread(frame, down, across, labels=self.labels, **style)
+        return tables.show_table(wide, caption=caption, name=name or "_".join(down + across), data=frame)
+
+    def frame(self, frame: pd.DataFrame, *, caption: str, name: str = "table", digits: int = 2) -> tables.Shown:
+        """Any data frame as a table, with itself as CSV."""
+        return tables.show_table(frame, caption=caption, name=name, digits=digits)
+
+    def beside(
+        self, row: str | Sequence[str], found: Any, *, setting: str, quantity: str = "{measure}", minus: str = "", **options: Any
+    ) -> tables.Shown:  # fmt: skip
+        """Cells as a table beside what rows of the paper's ledger report; see `tables.with_paper`, and `table` for the rest."""
+        rows = [self._row(each) for each in ([row] if isinstance(row, str) else row)]
+        whole = ledger.replace(rows[0], reported=tuple(number for each in rows for number in each.reported))
+        return self.table(tables.with_paper(cells(found), whole, setting, quantity, minus), **options)
+
+    def reported(
+        self,
+        row: str,
+        *,
+        caption: str,
+        rows: str = "setting",
+        columns: str | Sequence[str] = "quantity",
+        pattern: str = "",
+    ) -> tables.Shown:
+        """What a row of the paper's ledger reports, as a table of its own; for `pattern` see `tables.reported_frame`."""
+        frame = tables.reported_frame(self._row(row), pattern)
+        parts = frame[[columns] if isinstance(columns, str) else list(columns)]
+        across = parts.apply(lambda names: ", ".join(telling.label(name, self.labels) for name in names), axis=1)
+        wide = frame.assign(across=across).pivot(index=rows, columns="across", values="paper")
+        wide = wide.reindex(index=frame[rows].unique(), columns=across.unique())
+        return tables.show_table(wide, caption=caption, name=row, data=frame)
+
+    def forest(self, found: Any, *, rows: str, name: str, what: str, **options: Any) -> tables.Shown:
+        """Draw, keep and show a forest of intervals; `what` it shows begins the alternative text. See `charts.forest`."""
+        if not len(frame := cells(found)):
+            return _nothing(what)
+        return self.show(charts.forest(frame, rows=rows, labels=self.labels, **options), name, what, frame)
+
+    def against(self, found: Any, *, cost: str, name: str, what: str, **options: Any) -> tables.Shown:
+        """Draw, keep and show values against a cost. See `charts.against`."""
+        frame = cells(found)
+        return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame)
+
+    def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
+        """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
+        if frame.empty:
+            nothing = f"{what}: {telling.NOTHING}."
+            return tables.Shown(escape(nothing), name=name, data=None, plain=nothing)
+        return self.show(charts.heat(frame, **options), name, what, found)
+
+    def show(self, figure: Any, name: str, what: str, found: Any = None) -> tables.Shown:
+        """Keep a figure beside the record and show it, with an alternative text made from its cells, and these as CSV.
+
+        Args:
+            figure: of matplotlib; it is closed.
+            name: of its file.
+            what: it shows, in words; of a figure without cells this is the whole alternative text.
+            found: the cells that it shows, or any data frame; the first are told, the second only linked.
+        """
+        self.run.save_figure(figure, name)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+        plots.plt.close(figure)
+        frame = None if found is None else cells(found)
+        alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
+        source = f"data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()}"
+        return tables.Shown(f'<img alt="{escape(alt)}" src="{source}">', name=name, data=frame, plain=alt)
+
+    def tell(self, name: str, found: Any, *, better: str = "", **style: Any) -> None:
+        """Give the prose its numbers and phrases: NAME, NAME.phrase, ...; see `telling.facts`.
+
+        Args:
+            name: a template of the names of the cells; each of its values makes a group that is told by itself.
+            found: an array of `metrics.compare`, or cells.
+            better: "higher" or "lower", where no measure says so.
+            style: digits, percent, ends, signed.
+        """
+        for own, part in telling.grouped(name, cells(found)):
+            told = telling.facts(part, better, labels=self.labels, **style)
+            self.note(**{f"{own}{end}": value for end, value in told.items()})
+
+    def note(self, **facts: Any) -> None:
+        """Give the prose plain facts by name: numbers, to be formatted there, and texts."""
+        with named():
+            from myst_nb import glue
+        for name, value in facts.items():
+            glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
+
+    def done(self) -> tables.Shown:
+        """Save the record; show what it says of the paper's claims, and give the prose each verdict as `claim.ID`."""
+        self.run.save()
+        own = [row for row in self.paper.rows if row.notebook == self.run.notebook] if self.paper else []
+        found = [
+            each for row in own for claim in row.claims
+            for each in ledger.verdicts(ledger.replace(row, claims=(claim,)), self.run.results)
+        ]  # fmt: skip
+        self.note(**{f"claim.{each.claim.id}": each.verdict for each in found})
+        lines = [
+            {"claim": each.claim.text, "verdict": each.verdict, "surely in": each.certain, "by value in": each.likely,
+             "of": len(each.results)} for each in found
+        ]  # fmt: skip
+        if not lines:
+            return tables.Shown("", name="claims", data=None, plain="The ledger has no claim about this notebook.")
+        return tables.show_table(pd.DataFrame(lines), caption="What this run says of the claims", name="claims")
+
+    def _row(self, id: str) -> ledger.Row:
+        if self.paper is None:
+            raise ValueError(f"{self.run.notebook} is of no paper with a ledger, so there is no row {id!r}")
+        return self.paper[id]
+
+    def _check_claimed(self, quantity: str, unclaimed: bool) -> None:
+        if self.claimed is None or unclaimed or quantity in self.claimed:
+            return
+        near = difflib.get_close_matches(quantity, self.claimed, 3, 0.5)
+        raise ValueError(
+            f"no claim of the ledger names the quantity {quantity!r}; {'nearest: ' + ', '.join(near) if near else 'none is near'}. "
+            "Pass unclaimed=True to keep numbers that no claim is about"
+        )
+
+
+def _nothing(what: str) -> tables.Shown:
+    """In place of a table or figure where there are no cells."""
+    plain = f"{what}: {telling.NOTHING}."
+    return tables.Shown(f"<p>{escape(plain)}</p>", name="", data=None, plain=plain)
+
+
+def begin(
+    notebook: str, namespace: dict[str, Any], *, smoke: Mapping[str, Any] | None = None, cpu: Mapping[str, Any] | None = None,
+    gpu: Mapping[str, Any] | None = None, **scales: Sequence[Any],
+) -> Report:  # fmt: skip
+    """Begin a run: parameters checked and filled in by the scale, style set, and all that is read from here on noted.
+
+    Args:
+        notebook: PAPER/NAME.
+        namespace: `globals()` of the notebook, right after its parameters and imports. What is 0 or empty there is set.
+        smoke, cpu, gpu: by name, the values of parameters that are 0 or empty; each scale falls back to the one before.
+        scales: the same by parameter: `draws=[100, 2000]` at smoke and cpu; a third value at gpu.
+
+    Raises:
+        ValueError: if a scale gives a parameter that the notebook does not have, or the scale is unknown.
+        TypeError: if a parameter is of another type than the scale gives.
+    """
+    scale = check_scale(namespace.get("scale", "cpu"))
+    given = [dict(each or {}) for each in (smoke, cpu, gpu)]
+    for name, values in scales.items():
+        for each, value in zip(given, values, strict=False):
+            each[name] = value
+    for name in dict.fromkeys(name for each in given for name in each):
+        if name not in namespace:
+            raise ValueError(
+                f"{notebook} has no parameter {name!r} for scale {scale} to set; add it to the parameters cell"
+            )
+        known = [each[name] for each in given if name in each]
+        at = dict(zip(("smoke", "cpu", "gpu"), (each.get(name, known[0]) for each in given), strict=True))
+        at["gpu"] = given[2].get(name, at["cpu"])
+        value = namespace[name] or at_scale(scale, **at)
+        if isinstance(known[0], int) and not isinstance(known[0], bool):
+            check_whole(value, name, least=0)
+        elif not isinstance(value, type(known[0])):
+            raise TypeError(f"{name} must be of type {type(known[0]).__name__}, such as {known[0]!r}; it is {value!r}")
+        namespace[name] = value
+    plots.use_style()
+    provenance.INPUTS.clear()
+    parameters = {
+        name: value for name, value in namespace.items()
+        if type(value) in PLAIN and name.islower() and not name.startswith("_") and name not in NO_PARAMETERS
+    }  # fmt: skip
+    run = start_run(notebook, scale=scale, parameters=parameters, path=namespace.get("record", ""))
+    run.inputs = provenance.INPUTS
+    paper, _, _ = notebook.rpartition("/")
+    try:
+        return Report(run, ledger.read_ledger(ledger.find(paper)) if paper else None)
+    except FileNotFoundError:  # a draft of somebody's own has no ledger
+        return Report(run, None)
