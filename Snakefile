@@ -5,11 +5,16 @@
 # its outputs have (uqlib/book/staleness.py). Every input is ancient but the flag of what is stale, so times do not count.
 
 import functools
+import json
+import os
 import re
 import sys
 from pathlib import Path
 
 from uqlib.book import notebooks, staleness
+
+sys.path.append("profiles")
+import forks
 
 SCALE = config.get("scale", "cpu")
 SEED = config.get("seed", 0)
@@ -22,6 +27,7 @@ SOURCES = {str(path.relative_to("notebooks").with_suffix("")): str(path) for pat
 PAGES = [RESULTS / page for page in staleness.PAGES]
 FLAGS = Path("build/stale")  # one file for each stale run, because of which Snakemake starts it; nothing goes by times
 GIVEN = {"scale": SCALE, "seed": SEED}
+LASTED = Path("profiles/seconds.json")  # of each notebook when `snakemake --cores 1 seconds` was last called
 
 
 def flag(name):
@@ -46,12 +52,29 @@ if workflow.is_main_process:  # the processes of its jobs find the flags
     staleness.write_flags(STALE, FLAGS, RESULTS, HTML)
 
 
+onstart:
+    # Kernels that need not import anything. A GPU is not to be shared with a fork, and a cluster has other machines.
+    if workflow.local_exec and not ON_GPU and sum(job.rule.name == "run" for job in workflow.dag.needrun_jobs()) > 1:
+        try:
+            os.environ["UQLIB_FORKS"] = forks.start(LOG / "forks.txt")
+        except OSError as error:
+            print(f"uqlib: each kernel imports for itself: {error}", file=sys.stderr)
+
+
+def seconds(notebook):
+    """How long a notebook took here, else elsewhere; one of which nobody knows may be the longest."""
+    try:
+        return json.loads((RESULTS / f"{notebook}.json").read_bytes())["provenance"]["seconds"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return json.loads(LASTED.read_text(encoding="utf-8")).get(notebook, 1e6)
+
+
 wildcard_constraints:
     notebook="[a-z0-9_]+/[a-z0-9_]+",
 
 
 localrules:
-    all, pages, book,
+    all, pages, book, seconds,
 
 
 rule all:
@@ -74,6 +97,8 @@ rule run:
     params:
         scale=SCALE,
         seed=SEED,
+    priority:
+        lambda wildcards: seconds(wildcards.notebook)  # the longest first, so that all lanes end together
     threads: 1
     resources:
         mem_mb=4000,
@@ -108,10 +133,12 @@ rule book:
         # Snakemake removes an output before the rule runs and after it failed. This one is what Sphinx notes for itself: the
         # pages stay for whoever reads them, until `uqlib book` puts the new ones in their place, all at once.
         HTML / "html/.buildinfo",
+    params:
+        jobs=workflow.cores or 1,  # nothing else runs any more; not `threads`, with which Snakemake would set variables
     log:
         LOG / "book.txt",
     shell:
-        "{BIN}/uqlib book --basis {RESULTS} --html {HTML}/html > {log} 2>&1"
+        "{BIN}/uqlib book --jobs {params.jobs} --basis {RESULTS} --html {HTML}/html > {log} 2>&1"
         " || {{ grep -aE 'WARNING|ERROR|CRITICAL|rror:' {log} || tail -n 5 {log}; exit 1; }}"
 
 
@@ -224,3 +251,10 @@ rule difficulty:
         LOG / "difficulty/{split}.txt",
     shell:
         "{BIN}/uqlib difficulty {params.part} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
+
+
+rule seconds:
+    """How long the notebooks took here, for those who have no run of theirs to go by."""
+    run:
+        took = {name: round(seconds(name)) for name in SOURCES if (RESULTS / f"{name}.json").is_file()}
+        LASTED.write_text(json.dumps(took, indent=1) + "\n", encoding="utf-8")

@@ -108,8 +108,8 @@ def test_times_and_words_run_nothing(built):
         ("uqlib/images/corruptions/__init__.py", "def corrupt(", "def corrupt(unrelated=1, *rest, ", ""),
         (
             "notebooks/zhou2025/one_pair.ipynb",
-            "import matplotlib.pyplot as plt",
-            "import math, matplotlib.pyplot as plt",
+            "import numpy as np",
+            "import math, numpy as np",
             "its cells changed",
         ),
         ("notebooks/zhou2025/one_pair.ipynb", '"cell_type": "markdown",', '"cell_type": "markdown" ,', "text alone"),

@@ -1,6 +1,9 @@
 import ast
+import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,22 +245,34 @@ def test_no_file_is_read_or_written_in_the_encoding_of_the_locale(repository):
                 assert not bare or said, f"{path.name}, line {node.lineno}: {ast.unparse(node)}"
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    """A checkout with a paper that has one claim, and two records of it."""
+def make_checkout(folder):
+    """A checkout with a paper that has one claim, a notebook that tests it, and a published record of it."""
     for name, text in {
         "pyproject.toml": "",
         "data/ledger/p2020.toml": LEDGER,
         "deep/er/x": "",
         "notebooks/p2020/x": "",
     }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    small(tmp_path / "notebooks/p2020/one.ipynb", parameters='scale = "cpu"\nrecord = ""')
-    run = records.start_run("p2020/one", scale="cpu", parameters={}, path=tmp_path / "data/records/p2020/one.json")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    small(
+        folder / "notebooks/p2020/one.ipynb",
+        "from types import SimpleNamespace\n"
+        "from uqlib.report import records\n"
+        "run = records.start_run('p2020/one', scale=scale, parameters={'seed': seed}, path=record)\n"
+        "run.add('change', SimpleNamespace(value=seed - 2, low=seed - 3, high=seed - 1, level=0.95), setting='digits')\n"
+        "run.save();",
+        parameters='scale = "cpu"\nseed = 0\nrecord = ""',
+    )
+    run = records.start_run("p2020/one", scale="cpu", parameters={}, path=folder / "data/records/p2020/one.json")
     run.add("change", SimpleNamespace(value=-1, low=-2, high=-0.5, level=0.95), setting="digits")
     run.save()
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return make_checkout(tmp_path)
 
 
 LEDGER = """paper = "p2020"
@@ -299,6 +314,105 @@ def test_ones_own_record_is_judged_by_naming_it(checkout, monkeypatch, capsys):
     monkeypatch.chdir(checkout / "deep")
     assert cli.main(["ledger", "--records", str(own)]) == 0
     assert "not confirmed" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    """The same with the book's own run of the notebook, as `make book` calls it."""
+    folder = make_checkout(tmp_path_factory.mktemp("own"))
+    with contextlib.chdir(folder):
+        own = ["--basis", "--scale", "cpu", "-p", "seed", "0", "-o", "book/results/p2020/one.ipynb"]
+        assert cli.main(["run", "notebooks/p2020/one.ipynb", *own]) == 0
+    return folder
+
+
+@pytest.fixture
+def published(run_once, tmp_path, monkeypatch):
+    """The record of that run, in a copy of the checkout, where the test stands."""
+    monkeypatch.chdir(shutil.copytree(run_once, tmp_path / "copy"))
+    return Path("book/results/p2020/one.json")
+
+
+def test_a_run_stands_beside_the_published_one_and_never_in_its_place(published, capsys):
+    before = published.read_bytes()
+    assert cli.main(["ledger"]) == 0
+    told = capsys.readouterr()
+    assert cli.main(["run", "notebooks/p2020/one.ipynb", "-p", "seed", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "parameter seed  1" in out
+    assert "p2020-T1-a  direction only  confirmed  verdict changed" in out
+    assert re.search(r"  digits +-1 \[-2, 0\] +-2 \[-3, -1\] +inside the interval", out)
+    page = Path(out.split()[-1])
+    assert page.match("build/runs/p2020/one.cpu.*.compare.html")
+    assert not list(Path("book/results").rglob("*.html"))  # the book's own run has nothing beside it
+    assert "<td>-1 [-2, 0]<td>-2 [-3, -1]" in page.read_text()
+    assert cli.main(["ledger"]) == 0
+    assert capsys.readouterr() == told
+    assert published.read_bytes() == before
+
+
+def test_check_repeats_a_published_run_and_fails_where_it_does_not_stand(published, capsys):
+    check = ["check", "notebooks/p2020/one.ipynb"]
+    assert cli.main(check) == 0
+    out = capsys.readouterr().out
+    assert "parameters      the same" in out
+    assert "code and files  the same" in out
+    assert "p2020-T1-a  confirmed  confirmed  same bits" in out
+    notebook = Path("notebooks/p2020/one.ipynb")
+    notebook.write_text(notebook.read_text().replace("seed - 1", "seed + 1"))
+    assert cli.main(check) == 1
+    out = capsys.readouterr().out
+    assert "code and files  its cells changed" in out
+    assert "p2020-T1-a  direction only  confirmed  verdict changed" in out
+    assert cli.main([*check, "--scale", "gpu"]) == 2
+    error = capsys.readouterr().err
+    assert "no published run of p2020/one at scale gpu" in error
+    assert "snakemake --cores 1 --config scale=gpu -- book/results/p2020/one.json" in error
+
+
+def test_check_repeats_what_was_run_elsewhere_with_its_parameters(published, capsys):
+    run = records.start_run("p2020/one", scale="gpu", parameters={"seed": 5}, path="data/records/p2020/one.gpu.json")
+    run.add("change", 3.0, setting="digits")
+    run.save()
+    assert cli.main(["check", "notebooks/p2020/one.ipynb", "--scale", "gpu"]) == 0
+    out = capsys.readouterr().out
+    assert "code and files  not noted when it was run" in out
+    assert "numbers: 1 inside the interval" in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "book/results/p2020/one.ipynb"],  # without --basis, as `make book` has it
+        ["--basis", "-o", "book/results/p2020/one.ipynb", "-p", "seed", "1"],
+        ["--basis", "-p", "record", "book/results/p2020/one.json", "-p", "seed", "1"],
+        ["--basis", "-p", "record", "data/records/p2020/one.json"],
+    ],
+)
+def test_the_place_of_a_published_number_is_refused(checkout, options, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    assert cli.main(["run", "notebooks/p2020/one.ipynb", *options]) == 2
+    assert "is the place of a published number, which `make book` alone replaces" in capsys.readouterr().err
+    assert not (checkout / "book").exists()
+
+
+def test_a_record_that_the_book_did_not_write_does_not_count(published, capsys):
+    assert cli.main(["ledger"]) == 0
+    assert "confirmed" in capsys.readouterr().out.split()
+    run = records.start_run("p2020/one", scale="cpu", parameters={"seed": 9}, path=published)
+    run.add("change", 7.0, setting="digits")
+    run.save()
+    assert cli.main(["ledger"]) == 0
+    out, err = capsys.readouterr()
+    assert "confirmed" in out.split()  # by data/records
+    assert "not written by `make book`, so they do not count: book/results/p2020/one.json" in err
+
+
+def test_a_notebook_of_which_nothing_is_published_runs_all_the_same(published, capsys):
+    published.with_suffix(".basis").unlink()
+    Path("data/records/p2020/one.json").unlink()
+    assert cli.main(["run", "notebooks/p2020/one.ipynb"]) == 0
+    assert "nothing, for no run of p2020/one is published" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["ledger", "pages", "book"])

@@ -1,18 +1,17 @@
 """The HTML of the book: built in a folder of its own, then put in the place of the one that stands, whole or not at all."""
 
 import ctypes
+import functools
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 EXCHANGE = 2  # of renameat2, Linux: two names change places in one step
 HERE = -100  # paths count from the current folder
 
 
-def html(place: str | Path, *, book: str | Path = "book", work: str | Path = "build") -> Path:
+def html(place: str | Path, *, book: str | Path = "book", work: str | Path = "build", jobs: int = 1) -> Path:
     """Build the book and put it at `place`; every warning is an error, and then the book that stands stays.
 
     Each build starts from nothing in a folder WORK/html.PROCESS, so no page or figure of an earlier one is left in it.
@@ -22,6 +21,7 @@ def html(place: str | Path, *, book: str | Path = "book", work: str | Path = "bu
         place: folder of the HTML.
         book: folder of the sources, with `_config.yml` beside it.
         work: where it is built; on the disk of `place`.
+        jobs: processes that read and write pages side by side.
 
     Raises:
         RuntimeError: if Sphinx warns or fails; its output stands above.
@@ -30,15 +30,25 @@ def html(place: str | Path, *, book: str | Path = "book", work: str | Path = "bu
     _sweep(place, work)
     new = work / f"html.{os.getpid()}"
     try:
-        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(book)]
-        options = ["--config", str(book.parent / "_config.yml"), "--path-output", str(new)]
-        done = subprocess.run([*command, *options, "-n", "-W", "--keep-going", "--all", "-q"])
-        if done.returncode or not (new / "_build/html/index.html").is_file():
+        if _sphinx(book, new, jobs) or not (new / "_build/html/index.html").is_file():
             raise RuntimeError("the book has warnings or errors; the one that stood before still stands")
         put_in_place(new / "_build/html", place)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return place / "index.html"
+
+
+def _sphinx(book: Path, new: Path, jobs: int) -> int | str | None:
+    """Run the command of Jupyter Book in this process; its exit code. It has no option for the number of jobs."""
+    from jupyter_book import sphinx
+    from jupyter_book.cli.main import main
+
+    options = ["--config", str(book.parent / "_config.yml"), "--path-output", str(new)]
+    sphinx.build_sphinx = functools.partial(sphinx.build_sphinx, jobs=jobs)
+    try:
+        return main(["build", str(book), *options, "-n", "-W", "--keep-going", "--all", "-q"])
+    except SystemExit as end:
+        return end.code
 
 
 def put_in_place(new: Path, place: Path) -> None:

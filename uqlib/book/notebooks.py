@@ -123,6 +123,16 @@ def parse_parameter(notebook: str | Path, name: str, text: str) -> Any:
         return text  # check_parameters then says which type is expected
 
 
+def deviations(notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given parameters that differ from their defaults, but for scale and record."""
+    known = parameters(notebook)
+    return {
+        name: value
+        for name, value in check_parameters(notebook, given).items()
+        if name not in ("scale", "record") and repr(value) != repr(known[name].default)
+    }
+
+
 def default_output(notebook: str | Path, given: Mapping[str, Any]) -> Path:
     """Where the executed copy goes if nobody says: build/runs/PAPER/NAME.SCALE.ipynb, with digits for other parameters.
 
@@ -133,11 +143,7 @@ def default_output(notebook: str | Path, given: Mapping[str, Any]) -> Path:
     known = parameters(notebook)
     path = Path(notebook)
     scale = given.get("scale", known["scale"].default if "scale" in known else "all")
-    other = {
-        name: value
-        for name, value in check_parameters(notebook, given).items()
-        if name not in ("scale", "record") and repr(value) != repr(known[name].default)
-    }
+    other = deviations(notebook, given)
     digits = f".{fingerprint(other)[:8]}" if other else ""
     return Path("build/runs") / path.absolute().parent.name / f"{path.stem}.{scale}{digits}.ipynb"
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from uqlib.base.scales import SCALES
 from uqlib.book import house, notebooks
+from uqlib.book.staleness import basis_path, read_basis, shortened
 from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark
-from uqlib.files.whole import write_text
+from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
 from uqlib.report.ledger import VERDICTS, Ledger, Row, Verdict, read_ledgers, verdicts
 from uqlib.report.markdown import block, code, table, text
@@ -141,9 +142,8 @@ def _interval(result: Result) -> str:
 
 def write_pages(folder: Path) -> None:
     """Compute the pages from what is published and what lies in a folder of results, and write them there."""
-    known = known_notebooks("data/records", folder)
     ledgers = read_ledgers("data/ledger")
-    runs = read_runs("data/records", folder, notebooks=known)
+    runs = published_runs(folder)
     results = [result for run in runs for result in run["results"]]
     texts = {
         "ledger": "\n".join(ledger_page(each, results) for each in ledgers),
@@ -158,9 +158,21 @@ def write_pages(folder: Path) -> None:
         write_text(folder / f"{name}.md", page)
 
 
-def known_notebooks(*places: str | Path) -> set[str]:
-    """The notebooks of the book; records of others are named, for they do not count."""
+def published_runs(folder: str | Path = "book/results") -> list[dict[str, Any]]:
+    """The runs whose numbers the book shows: those of data/records, each replaced by the book's own run alone.
+
+    Own is a record in the folder of results that the basis beside it names. Others are named, and do not count.
+    """
+    found = sorted(Path(folder).glob("*/*.json"))
+    own = [path for path in found if _is_own(path)]
     known = notebooks.names()
-    for path in orphans(*places, notebooks=known):
+    for path in orphans("data/records", *own, notebooks=known):
         print(f"uqlib: {path} is of a notebook that is not there any more; it does not count", file=sys.stderr)
-    return known
+    if foreign := [str(path) for path in found if path not in own]:
+        print(f"uqlib: not written by `make book`, so they do not count: {shortened(foreign)}", file=sys.stderr)
+    return read_runs("data/records", *own, notebooks=known)
+
+
+def _is_own(path: Path) -> bool:
+    basis = read_basis(basis_path(path))
+    return basis is not None and basis["outputs"].get(path.name) == sha256_of_file(path)
