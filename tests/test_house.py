@@ -48,7 +48,7 @@ def test_the_extras_are_all_pinned(repository):
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + [
-        d for name in ("images", "laplace", "plots", "book", "test") for d in extras[name]
+        d for name in ("images", "compare", "laplace", "plots", "book", "test") for d in extras[name]
     ]
     names = {re.split(r"[\[><=~ ]", d)[0].lower() for d in wanted} - {"uqlib"}
     pinned = {line.split("==")[0].lower() for line in (repository / "requirements.lock").read_text().splitlines()}
@@ -61,7 +61,7 @@ import sys
 import torch
 before = set(sys.modules)
 from uqlib import calibrate, combine, metrics
-heavy = {"torchvision", "timm", "scipy", "sklearn", "matplotlib", "papermill", "pandas"}
+heavy = {"torchvision", "timm", "scipy", "sklearn", "matplotlib", "papermill", "pandas", "xarray"}
 print(sorted(heavy & (set(sys.modules) - before)))
 """
     assert (

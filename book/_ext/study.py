@@ -57,9 +57,15 @@ def defer_scripts(app, config):
     config.html_js_files = [(name, {"defer": "defer"}) for name in config.html_js_files]
 
 
+def read_side_by_side(app, config):
+    """An extension that does not say so can be there too: it numbers sections when all pages have been read."""
+    app.extensions["sphinx_multitoc_numbering"].parallel_read_safe = True
+
+
 def setup(app):
     roles.format_plain_text = measured
     app.connect("config-inited", defer_scripts)
+    app.connect("config-inited", read_side_by_side)
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon, which writes markup
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
