@@ -16,8 +16,8 @@ from uqlib.metrics import (
     risk_at_coverage,
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
-    tally,
 )
+from uqlib.metrics import draws as drawing
 from uqlib.metrics.bootstrap import (
     interval,
     paired_difference,
@@ -29,7 +29,7 @@ from uqlib.metrics.bootstrap import (
 from uqlib.metrics.calibration import bin_by_width, ece, rms_calibration_error
 from uqlib.metrics.classification import accuracy, brier, macro_f1, nll
 from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
-from uqlib.metrics.tally import BINNED, BY_COUNTS, PER_EXAMPLE
+from uqlib.metrics.draws import BINNED, BY_COUNTS, PER_EXAMPLE
 
 OPTIONS = {  # what the metrics with a required option are tried with
     coverage_at_risk: {"risk": 0.2},
@@ -83,7 +83,7 @@ def test_counting_a_draw_is_resampling_the_arrays(monkeypatch, statistic, decima
     arrays = arrays_of(statistic, 60, decimals)
     options = {"draws": 50, "stratify": torch.arange(60 // size) % 3 if stratified else None}
     slow = call_by_call(statistic, arrays, size, generator=seeded(), **options)
-    monkeypatch.delattr(tally, "_call")  # so that nothing is called once a draw
+    monkeypatch.delattr(drawing, "_call")  # so that nothing is called once a draw
     fast = resample(statistic, *arrays, groups=size, generator=seeded(), **options)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-14)  # the same terms, summed in another order
     assert decimals == 0 or len(slow.unique()) > 5
@@ -135,7 +135,7 @@ def test_together_is_each_alone_on_the_same_draws(size, stratified):
 
 def test_equal_arrays_are_sorted_once_and_others_are_not_taken_for_them(monkeypatch):
     sorts = []
-    monkeypatch.setattr(tally, "rank", lambda *arrays, **options: sorts.append(arrays) or rank(*arrays, **options))
+    monkeypatch.setattr(drawing, "rank", lambda *arrays, **options: sorts.append(arrays) or rank(*arrays, **options))
     confidence, correct = rows(50, 1)
     many = [(metric, (confidence.clone(), correct.clone())) for metric in (aurc, augrc, auroc)]
     many += [(aurc, (confidence.float(), correct)), (aurc, (confidence, ~correct))]

@@ -10,7 +10,6 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 from uqlib import metrics
-from uqlib.metrics import compare as comparing
 from uqlib.metrics.compare import (
     cells,
     compare,
@@ -286,13 +285,6 @@ def test_the_interval_of_one_split_covers_the_truth():
         found = cells(compare({"x": [one]}, ["accuracy"], over="split", draws=200, seed=seed), level=0.9).iloc[0]
         hits += found.low <= truth <= found.high
     assert abs(hits / 200 - 0.9) < 4 * (0.9 * 0.1 / 200) ** 0.5  # four standard errors
-
-
-def test_values_without_draws_have_no_interval(outcomes):
-    frame = cells(compare(outcomes, ["accuracy"], over="split", draws=0))
-    assert frame.value.notna().all()
-    assert frame[["low", "high"]].isna().all().all()
-    assert comparing.UNITS == ("split", "training")
 
 
 def test_a_rank_correlation_is_scipys_for_every_entry_of_the_other_dimensions():

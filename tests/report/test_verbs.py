@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from uqlib.base import provenance
-from uqlib.report import ledger, verbs
+from uqlib.report import ledger
 from uqlib.report.verbs import begin
 
 LEDGER = """
@@ -63,14 +63,14 @@ def told(monkeypatch):
 
 @pytest.fixture
 def run(names):
-    yield begin("toy2000/one", names, smoke={"draws": 2}, cpu={"draws": 9})
+    yield begin("toy2000/one", names, draws=[2, 9])
     plt.close("all")
 
 
 @pytest.mark.parametrize(("scale", "draws"), [("smoke", 2), ("cpu", 9), ("gpu", 9), ("paper", 9)])
 def test_the_scale_fills_in_what_is_empty(names, scale, draws):
     names["scale"] = scale
-    run = begin("toy2000/one", names, smoke={"draws": 2}, cpu={"draws": 9, "benchmark": "cifar10"})
+    run = begin("toy2000/one", names, draws=[2, 9], benchmark=["cifar10"])
     assert (names["draws"], names["benchmark"]) == (draws, "cifar10")
     assert run.run.parameters == {"draws": draws, "benchmark": "cifar10", "seed": 0, "scale": scale}
 
@@ -84,7 +84,7 @@ def test_a_parameter_may_have_its_scales_side_by_side(names, scale, draws, seed)
 
 def test_what_was_given_stays(names):
     names["draws"] = 5
-    assert begin("toy2000/one", names, smoke={"draws": 2}, cpu={"draws": 9}).run.parameters["draws"] == 5
+    assert begin("toy2000/one", names, draws=[2, 9]).run.parameters["draws"] == 5
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,17 @@ def test_what_was_given_stays(names):
 )
 def test_parameters_are_checked(names, change, error, message):
     with pytest.raises(error, match=message):
-        begin("toy2000/one", names | change, smoke={"draws": 2}, cpu={"draws": 9})
+        begin("toy2000/one", names | change, draws=[2, 9])
 
 
 def test_a_parameter_that_is_not_there_is_named(names):
     with pytest.raises(ValueError, match="toy2000/one has no parameter 'drows' for scale cpu to set"):
-        begin("toy2000/one", names, cpu={"drows": 9})
+        begin("toy2000/one", names, drows=[9])
     with pytest.raises(TypeError, match="benchmark must be of type str, such as 'x'; it is 3"):
-        begin("toy2000/one", names | {"benchmark": 3}, cpu={"benchmark": "x"})
+        begin("toy2000/one", names | {"benchmark": 3}, benchmark=["x"])
+    for values in (9, [], [1, 2, 3, 4]):
+        with pytest.raises(ValueError, match="draws must have its values at smoke, cpu and gpu in a list"):
+            begin("toy2000/one", names, draws=values)
 
 
 def test_what_is_read_from_then_on_is_noted(names):
@@ -194,14 +197,14 @@ def test_a_draft_without_a_ledger_records_what_it_likes(names, monkeypatch):
     assert "<table" not in run.done()._repr_html_()  # nothing is claimed of it
     with pytest.raises(ValueError, match="mine/draft is of no paper with a ledger, so there is no row 'x'"):
         run.beside("x", CELLS, setting="S", rows="variant", columns="measure", caption="c")
-    assert verbs.PLAIN
 
 
 def test_where_there_are_no_cells_it_says_so(names):
-    run = begin("toy2000/one", names, cpu={"draws": 10})
+    run = begin("toy2000/one", names, draws=[10])
     expected = "Nothing <known>: not measured here."
     shown = run.table({}, rows="measure", columns="variant", caption="Nothing <known>")
     assert repr(shown) == repr(run.forest({}, rows="measure", name="x", what="Nothing <known>")) == expected
+    assert repr(run.against({}, cost="balance", name="x", what="Nothing <known>")) == expected
     assert "<p>Nothing &lt;known&gt;: not measured here.</p>" in shown._repr_html_()
 
 

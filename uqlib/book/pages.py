@@ -132,10 +132,7 @@ def _evidence(verdict: Verdict) -> str:
 
 
 def _interval(result: Result) -> str:
-    text = f"{result.value:.3g}"
-    if result.low is not None:
-        text += f" [{result.low:.3g}, {result.high:.3g}]"
-    return f"{text} ({result.seeds} seed{'s' * (result.seeds != 1)}" + (
+    return f"{result} ({result.seeds} seed{'s' * (result.seeds != 1)}" + (
         f", n = {result.examples})" if result.examples else ")"
     )
 

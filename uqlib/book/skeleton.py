@@ -122,7 +122,7 @@ from uqlib.report import charts
 from uqlib.report.verbs import begin
 from uqlib.store import load_answers
 
-run = begin("$name/question", globals(), smoke=dict(draws=50), cpu=dict(draws=1000))
+run = begin("$name/question", globals(), draws=[50, 1000])
 '''),
     ("method-md", "markdown", (), "## Data and method\n"),
     ("method", "code", (), '''\

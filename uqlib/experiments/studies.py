@@ -79,7 +79,7 @@ class Study(TomlTable, frozen=True):
     @property
     def title(self) -> str:
         """Its data set in print."""
-        return self.dataset.replace("cifar", "CIFAR-")
+        return load_benchmark(self.dataset).title
 
     def __str__(self) -> str:
         how = self.training
@@ -214,10 +214,8 @@ def load_trainings(name: str, variants: Sequence[str] | None = None) -> dict[str
 
 def load_by_title(names: Sequence[str], variants: Sequence[str]) -> dict[str, dict[str, list[Training]]]:
     """The trained networks of several studies by the title of their data set, of those variants that each study has."""
-    own = {load_benchmark(each.dataset).title: each for each in map(load_study, names)}
-    return {
-        title: load_trainings(each.name, [v for v in variants if v in each.variants]) for title, each in own.items()
-    }
+    own = map(load_study, names)
+    return {each.title: load_trainings(each.name, [v for v in variants if v in each.variants]) for each in own}
 
 
 def under_corruption(

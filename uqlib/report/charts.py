@@ -8,7 +8,7 @@ import numpy as np
 from uqlib import metrics
 from uqlib.base.extras import named
 from uqlib.report import plots
-from uqlib.report.telling import ENDS, in_print, label, names_of, template_fields
+from uqlib.report.telling import ENDS, NOTHING, in_print, label, names_of, template_fields
 
 with named():
     import pandas as pd
@@ -187,7 +187,7 @@ def describe(frame: pd.DataFrame, what: str, *, labels: Mapping[Any, str] | None
     """The alternative text of a figure: what it shows, and its cells, or their range where they are many."""
     names = [name for name in names_of(frame) if frame[name].nunique() > 1 and name != "paper"]
     if not len(frame):
-        return f"{what}: nothing was measured."
+        return f"{what}: {NOTHING}."
     texts = in_print(frame, **style)
     named = [", ".join(label(row[name], labels) for name in names) for row in frame.to_dict("records")]
     lines = [f"{name}: {text}" if name else text for name, text in zip(named, texts, strict=True)]

@@ -74,6 +74,10 @@ class Result:
         if self.notebook:
             check_notebook(self.notebook)
 
+    def __str__(self) -> str:
+        """The value to three digits, and its interval."""
+        return f"{self.value:.3g}" + ("" if self.low is None else f" [{self.low:.3g}, {self.high:.3g}]")
+
 
 @dataclass
 class Run:

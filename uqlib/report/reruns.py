@@ -4,12 +4,16 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from html import escape
 from itertools import count
 from typing import Any, NamedTuple
 
+from uqlib.base.extras import named
 from uqlib.report.ledger import Ledger, judge
 from uqlib.report.records import Result
+from uqlib.report.tables import show_table
+
+with named():
+    import pandas as pd
 
 FALLEN = ("verdict changed", "gone", "other setting", "moved")
 OUTCOMES = (*FALLEN, "inside the interval", "same bits", "new")  # of a claim the worst of its numbers, or the first
@@ -69,7 +73,7 @@ def compare_runs(
             outcome = worst if own.verdict == other.verdict else FALLEN[0]
             claims.append({"claim": claim.id, "this run": own.verdict, "published": other.verdict, "outcome": outcome})
     numbers = [
-        {"quantity": key[0], "setting": names[key], "this run": _number(now.get(key)), "published": _number(then.get(key)),
+        {"quantity": key[0], "setting": names[key], "this run": f"{now.get(key, '')}", "published": f"{then.get(key, '')}",
          "paper": "; ".join(said[key]), "outcome": outcomes[key]}
         for key in sorted(outcomes, key=lambda key: places.get(key[0], len(places)))
     ]  # fmt: skip
@@ -141,11 +145,9 @@ def as_html(found: Comparison) -> str:
     """The same as a page of its own, with every number; whatever a text holds, it is shown as it is written."""
     parts = []
     for name, rows in zip(("Inputs", "Claims", "Numbers", "What the paper reports"), found, strict=True):
-        cells = [list(rows[0] if rows else ["none"]), *(row.values() for row in rows)]
-        kinds = ["th", *["td"] * len(rows)]
-        lines = ("".join(f"<{kind}>{escape(cell)}" for cell in line) for kind, line in zip(kinds, cells, strict=True))
-        body = "".join(f"<tr>{line}" for line in lines)
-        parts.append(f"<h2>{name}</h2><div><table>{body}</table></div>")
+        parts.append(
+            f"<h2>{name}</h2><div>{show_table(pd.DataFrame(rows), name=name)._repr_html_() if rows else 'none'}</div>"
+        )
     return PAGE.format(body="".join(parts))
 
 
@@ -155,8 +157,3 @@ def _aligned(rows: Sequence[Row]) -> list[str]:
     columns = [[plain(cell) for cell in (name, *(row[name] for row in rows))] for name in rows[0]]
     kept = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns if any(column[1:])]
     return ["  ".join(line).rstrip() for line in zip(*kept, strict=True)]
-
-
-def _number(result: Result | None) -> str:
-    interval = "" if result is None or result.low is None else f" [{result.low:.3g}, {result.high:.3g}]"
-    return "" if result is None else f"{result.value:.3g}{interval}"

@@ -2,7 +2,7 @@
 
 A notebook goes this way:
 
-    run = begin("zhou2025/one_pair", globals(), smoke=dict(draws=100))
+    run = begin("zhou2025/one_pair", globals(), draws=[100, 2000])
     gain = scores - scores.sel(variant="base")
     run.record("{measure}_gain", gain, setting="CIFAR-10")
     run.forest(gain, rows="measure", name="gain", what="Gain")
@@ -12,8 +12,7 @@ A notebook goes this way:
 
 import base64
 import difflib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +34,6 @@ with named():
 
 PLAIN = (bool, int, float, str, list, dict, type(None))
 NO_PARAMETERS = ("scale", "record")  # nor are names of capitals, which are constants
-STYLE = ("digits", "percent", "ends", "signed")
 
 
 class Report:
@@ -133,15 +131,13 @@ class Report:
 
     def against(self, found: Any, *, cost: str, name: str, what: str, **options: Any) -> tables.Shown:
         """Draw, keep and show values against a cost. See `charts.against`."""
-        frame = cells(found)
+        if not len(frame := cells(found)):
+            return _nothing(what)
         return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame)
 
     def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
         """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
-        if frame.empty:
-            nothing = f"{what}: {telling.NOTHING}."
-            return tables.Shown(escape(nothing), name=name, data=None, plain=nothing)
-        return self.show(charts.heat(frame, **options), name, what, found)
+        return _nothing(what) if frame.empty else self.show(charts.heat(frame, **options), name, what, found)
 
     def show(self, figure: Any, name: str, what: str, found: Any = None) -> tables.Shown:
         """Keep a figure beside the record and show it, with an alternative text made from its cells, and these as CSV.
@@ -152,13 +148,11 @@ class Report:
             what: it shows, in words; of a figure without cells this is the whole alternative text.
             found: the cells that it shows, or any data frame; the first are told, the second only linked.
         """
-        self.run.save_figure(figure, name)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="svg", metadata={"Date": None})
+        picture = self.run.save_figure(figure, name).read_bytes()
         plots.plt.close(figure)
         frame = None if found is None else cells(found)
         alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
-        source = f"data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()}"
+        source = f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
         return tables.Shown(f'<img alt="{escape(alt)}" src="{source}">', name=name, data=frame, plain=alt)
 
     def tell(self, name: str, found: Any, *, better: str = "", **style: Any) -> None:
@@ -219,40 +213,35 @@ def _nothing(what: str) -> tables.Shown:
     return tables.Shown(f"<p>{escape(plain)}</p>", name="", data=None, plain=plain)
 
 
-def begin(
-    notebook: str, namespace: dict[str, Any], *, smoke: Mapping[str, Any] | None = None, cpu: Mapping[str, Any] | None = None,
-    gpu: Mapping[str, Any] | None = None, **scales: Sequence[Any],
-) -> Report:  # fmt: skip
+def begin(notebook: str, namespace: dict[str, Any], **scales: Any) -> Report:
     """Begin a run: parameters checked and filled in by the scale, style set, and all that is read from here on noted.
 
     Args:
         notebook: PAPER/NAME.
         namespace: `globals()` of the notebook, right after its parameters and imports. What is 0 or empty there is set.
-        smoke, cpu, gpu: by name, the values of parameters that are 0 or empty; each scale falls back to the one before.
-        scales: the same by parameter: `draws=[100, 2000]` at smoke and cpu; a third value at gpu.
+        scales: by parameter its values at smoke, cpu and gpu, such as `draws=[100, 2000]`; the last one goes on.
 
     Raises:
-        ValueError: if a scale gives a parameter that the notebook does not have, or the scale is unknown.
-        TypeError: if a parameter is of another type than the scale gives.
+        ValueError: if a scale gives a parameter that the notebook does not have, not one to three values, or the scale is
+            unknown.
+        TypeError: if a parameter is of another type than its values.
     """
     scale = check_scale(namespace.get("scale", "cpu"))
-    given = [dict(each or {}) for each in (smoke, cpu, gpu)]
     for name, values in scales.items():
-        for each, value in zip(given, values, strict=False):
-            each[name] = value
-    for name in dict.fromkeys(name for each in given for name in each):
         if name not in namespace:
             raise ValueError(
                 f"{notebook} has no parameter {name!r} for scale {scale} to set; add it to the parameters cell"
             )
-        known = [each[name] for each in given if name in each]
-        at = dict(zip(("smoke", "cpu", "gpu"), (each.get(name, known[0]) for each in given), strict=True))
-        at["gpu"] = given[2].get(name, at["cpu"])
-        value = namespace[name] or at_scale(scale, **at)
-        if isinstance(known[0], int) and not isinstance(known[0], bool):
+        if not isinstance(values, list | tuple) or not 1 <= len(values) <= 3:
+            raise ValueError(
+                f"{name} must have its values at smoke, cpu and gpu in a list, one to three; it is {values!r}"
+            )
+        smoke, cpu, gpu = [*values, values[-1], values[-1]][:3]
+        value = namespace[name] or at_scale(scale, smoke=smoke, cpu=cpu, gpu=gpu)
+        if isinstance(smoke, int) and not isinstance(smoke, bool):
             check_whole(value, name, least=0)
-        elif not isinstance(value, type(known[0])):
-            raise TypeError(f"{name} must be of type {type(known[0]).__name__}, such as {known[0]!r}; it is {value!r}")
+        elif not isinstance(value, type(smoke)):
+            raise TypeError(f"{name} must be of type {type(smoke).__name__}, such as {smoke!r}; it is {value!r}")
         namespace[name] = value
     plots.use_style()
     provenance.INPUTS.clear()
