@@ -1,6 +1,7 @@
 """The built book: every link leads somewhere, every page opens in a browser without an error or a request outside."""
 
 import html.parser
+import re
 import shutil
 import urllib.parse
 from pathlib import Path
@@ -67,6 +68,10 @@ def test_no_number_is_missing_from_the_prose(parsed):
         text = path.read_text()
         assert "{glue" not in text, path
         assert "Key not found" not in text, path
+
+
+def test_no_page_shows_a_warning_of_a_cell(parsed):
+    assert not [path.name for path in parsed if re.search(r'class="output stderr|/ipykernel[_/]', path.read_text())]
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")

@@ -190,7 +190,8 @@ class Report:
         ]  # fmt: skip
         if not lines:
             return tables.Shown("", name="claims", data=None, plain="The ledger has no claim about this notebook.")
-        return tables.show_table(pd.DataFrame(lines), caption="What this run says of the claims", name="claims")
+        told = pd.DataFrame(lines).set_index("claim")
+        return tables.show_table(told, caption="What this run says of the claims", name="claims")
 
     def _row(self, id: str) -> ledger.Row:
         if self.paper is None:
