@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -169,11 +171,13 @@ def test_risks_of_every_kind_are_drawn(ax, kind, unchecked):
 
 
 def test_style_is_set_only_when_asked():
-    with mpl.rc_context():
-        before = mpl.rcParams["axes.spines.top"]
-        assert before
+    code = """if True:
+        import matplotlib as mpl
+        from uqlib.report import plots
+        assert mpl.rcParams["axes.spines.top"]
         plots.use_style()
-        assert not mpl.rcParams["axes.spines.top"]
+        assert not mpl.rcParams["axes.spines.top"]"""
+    subprocess.run([sys.executable, "-c", code], check=True)  # no test before this one has set the style there
 
 
 ODD = [
