@@ -1,7 +1,7 @@
-"""From difficulty to the weights of a loss: six normalisers, a temperature."""
+"""From difficulty to the weights of a loss: seven normalisers, a temperature."""
 
 from collections.abc import Callable
-from math import frexp, log
+from math import ceil, frexp, log
 
 import torch
 from jaxtyping import Float
@@ -9,19 +9,22 @@ from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, like
 from uqlib.base.checks import check_confidence
-from uqlib.base.options import check_choice, check_number, check_whole
+from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
 
 
-def normalise(difficulty: Column, normaliser: str = "minmax", *, dimensions: int | None = None) -> Float[Array, " n"]:
+def normalise(
+    difficulty: Column, normaliser: str = "minmax", *, dimensions: int | None = None, quantile: float = 0.999
+) -> Float[Array, " n"]:
     """The difficulty on the scale that the weights are taken from, float64: higher = harder.
 
     Args:
         difficulty: (n,), any real score, of the whole training set.
-        normaliser: "minmax" to [0, 1]; "clipped", the same up to the 99.9 % quantile and 1 above it, so that one odd
-            example does not set the scale; "zscore" to mean 0 and standard deviation 1; "max_abs" divides by the largest
+        normaliser: "minmax" to [0, 1]; "clipped", the same up to a quantile and 1 above it, so that a few odd examples do
+            not set the scale; "ranks" to [0, 1] by order alone, ties in their middle; "zscore" to mean 0 and standard deviation 1; "max_abs" divides by the largest
             size; "dimension" by the number of features; "raw" leaves it. The paper does not say which; it decides how
             many examples get a weight that matters.
         dimensions: number of features; "dimension" needs it, the others do not look at it.
+        quantile: in (0, 1], where "clipped" ends; the others do not look at it.
 
     Raises:
         ValueError: if the difficulty is empty, not finite or constant where that leaves no scale, or the name is unknown.
@@ -30,7 +33,7 @@ def normalise(difficulty: Column, normaliser: str = "minmax", *, dimensions: int
         Cui et al. 2023 (arXiv:2304.10127), equation 10, before which the scale is not stated.
     """
     values = check_confidence(difficulty, "difficulty").double()
-    return like(_scaled(values, normaliser, dimensions), difficulty)
+    return like(_scaled(values, normaliser, dimensions, quantile), difficulty)
 
 
 def weights(
@@ -40,6 +43,7 @@ def weights(
     normaliser: str = "minmax",
     c: float = 1e-3,
     dimensions: int | None = None,
+    quantile: float = 0.999,
 ) -> Float[Array, " n"]:
     """The share in (0, 1) of the entropy bonus that each example gets, float64: higher = harder.
 
@@ -49,18 +53,18 @@ def weights(
     Args:
         difficulty: (n,), of the whole training set: the largest sets the scale.
         temperature: > 0; larger = more equal weights.
-        normaliser, dimensions: as in `normalised`. With "minmax" the least weight is about exp(-1 / temperature).
+        normaliser, dimensions, quantile: as in `normalise`. With "minmax" the least weight is about exp(-1 / temperature).
         c: small constant, 0 or larger.
 
     Raises:
-        ValueError: if temperature or c are out of range, and as in `normalised`.
+        ValueError: if temperature or c are out of range, and as in `normalise`.
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equation 10.
     """
     temperature, c = check_number(temperature, "temperature", above=0), check_number(c, "c", least=0)
     values = check_confidence(difficulty, "difficulty").double()
-    scaled = _scaled(values, normaliser, dimensions) / temperature
+    scaled = _scaled(values, normaliser, dimensions, quantile) / temperature
     if not scaled.isfinite().all():
         raise ValueError(
             f"difficulty over temperature must be finite; the temperature {temperature} is too low for difficulties of "
@@ -90,17 +94,24 @@ def effective_share(weights: Column) -> float:
     return (scaled.sum() ** 2 / (len(scaled) * scaled.square().sum())).item()
 
 
-def _minmax(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+def _minmax(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
     half = values / 2  # costs no digit, and the difference of two huge numbers does not overflow
     return (half - half.min()) / _scale(half.max() - half.min(), values)
 
 
-def _clipped(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
-    top = values.kthvalue(-(-999 * len(values) // 1000)).values  # the least value that 99.9 % do not exceed
-    return _minmax(values.clamp(max=top), dimensions)
+def _clipped(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
+    share = check_fraction(quantile, "quantile", within="(0, 1]")
+    place = max(1, ceil(share * len(values) - 1e-9))  # 0.999 * 1,000 is 999, whatever its last digit
+    return _minmax(values.clamp(max=values.kthvalue(place).values), dimensions, quantile)
 
 
-def _zscore(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+def _ranks(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
+    _, places, counts = values.unique(return_inverse=True, return_counts=True)
+    middles = counts.cumsum(0) - (counts - 1) / 2  # of the ranks of those that are tied
+    return _minmax(middles.double()[places], dimensions, quantile)
+
+
+def _zscore(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
     half = values / 2
     _scale(half.max() - half.min(), values)  # rounding leaves a constant a standard deviation above 0
     _, digits = frexp(values.abs().max().item())
@@ -108,23 +119,24 @@ def _zscore(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor
     return (values - values.mean()) / values.std(correction=0)
 
 
-def _max_abs(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+def _max_abs(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
     return values / _scale(values.abs().max(), values)
 
 
-def _dimension(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+def _dimension(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
     if dimensions is None:
         raise ValueError("normaliser 'dimension' divides by the number of features; dimensions is None")
     return values / check_whole(dimensions, "dimensions", least=1)
 
 
-def _raw(values: Float[Tensor, " n"], dimensions: int | None) -> Float[Tensor, " n"]:
+def _raw(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
     return values
 
 
-NORMALISERS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
+NORMALISERS: dict[str, Callable[[Tensor, int | None, float], Tensor]] = {
     "minmax": _minmax,
     "clipped": _clipped,
+    "ranks": _ranks,
     "zscore": _zscore,
     "max_abs": _max_abs,
     "dimension": _dimension,
@@ -132,8 +144,10 @@ NORMALISERS: dict[str, Callable[[Tensor, int | None], Tensor]] = {
 }
 
 
-def _scaled(values: Float[Tensor, " n"], normaliser: str, dimensions: int | None) -> Float[Tensor, " n"]:
-    return NORMALISERS[check_choice(normaliser, NORMALISERS, "normaliser")](values, dimensions)
+def _scaled(
+    values: Float[Tensor, " n"], normaliser: str, dimensions: int | None, quantile: float
+) -> Float[Tensor, " n"]:
+    return NORMALISERS[check_choice(normaliser, NORMALISERS, "normaliser")](values, dimensions, quantile)
 
 
 def _scale(size: Tensor, values: Float[Tensor, " n"]) -> Tensor:

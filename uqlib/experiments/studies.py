@@ -68,6 +68,7 @@ class Study(TomlTable, frozen=True):
     training: Mapping[str, Any]
     weights: Mapping[str, Any]
     tested: int | None = None
+    aside: bool = False  # asks a question of its own: `study_names` leaves it out
     like: str = ""  # the study, of any paper, whose variants come before those listed here
     listed: tuple[Variant, ...] = field(name="variant", default=())
 
@@ -185,10 +186,17 @@ def load_study(name: str) -> Study:
     return _all()[check_choice(name, _all(), "study")]
 
 
-def study_names(scale: str = "cpu", dataset: str = "") -> list[str]:
-    """The studies of a scale, of one data set or all, in the order of their files; smoke has those of cpu, paper those of gpu."""
+def study_names(scale: str = "cpu", dataset: str = "", *, aside: bool = False) -> list[str]:
+    """The studies of a scale, of one data set or all, in the order of their files; smoke has those of cpu, paper those of gpu.
+
+    Args:
+        scale: whose studies.
+        dataset: of which they are; "" for all.
+        aside: also those that ask a question of their own.
+    """
     own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
-    return [name for name, each in _all().items() if each.scale == own and dataset in ("", each.dataset)]
+    found = {name: each for name, each in _all().items() if each.scale == own and dataset in ("", each.dataset)}
+    return [name for name, each in found.items() if aside or not each.aside]
 
 
 def load_trainings(name: str, variants: Sequence[str] | None = None) -> dict[str, list[Training]]:

@@ -47,20 +47,25 @@ def training_difficulty(study: Study, variant: Variant) -> torch.Tensor:
     return as_tensor(measures[measure](fit, features, labels))
 
 
-def training_weights(study: Study, variant: Variant) -> torch.Tensor:
-    """The weight (n,) of each training image in the difficulty loss."""
-    options = {name: variant.weights[name] for name in ("normaliser", "temperature")}
-    return as_tensor(difficulty.weights(training_difficulty(study, variant), **options))
+def training_weights(study: Study, variant: Variant, seed: int = 0) -> torch.Tensor:
+    """The weight (n,) of each training image in the difficulty loss; where they are `permuted`, another image's, by seed."""
+    options = {name: variant.weights[name] for name in ("normaliser", "temperature", "quantile") if name in variant.weights}
+    weights = as_tensor(difficulty.weights(training_difficulty(study, variant), **options))
+    if variant.weights.get("permuted"):
+        weights = weights[torch.from_numpy(np.random.default_rng(seed).permutation(len(weights)))]
+    return weights
 
 
-def variant_loss(study: Study, variant: Variant) -> tuple[Any, dict[str, Any]]:
+def variant_loss(study: Study, variant: Variant, seed: int = 0) -> tuple[Any, dict[str, Any]]:
     """The loss of a variant, and what is worth noting about it."""
     options, labels = dict(variant.options), torch.as_tensor(training_labels(study, variant))
     if variant.loss == "ranking":
         return losses.loss("ranking", examples=len(labels), **options), options
     if variant.loss == "difficulty":
-        weights = training_weights(study, variant)
-        noted = options | {"mean_weight": weights.mean().item()}
+        weights = training_weights(study, variant, seed)
+        if options.get("alpha") == "scaled":  # so that the bonus is worth `to` for the mean image
+            options = {"alpha": options["to"] / weights.mean().item()}
+        noted = options | {"mean_weight": weights.mean().item(), "effective_share": difficulty.effective_share(weights)}
         return losses.loss("difficulty", weights=weights.float(), labels=labels, **options), noted
     if options.get("alpha") == "matched":
         mean = training_weights(study, study.variants[studies.MATCHED]).mean().item()
@@ -98,7 +103,7 @@ def make_training(study: Study, variant: Variant, seed: int, *, device: str = "c
     began, images = time.monotonic(), load_study_sets(study.name)["train"]
     options = {name: value for name, value in variant.training.items() if name != "network"}
     model, preparation = create_network(study, variant, seed, device)
-    loss, noted = variant_loss(study, variant)
+    loss, noted = variant_loss(study, variant, seed)
     if variant.loss == "cross_entropy":
         loss = losses.Recorded(loss, examples=len(images), epochs=options["epochs"])
     checkpoint = study_checkpoint(study, variant, seed)

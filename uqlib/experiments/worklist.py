@@ -103,7 +103,7 @@ def list_missing(scale: str = "cpu", *, root: str | None = None) -> list[Job]:
         for name in benchmarks.benchmark_names(scale)
         for job in network_jobs(benchmarks.load_benchmark(name), root=root)
     ]
-    jobs += [job for name in studies.study_names(scale) for job in training_jobs(studies.load_study(name))]
+    jobs += [job for name in studies.study_names(scale, aside=True) for job in training_jobs(studies.load_study(name))]
     return sort_jobs([job for job in jobs if job.is_missing()])
 
 
