@@ -91,7 +91,8 @@ import matplotlib as mpl
 state, style = torch.random.get_rng_state(), dict(mpl.rcParams)
 filters, threads = list(warnings.filters), torch.get_num_threads()
 from uqlib import metrics, combine, store, images, networks, training
-from uqlib.report import plots, ledger
+from uqlib.evidence import ledger
+from uqlib.report import plots
 from uqlib.book import notebooks, pages
 assert torch.equal(state, torch.random.get_rng_state())
 assert style == dict(mpl.rcParams)

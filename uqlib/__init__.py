@@ -28,6 +28,7 @@ FAMILIES = (
     "training",
     "papers",
     "experiments",
+    "evidence",
     "report",
     "book",
     "commands",

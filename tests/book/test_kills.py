@@ -9,7 +9,7 @@ NOTEBOOK = [
     """
 import time
 import matplotlib.pyplot as plt
-from uqlib.report import records
+from uqlib.evidence import records
 run = records.start_run("p2020/one", scale=scale, parameters={}, path=record)
 """,
     """

@@ -16,7 +16,7 @@ import pytest
 
 from uqlib import cli
 from uqlib.commands import parsing, stores
-from uqlib.report import records
+from uqlib.evidence import records
 
 NOTEBOOK = "notebooks/zhou2025/one_pair.ipynb"
 
@@ -258,9 +258,9 @@ def make_checkout(folder):
     small(
         folder / "notebooks/p2020/one.ipynb",
         "from types import SimpleNamespace\n"
-        "from uqlib.report import records\n"
+        "from uqlib.evidence import records\n"
         "run = records.start_run('p2020/one', scale=scale, parameters={'seed': seed}, path=record)\n"
-        "run.add('change', SimpleNamespace(value=seed - 2, low=seed - 3, high=seed - 1, level=0.95), setting='digits')\n"
+        "run.add('change', SimpleNamespace(value=seed - 2, low=seed - 3, high=seed - 1, level=0.95), setting='digits', covers=['examples'])\n"
         "run.save();",
         parameters='scale = "cpu"\nseed = 0\nrecord = ""',
     )

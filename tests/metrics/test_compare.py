@@ -168,12 +168,25 @@ def test_cells_carry_what_is_known_of_them(outcomes):
         dim="pair", coords="minimal", compat="override", join="outer",
     )  # fmt: skip
     frame = cells(pairs.assign_coords(benchmark=("pair", ["a", "b"]), balance=("pair", [0.1, 0.3])))
-    assert frame[["benchmark", "balance", "variant", "seeds"]].values.tolist() == [
+    assert frame[["benchmark", "balance", "variant", "splits"]].values.tolist() == [
         ["a", 0.1, "good", 3], ["a", 0.1, "poor", 3], ["b", 0.3, "good", 3], ["b", 0.3, "poor", 3],
     ]  # fmt: skip
     one = cells(scores.sel(variant="good"))
     assert len(one) == 1
     assert one.level.tolist() == [0.95]
+    assert one.covers.tolist() == ["examples, splits"]
+
+
+def test_an_interval_says_what_it_is_about(outcomes):
+    trained = compare(outcomes, ["accuracy"], over="training", draws=20)
+    assert cells(trained)[["seeds", "covers"]].values.tolist() == [[3, "examples, trainings"]] * 2
+    alone = compare({name: runs[:1] for name, runs in outcomes.items()}, ["accuracy"], over="training", draws=20)
+    assert (
+        cells(alone)[["seeds", "covers"]].values.tolist() == [[1, "examples"]] * 2
+    )  # one training says nothing of others
+    bare = cells(compare(outcomes, ["accuracy"], over="split", draws=0))
+    assert bare.covers.isna().all()
+    assert cells(trained.isel(training=0)).covers.tolist() == ["examples"] * 2
 
 
 def test_intervals_by_key_are_cells_too():

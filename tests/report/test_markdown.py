@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from myst_parser.parsers.docutils_ import Parser
 
 from uqlib.book import notebooks, pages
-from uqlib.report import markdown, records
-from uqlib.report.ledger import Claim, Ledger, Reported, Row
+from uqlib.evidence import records
+from uqlib.evidence.ledger import Claim, Ledger, Reported, Row
+from uqlib.evidence.verdicts import judge_ledger
+from uqlib.report import markdown, verdict_pages
 
 # as in _config.yml
 EXTENSIONS = [
@@ -169,8 +171,8 @@ def test_nothing_in_a_record_or_a_ledger_runs_in_a_computed_page(hostile_record)
     for text in (HOSTILE[0], HOSTILE[5], HOSTILE[8]):
         book = Ledger("p2020", text, "key", rows)
         for source in (
-            pages.ledger_page(book, hostile_record["results"]),
-            pages.ledger_summary([book], hostile_record["results"]),
+            verdict_pages.ledger_page(book, hostile_record["results"]),
+            verdict_pages.summary_page([judge_ledger(book, hostile_record["results"])]),
             pages.runs_page([hostile_record]),
         ):
             found = page(source)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from uqlib.evidence.ledger import Claim, Ledger, Reported, Row
+from uqlib.evidence.records import Result
 from uqlib.report import reruns
-from uqlib.report.ledger import Claim, Ledger, Reported, Row
-from uqlib.report.records import Result
 
 CLAIM = Claim("c", "it falls", "change", "< 0")
 LEDGER = Ledger("p2020", "A paper", "key2020", (
@@ -18,7 +18,10 @@ LEDGER = Ledger("p2020", "A paper", "key2020", (
 ))  # fmt: skip
 MADE = {"python": "3.11.7", "platform": "Linux", "versions": {"numpy": "2.4.6"}, "device": "cpu", "cpu": "AVX512",
         "threads": 1, "inputs": {"network": "0" * 64}, "seconds": 1.0, "date": "2026-11-28T00:00:00", "commit": "abc"}  # fmt: skip
-PUBLISHED = Result("change", "a", -1.0, -2.0, -0.5, 0.95, seeds=3, examples=90, scale="cpu", notebook="p2020/one")
+PUBLISHED = Result(
+    "change", "a", -1.0, -2.0, -0.5, 0.95, seeds=3, examples=90, covers=("examples",),
+    scale="cpu", notebook="p2020/one",
+)  # fmt: skip
 
 
 def record(*results, parameters=None, path="book/results/p2020/one.json", **made):
@@ -31,7 +34,8 @@ def compared(ours, published=(PUBLISHED,), **options):
 
 
 def with_value(value, low, high, **other):
-    return replace(PUBLISHED, value=value, low=low, high=high, **other)
+    covers = () if low is None else PUBLISHED.covers
+    return replace(PUBLISHED, value=value, low=low, high=high, covers=covers, **other)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import re
 import pandas as pd
 import pytest
 
+from uqlib.evidence.ledger import Reported, Row
 from uqlib.report import tables
-from uqlib.report.ledger import Reported, Row
 
 CELLS = pd.DataFrame(
     [

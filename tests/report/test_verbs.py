@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from uqlib.base import provenance
-from uqlib.report import ledger
+from uqlib.evidence import ledger
 from uqlib.report.verbs import begin
 
 LEDGER = """
@@ -32,8 +32,11 @@ quantity = "other"
 holds = "> 0"
 """
 CELLS = pd.DataFrame(
-    {"measure": ["accuracy"], "variant": ["ours"], "value": [0.2], "low": [0.1], "high": [0.3], "seeds": [3]}
-)
+    {"measure": ["accuracy"], "variant": ["ours"], "value": [0.2], "low": [0.1], "high": [0.3], "seeds": [3], "splits": [2],
+     "covers": ["examples, trainings"]}
+)  # fmt: skip
+
+KEPT = ("quantity", "setting", "value", "low", "high", "seeds", "splits", "examples", "covers")
 
 
 @pytest.fixture
@@ -117,13 +120,19 @@ def test_what_is_read_from_then_on_is_noted(names):
     assert run.run.inputs == {"store: a/test/n": "12"}
 
 
+def test_an_interval_that_does_not_say_what_it_covers_is_refused(run):
+    with pytest.raises(ValueError, match="accuracy_gain has intervals, and nothing says of what; add a column covers"):
+        run.record("{measure}_gain", CELLS.drop(columns="covers"), setting="S")
+
+
 def test_every_cell_is_recorded_under_its_template(run, tmp_path, told):
     run.record("{measure}_gain", CELLS, setting="S: {variant}, {title}", examples=50)
     claims = run.done()
     body = json.loads((tmp_path / "out/one.json").read_text())
     [found] = body["results"]
-    assert {k: found[k] for k in ("quantity", "setting", "value", "low", "high", "seeds", "examples")} == {
-        "quantity": "accuracy_gain", "setting": "S: ours, accuracy", "value": 0.2, "low": 0.1, "high": 0.3, "seeds": 3, "examples": 50,
+    assert {k: found[k] for k in KEPT} == {
+        "quantity": "accuracy_gain", "setting": "S: ours, accuracy", "value": 0.2, "low": 0.1, "high": 0.3, "seeds": 3, "splits": 2,
+        "examples": 50, "covers": ["examples", "trainings"],
     }  # fmt: skip
     assert told["claim.toy-up"] == "confirmed"
     assert told["claim.toy-other"] == "open"

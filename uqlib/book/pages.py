@@ -1,4 +1,4 @@
-"""The pages of the book that are computed: ledger, parameters of every notebook, what ran. Records in, Markdown out.
+"""The pages of the book that are computed: verdicts, parameters of every notebook, what ran. Records in, Markdown out.
 
 Text of a ledger, a record or a notebook goes through `uqlib.report.markdown`, so that it stands in the page and never runs there.
 """
@@ -12,44 +12,15 @@ from typing import Any
 from uqlib.base.scales import SCALES
 from uqlib.book import house, notebooks
 from uqlib.book.staleness import basis_path, read_basis, shortened
+from uqlib.evidence.ledger import read_ledgers
+from uqlib.evidence.records import VERSIONS, orphans, read_runs
+from uqlib.evidence.verdicts import judge_ledger
 from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark
 from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
-from uqlib.report.ledger import VERDICTS, Ledger, Row, Verdict, read_ledgers, verdicts
+from uqlib.report import verdict_pages
 from uqlib.report.markdown import block, code, table, text
-from uqlib.report.records import VERSIONS, Result, orphans, read_runs
-
-MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐✘–○", strict=True)}
-
-
-def ledger_summary(ledgers: Sequence[Ledger], results: Sequence[Result]) -> str:
-    """One line a paper: how many claims stand, at the largest scale that has evidence; a row without claims counts once."""
-    rows = []
-    for ledger in ledgers:
-        found = [judged[-1].verdict for row in ledger.rows for judged in _by_claim(row, results)]
-        found += [row.untested for row in ledger.rows if not row.claims]
-        counts = [found.count(verdict) or "" for verdict in MARKS]
-        rows.append([f"[{text(ledger.title)}](#ledger-{ledger.paper})", *counts])
-    return table(["paper", *MARKS.values()], rows)
-
-
-def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
-    """Every row of a paper's ledger: what it shows, its claims, and the verdict with its evidence."""
-    parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`\n"]
-    for row in ledger.rows:
-        parts.append(f"### {row.id}\n\n{text(row.shows, spans=True)}\n")
-        if row.notebook:
-            parts.append(f"Re-derived in [`{row.notebook}`](results/{row.notebook}.ipynb).\n")
-        if row.not_testable:
-            parts.append(f"{MARKS['not testable here']}: {text(row.not_testable, spans=True)}.\n")
-        if row.claims:
-            judged = verdicts(row, results)
-            parts.append(table(["claim", "verdict", "scale", "holds"], [_counted(v) for v in judged]))
-            parts += [_evidence(v) for v in judged if v.results]
-        elif not row.not_testable:
-            parts.append(f"{MARKS['open']}: no claim in checkable form yet.\n")
-    return "\n".join(parts)
 
 
 def scales_table() -> str:
@@ -108,43 +79,19 @@ def runs_page(runs: Sequence[dict[str, Any]]) -> str:
     return table(["notebook", "scale", "results", "time", "peak memory", "device", "versions", "date"], rows)
 
 
-def _by_claim(row: Row, results: Sequence[Result]) -> list[list[Verdict]]:
-    """The verdicts of a row grouped by claim, each group in the order of the scales."""
-    judged = sorted(verdicts(row, results), key=lambda v: list(SCALES).index(v.scale) if v.scale else -1)
-    return [[v for v in judged if v.claim is claim] for claim in row.claims]
-
-
-def _counted(verdict: Verdict) -> list[str]:
-    """What a claim says, and in how many settings it holds."""
-    counts = f"{code(verdict.claim.holds)} certain in {verdict.certain}, likely in {verdict.likely} of {len(verdict.results)}"
-    return [
-        text(verdict.claim.text, spans=True),
-        MARKS[verdict.verdict],
-        verdict.scale,
-        counts if verdict.results else "",
-    ]
-
-
-def _evidence(verdict: Verdict) -> str:
-    """Every setting of a claim, folded away: on a phone a table of them would be a yard long."""
-    lines = "\n".join(f"- {text(result.setting)}: {_interval(result)}" for result in verdict.results)
-    return f":::{{admonition}} Evidence: {verdict.claim.id}, {verdict.scale}\n:class: dropdown\n\n{lines}\n:::\n"
-
-
-def _interval(result: Result) -> str:
-    return f"{result} ({result.seeds} seed{'s' * (result.seeds != 1)}" + (
-        f", n = {result.examples})" if result.examples else ")"
-    )
-
-
 def write_pages(folder: Path) -> None:
     """Compute the pages from what is published and what lies in a folder of results, and write them there."""
     ledgers = read_ledgers("data/ledger")
     runs = published_runs(folder)
     results = [result for run in runs for result in run["results"]]
+    judged = [judge_ledger(each, results) for each in ledgers]
     texts = {
-        "ledger": "\n".join(ledger_page(each, results) for each in ledgers),
-        "summary": ledger_summary(ledgers, results),
+        "ledger": "\n".join(verdict_pages.ledger_page(each, results) for each in ledgers),
+        "summary": verdict_pages.summary_page(judged),
+        "verdicts": verdict_pages.verdicts_list(),
+        "beside": verdict_pages.papers_numbers(judged),
+        "criteria": verdict_pages.criteria_page(judged),
+        "forecasts": verdict_pages.forecasts_page(judged),
         "scales": scales_table(),
         "benchmarks": benchmarks_page(map(benchmarks.load_benchmark, benchmarks.benchmark_names())),
         "parameters": parameters_page(notebooks.paths()),

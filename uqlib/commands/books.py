@@ -38,6 +38,10 @@ def add_book_commands(commands: Any) -> None:
     one = add_command(commands, "ledger", do_ledger)
     one.add_argument("--records", nargs="*", help="records, or folders of them; default data/records book/results")
 
+    one.add_argument(
+        "--format", choices=("json", "csv", "codecheck"), help="for other programs; see uqlib.evidence.export"
+    )
+
     one = add_command(commands, "pages", forked(do_pages))
     one.add_argument("--results", help="folder of the executed notebooks and their records; default book/results")
     one.add_argument("--basis", action="store_true", help="note beside the pages what they rest on; see stale")
@@ -136,8 +140,9 @@ def _published(notebook: Path, name: str, scale: str | None) -> dict[str, Any] |
 def _lay_beside(notebook: Path, output: Path, record: Path, *, only_fallen: bool = False) -> bool:
     """Print a run beside the published one, and write the page of it beside its copy; whether what is published stands."""
     from uqlib.book import notebooks, staleness
+    from uqlib.evidence import ledger, records
     from uqlib.files.whole import write_text
-    from uqlib.report import ledger, records, reruns
+    from uqlib.report import reruns
 
     ours = records.read_record(record)
     published = _published(notebook, ours["notebook"], ours["scale"])
@@ -230,7 +235,7 @@ def do_book(args: argparse.Namespace) -> None:
 def do_ledger(args: argparse.Namespace) -> None:
     """Print every claim with its verdict and evidence."""
     from uqlib.book.pages import published_runs
-    from uqlib.report import ledger, records
+    from uqlib.evidence import export, ledger, records, verdicts
 
     places = [Path(place).absolute() for place in args.records or []]
     for place in places:
@@ -239,7 +244,9 @@ def do_ledger(args: argparse.Namespace) -> None:
     with contextlib.chdir(find_checkout()):
         runs = records.read_runs(*places) if places else published_runs()
         results = [result for run in runs for result in run["results"]]
-        for each in ledger.read_ledgers("data/ledger"):
-            for row in each.rows:
-                for v in ledger.verdicts(row, results):
-                    print(f"{v.claim.id:24} {v.scale or '-':6} {v.verdict:18} {v.claim.text}")
+        ledgers = ledger.read_ledgers("data/ledger")
+        if args.format:
+            print(export.FORMATS[args.format](ledgers, runs), end="")
+            return
+        for v in (v for each in ledgers for row in each.rows for v in verdicts.judge_row(row, results)):
+            print(f"{v.claim.id:24} {v.scale or '-':6} {v.verdict:22} {v.claim.text}")

@@ -159,7 +159,8 @@ def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
         level: probability of the interval, in (0, 1).
 
     Returns:
-        The other dimensions, and `end`: value, low, high; the coordinate `seeds` says how many repetitions there were.
+        The other dimensions, and `end`: value, low, high. Coordinates: `splits` or `seeds`, how many repetitions there were;
+        `covers`, what the interval is about. Of one training that is the test images alone.
 
     Raises:
         ValueError: if there is no dimension draw, or both units.
@@ -178,10 +179,16 @@ def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
         ends.append(summarise(there, level=level)[:3] if len(there) else (math.nan,) * 3)
         counts.append(len(there))
     outer = table.isel({unit: 0, "draw": 0}, drop=True)
+    others = {"split": "examples, splits", "training": "examples, trainings"}.get(units[0] if units else "", "examples")
+    covers = [others if unit == "split" or count > 1 else "examples" for count in counts]
+    names = {"covers": covers} | {{"split": "splits", "training": "seeds"}[unit]: counts for unit in units}
     found = xr.concat(
         [outer.copy(data=np.reshape(part, outer.shape)) for part in np.reshape(ends, (-1, 3)).T], dim="end"
     )
-    found = found.assign_coords(end=["value", "low", "high"], seeds=(outer.dims, np.reshape(counts, outer.shape)))
+    found = found.assign_coords(
+        {"end": ["value", "low", "high"]}
+        | {k: (outer.dims, np.reshape(each, outer.shape)) for k, each in names.items()}
+    )
     return found.transpose(..., "end").assign_attrs(level=level)
 
 
@@ -206,10 +213,11 @@ def cells(found: Any, *names: str, level: float = 0.95) -> pd.DataFrame:
             if len(parts) != len(names):
                 raise ValueError(f"{key!r} has {len(parts)} names; those of the cells are {', '.join(names) or 'none'}")
             ends = each._asdict() if isinstance(each, Interval) else {"value": each}
+            about = {"covers": "examples"} if ends.get("draws") else {}
             own = (
                 cells(each, level=level)
                 if isinstance(each, xr.DataArray)
-                else pd.DataFrame([{k: float(v) for k, v in ends.items() if k != "draws"}])
+                else pd.DataFrame([{k: float(v) for k, v in ends.items() if k != "draws"} | about])
             )
             frames.append(pd.DataFrame([dict(zip(names, parts, strict=True))]).merge(own, how="cross"))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*names, "value"])
@@ -219,7 +227,8 @@ def cells(found: Any, *names: str, level: float = 0.95) -> pd.DataFrame:
         table.expand_dims("all").to_dataframe().reset_index() if not table.sizes else table.to_dataframe().reset_index()
     )
     kept = frame[frame["value"].notna()].drop(columns="all", errors="ignore")
-    kept["level"] = kept["level"].where(kept["low"].notna())  # a value alone has none
+    told = [name for name in ("level", "covers") if name in kept]
+    kept[told] = kept[told].where(kept["low"].notna())  # a value alone has none
     return kept.where(kept.notna(), None).infer_objects().reset_index(drop=True)
 
 

@@ -1,1 +1,1 @@
-"""What a notebook reports with: records, ledger, tables, figures, figures that move."""
+"""What a notebook reports with: tables, figures, figures that move, numbers for the prose."""

@@ -8,8 +8,9 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from uqlib.base.extras import named
-from uqlib.report.ledger import Ledger, judge
-from uqlib.report.records import Result
+from uqlib.evidence.ledger import Ledger
+from uqlib.evidence.records import Result
+from uqlib.evidence.verdicts import judge
 from uqlib.report.tables import show_table
 
 with named():
@@ -87,7 +88,10 @@ def compare_results(ours: Result | None, published: Result | None) -> str:
         return "new" if ours else "gone"
     if ours.setting != published.setting:
         return "other setting"
-    parts = [(each.value, each.low, each.high, each.seeds, each.examples) for each in (ours, published)]
+    parts = [
+        (each.value, each.low, each.high, each.splits, each.seeds, each.examples, each.covers)
+        for each in (ours, published)
+    ]
     measured = MEASURED.search(ours.quantity)
     if parts[0] == parts[1] and not measured:
         return "same bits"

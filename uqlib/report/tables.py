@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from uqlib.base.extras import named
-from uqlib.report.ledger import Row
+from uqlib.evidence.ledger import Row
 from uqlib.report.telling import NOTHING, in_print, label, names_of, number_text, template_fields
 
 with named():

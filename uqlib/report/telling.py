@@ -18,7 +18,7 @@ with named():
 
 NOTHING = "not measured here"
 ENDS = ("value", "low", "high")
-ABOUT = (*ENDS, "level", "seeds", "examples", "start")  # columns of cells that are no names
+ABOUT = (*ENDS, "level", "splits", "seeds", "examples", "covers", "start")  # columns of cells that are no names
 THREE_DIGITS = ("aurc", "augrc", "nll")
 
 

@@ -23,11 +23,12 @@ from uqlib.base import provenance
 from uqlib.base.extras import named
 from uqlib.base.options import check_whole
 from uqlib.base.scales import at_scale, check_scale
+from uqlib.evidence import ledger, verdicts
+from uqlib.evidence.ledger import Ledger
+from uqlib.evidence.records import Run, start_run
 from uqlib.metrics.compare import cells
 from uqlib.metrics.outcomes import MEASURES
-from uqlib.report import charts, ledger, plots, tables, telling
-from uqlib.report.ledger import Ledger
-from uqlib.report.records import Run, start_run
+from uqlib.report import charts, plots, tables, telling
 
 with named():
     import pandas as pd
@@ -52,7 +53,9 @@ class Report:
         Args:
             quantity, setting: templates of the names of the cells, such as "{measure}_{variant}_minus_base"; `{title}` is the
                 measure's name in print.
-            found: an array of `metrics.compare`, or cells. Columns `seeds` and `examples` are recorded too.
+            found: an array of `metrics.compare`, or cells. Columns `splits`, `seeds` and `examples` are recorded too, and
+                `covers`: of what units, with commas, an interval says how others would come out. Where there are intervals
+                it must be there.
             examples: of one repetition, where the cells do not say.
             unclaimed: whether the paper's ledger has no claim about the quantity, and the numbers are kept all the same.
 
@@ -73,9 +76,16 @@ class Report:
             counted = {
                 k: int(v)
                 for k, v in {"examples": examples, **row}.items()
-                if k in ("seeds", "examples") and v == v and v
+                if k in ("splits", "seeds", "examples") and v == v and v
             }
-            self.run.add(name, SimpleNamespace(**ends), setting=setting.format(**words), **counted)
+            covers = []
+            if ends["low"] is not None:
+                if not isinstance(units := row.get("covers"), str):
+                    raise ValueError(
+                        f"{name} has intervals, and nothing says of what; add a column covers, such as 'examples, splits'"
+                    )
+                covers = units.split(", ")
+            self.run.add(name, SimpleNamespace(**ends), setting=setting.format(**words), covers=covers, **counted)
 
     def table(
         self,
@@ -181,12 +191,12 @@ class Report:
         own = [row for row in self.paper.rows if row.notebook == self.run.notebook] if self.paper else []
         found = [
             each for row in own for claim in row.claims
-            for each in ledger.verdicts(ledger.replace(row, claims=(claim,)), self.run.results)
+            for each in verdicts.judge_row(ledger.replace(row, claims=(claim,)), self.run.results)
         ]  # fmt: skip
         self.note(**{f"claim.{each.claim.id}": each.verdict for each in found})
         lines = [
             {"claim": each.claim.text, "verdict": each.verdict, "surely in": each.certain, "by value in": each.likely,
-             "of": len(each.results)} for each in found
+             "surely not in": each.against, "of": len(each.results)} for each in found
         ]  # fmt: skip
         if not lines:
             return tables.Shown("", name="claims", data=None, plain="The ledger has no claim about this notebook.")

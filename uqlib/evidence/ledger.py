@@ -1,28 +1,25 @@
-"""The ledger: what each paper claims, what it reports, and what our own records say of it.
+"""The ledger: what each paper claims and what it reports.
 
 One TOML file a paper. A row is a table or figure; it has claims, each a condition on a quantity that our runs record,
-and reported numbers, each with its place. A verdict is computed from records, never typed.
+and reported numbers, each with its place.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from uqlib.base.extras import named
-from uqlib.base.options import check_fraction, check_number, check_whole
-from uqlib.base.scales import SCALES
+from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
+from uqlib.evidence.records import UNITS, Result
 from uqlib.files.typed import TomlTable, read_toml
 from uqlib.files.whole import in_checkout
-from uqlib.report.records import Result
 
 with named():
     from msgspec import field
     from msgspec.structs import force_setattr, replace
 
-VERDICTS = ("confirmed", "direction only", "not confirmed", "not testable here", "open")
 CONDITION = re.compile(r"\s*(\|x\|\s*<|<=?|>=?)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a paper, row or claim: it becomes an anchor, a file name
 NOTEBOOK = re.compile(r"[a-z0-9_]+/[a-z0-9_]+", re.ASCII)
@@ -33,7 +30,9 @@ class Claim(TomlTable, frozen=True):
     """A statement that can fail: `quantity` (as recorded) must satisfy `holds`, e.g. "< 0" or "|x| < 0.002".
 
     `share` is the part of the settings (pairs, data sets) in which it must hold; 1 where the paper says "all",
-    less where it says "nearly all". Results of other papers' notebooks say nothing of it.
+    less where it says "nearly all". `unit` is what the claim is about: that it holds for other examples, other trainings,
+    other networks. An interval that does not cover the unit cannot make it certain. Results of other papers' notebooks say
+    nothing of it.
     """
 
     id: str
@@ -41,6 +40,17 @@ class Claim(TomlTable, frozen=True):
     quantity: str
     holds: str
     share: float = 1.0
+    unit: str = "examples"  # one of records.UNITS
+    ours: bool = False  # a claim that the paper does not make: a control, or a proxy of a figure that the eye judges
+    fact: str = (
+        ""  # claims that bear one name rest on the same finding, and count once; by default each quantity is one
+    )
+    by_construction: str = ""  # why it cannot fail, where that is so
+    not_testable: str = ""  # why nothing at hand can test it, where its row can be tested otherwise
+    effect: float | None = None  # what the paper reports of the quantity, in its unit
+    effect_error: float | None = None  # its standard error
+    effect_at: str = ""  # place in the paper, and how it was computed
+    forecast: float | None = None  # the probability that it is confirmed, given before any run
     paper: str = ""  # whose notebooks count; the ledger sets it, and a claim without one takes all
 
     def __post_init__(self) -> None:
@@ -51,17 +61,32 @@ class Claim(TomlTable, frozen=True):
                 f"claim {self.id}: cannot read the condition {self.holds!r}; write '< 0', '>= 1' or '|x| < 2'"
             )
         check_fraction(self.share, f"claim {self.id}: share", within="(0, 1]")
+        check_choice(self.unit, UNITS, f"unit of claim {self.id}")
+        for name in ("effect", "effect_error"):
+            if (number := getattr(self, name)) is not None:
+                check_number(number, f"claim {self.id}: {name}", least=None if name == "effect" else 0)
+        if self.forecast is not None:
+            check_fraction(self.forecast, f"claim {self.id}: forecast")
+        if (self.effect is None) != (not self.effect_at) or (self.effect is None and self.effect_error is not None):
+            raise ValueError(
+                f"claim {self.id}: effect and effect_at go together; say what the paper reports, and where"
+            )
 
     def concerns(self, result: Result) -> bool:
         """Whether a result is of the claim's quantity, and of a notebook of its paper."""
         own = not (self.paper and result.notebook) or result.notebook.startswith(f"{self.paper}/")
         return own and result.quantity == self.quantity
 
+    @property
+    def condition(self) -> tuple[str, float]:
+        """The operator, and the bound."""
+        found = CONDITION.fullmatch(self.holds)
+        assert found is not None  # or there were no such claim
+        return re.sub(r"\s", "", found[1]), float(found[2])
+
     def meets(self, x: float) -> bool:
-        condition = CONDITION.fullmatch(self.holds)
-        assert condition is not None  # or there were no such claim
-        operator, bound = condition.groups()
-        bound = float(bound)
+        """Whether a value satisfies the condition."""
+        operator, bound = self.condition
         tests = {"<": x < bound, "<=": x <= bound, ">": x > bound, ">=": x >= bound}
         return abs(x) < bound if operator.startswith("|") else tests[operator]
 
@@ -139,17 +164,6 @@ class Ledger(TomlTable, frozen=True):
         raise KeyError(f"{self.paper} has no row {id!r}; choose from {', '.join(row.id for row in self.rows)}")
 
 
-class Verdict(NamedTuple):
-    """What our records say of one claim at one scale."""
-
-    claim: Claim
-    scale: str
-    verdict: str  # one of VERDICTS
-    results: tuple[Result, ...]  # the evidence, one a setting
-    certain: int  # settings in which the whole interval meets the condition
-    likely: int  # settings in which the value does
-
-
 def read_ledger(path: str | Path) -> Ledger:
     """Read a ledger file.
 
@@ -171,40 +185,6 @@ def find(paper: str) -> Path:
 def read_ledgers(folder: str | Path) -> list[Ledger]:
     """Every ledger of a folder, in the order of the file names."""
     return [read_ledger(path) for path in sorted(Path(folder).glob("*.toml"))]
-
-
-def judge(claim: Claim, results: Iterable[Result], scale: str) -> Verdict:
-    """The verdict on a claim from the results at one scale, of its own paper's notebooks alone.
-
-    In a setting the claim is certain if the whole interval meets the condition, likely if the value does. It is
-    confirmed if it is certain in the share of settings that the claim asks for, direction only if it is likely in that
-    share, else not confirmed. A result without an interval is never certain: direction only at best.
-    """
-    found = tuple(result for result in results if claim.concerns(result) and result.scale == scale)
-    certain = sum(_certain(claim, result) for result in found)
-    likely = sum(claim.meets(result.value) for result in found)
-    needed = claim.share * len(found) - 1e-9
-    verdict = "confirmed" if certain >= needed else "direction only" if likely >= needed else "not confirmed"
-    return Verdict(claim, scale, verdict if found else "open", found, certain, likely)
-
-
-def verdicts(row: Row, results: Iterable[Result]) -> list[Verdict]:
-    """Every claim of a row at every scale that has evidence; a claim with none is open, or not testable here."""
-    by_quantity: dict[str, list[Result]] = {claim.quantity: [] for claim in row.claims}
-    for result in results:
-        if result.quantity in by_quantity:
-            by_quantity[result.quantity].append(result)
-    judged = []
-    for claim in row.claims:
-        found = by_quantity[claim.quantity]
-        with_evidence = [verdict for scale in SCALES if (verdict := judge(claim, found, scale)).results]
-        judged += with_evidence or [Verdict(claim, "", row.untested, (), 0, 0)]
-    return judged
-
-
-def _certain(claim: Claim, result: Result) -> bool:
-    low, high = result.low, result.high
-    return low is not None and high is not None and claim.meets(low) and claim.meets(high)
 
 
 def _check_pattern(text: Any, pattern: re.Pattern, name: str, what: str) -> str:

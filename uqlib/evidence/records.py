@@ -9,13 +9,13 @@ import json
 import math
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uqlib.base.options import check_fraction, check_number, check_whole
+from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
 from uqlib.base.provenance import environment, peak_memory_mb
 from uqlib.base.scales import check_scale
 from uqlib.files.fingerprint import fingerprint
@@ -28,6 +28,7 @@ PROVENANCE = {
     "seconds": int | float, "peak_memory_mb": int, "date": str, "commit": str | None,
 }  # fmt: skip
 VERSIONS = ("uqlib", "torch", "numpy")
+UNITS = ("examples", "splits", "trainings", "networks", "data sets", "timings")  # what an interval may be about
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class Result:
     low: float | None = None
     high: float | None = None
     level: float | None = None  # of the interval, e.g. 0.95
-    seeds: int = 1  # repetitions: splits, trainings
+    splits: int = 1  # into a part that fits and one that tests, of the same examples
+    seeds: int = 1  # trainings
     examples: int | None = None  # of one repetition
+    covers: tuple[str, ...] = ()  # the units of which the interval says how others would come out, of UNITS
     scale: str = ""
     notebook: str = ""
 
@@ -67,6 +70,15 @@ class Result:
         if self.level is not None:
             check_fraction(self.level, f"the level {where}", within="(0, 1)")
         check_whole(self.seeds, f"seeds {where}", least=1)
+        check_whole(self.splits, f"splits {where}", least=1)
+        if not isinstance(self.covers, tuple):
+            raise TypeError(f"covers {where} must be a list of units; it is {self.covers!r}")
+        for unit in self.covers:
+            check_choice(unit, UNITS, f"unit {where}")
+        if self.covers and self.low is None:
+            raise ValueError(
+                f"{self.quantity} of {self.setting} has no interval that could cover {', '.join(self.covers)}"
+            )
         if self.examples is not None:
             check_whole(self.examples, f"examples {where}", least=1)
         if self.scale:
@@ -94,8 +106,11 @@ class Run:
     )  # data that a whole run would have read, and this machine does not have
     _began: float = field(default_factory=time.perf_counter)
 
-    def add(self, quantity: str, value: Any, *, setting: str, seeds: int = 1, examples: int | None = None) -> Result:
-        """Add a number, or an interval (anything with value, low, high, level).
+    def add(
+        self, quantity: str, value: Any, *, setting: str, splits: int = 1, seeds: int = 1, examples: int | None = None,
+        covers: Sequence[str] = (),
+    ) -> Result:  # fmt: skip
+        """Add a number, or an interval (anything with value, low, high, level) and the units that it covers.
 
         Raises:
             ValueError: if the run has this quantity in this setting already, or the number is none that can stand.
@@ -105,7 +120,7 @@ class Run:
         ends = {name: _plain(getattr(value, name, None)) for name in ("low", "high", "level")}
         result = Result(
             quantity, setting, float(getattr(value, "value", value)), **ends,
-            seeds=seeds, examples=examples, scale=self.scale, notebook=self.notebook,
+            splits=splits, seeds=seeds, examples=examples, covers=tuple(covers), scale=self.scale, notebook=self.notebook,
         )  # fmt: skip
         self.results.append(result)
         return result
@@ -298,7 +313,8 @@ def _result(k: int, row: Any, body: dict[str, Any]) -> Result:
     _check_parts(row, dict.fromkeys(names, object), where)
     try:
         numbers = {name: _plain(row[name]) for name in ("value", "low", "high", "level") if _is_number(row[name])}
-        result = Result(**{**row, **numbers})
+        units = {"covers": tuple(row["covers"]) if isinstance(row["covers"], list) else row["covers"]}
+        result = Result(**{**row, **numbers, **units})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
     if (result.notebook, result.scale) != (body["notebook"], body["scale"]):

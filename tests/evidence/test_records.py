@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uqlib.evidence import records
 from uqlib.files.whole import write_text
-from uqlib.report import records
 
 
 def a_run(value=1.0, path=""):

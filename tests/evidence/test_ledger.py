@@ -1,48 +1,13 @@
 import ast
-import dataclasses
 import json
 import re
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqlib.report import ledger
-from uqlib.report.ledger import Claim, Row
-from uqlib.report.records import Result
-
-BELOW = Claim("c", "it falls", "change", "< 0")
-
-
-def result(value, low=None, high=None, scale="cpu", quantity="change", setting="s"):
-    return Result(quantity, setting, value, low, high, scale=scale)
-
-
-@pytest.mark.parametrize(
-    ("results", "verdict"),
-    [
-        ([], "open"),
-        ([result(-2, -3, -1)], "confirmed"),
-        ([result(-2, -3, 1)], "direction only"),
-        ([result(-2)], "direction only"),  # no interval, no certainty
-        ([result(2, 1, 3)], "not confirmed"),
-        ([result(2, -1, 3)], "not confirmed"),
-        ([result(-2, -3, -1), result(-1, -2, 1)], "direction only"),
-        ([result(-2, -3, -1), result(1, -2, 2)], "not confirmed"),
-        ([result(-2, -3, -1, scale="gpu")], "open"),
-        ([result(-2, -3, -1, quantity="other")], "open"),
-    ],
-)
-def test_verdict_of_a_claim_that_must_hold_everywhere(results, verdict):
-    assert ledger.judge(BELOW, results, "cpu").verdict == verdict
-
-
-@pytest.mark.parametrize(("misses", "verdict"), [(0, "confirmed"), (1, "confirmed"), (2, "not confirmed")])
-def test_nearly_all_means_nine_in_ten(misses, verdict):
-    claim = msgspec.structs.replace(BELOW, share=0.9)
-    results = [result(-2, -3, -1)] * (10 - misses) + [result(1, 0.5, 2)] * misses
-    assert ledger.judge(claim, results, "cpu").verdict == verdict
+from uqlib.evidence import ledger
+from uqlib.evidence.ledger import Claim
 
 
 @pytest.mark.parametrize(
@@ -71,16 +36,6 @@ def test_a_condition_that_cannot_be_read_is_refused(unchecked, holds):
 def test_share_out_of_range():
     with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]; it is 2"):
         Claim("c", "", "q", "< 0", share=2)
-
-
-def test_each_scale_with_evidence_has_its_verdict():
-    row = Row("r", "", claims=(BELOW,))
-    found = ledger.verdicts(row, [result(-2, -3, -1, scale="gpu"), result(1, 0.5, 2)])
-    assert [(v.scale, v.verdict) for v in found] == [("cpu", "not confirmed"), ("gpu", "confirmed")]
-
-
-def test_a_row_that_cannot_be_tested_says_so():
-    assert ledger.verdicts(Row("r", "", claims=(BELOW,), not_testable="no data"), [])[0].verdict == "not testable here"
 
 
 def test_reported_numbers_keep_the_printed_digits(repository):
@@ -157,6 +112,14 @@ CLAIM = '[[row.claim]]\nid = "p-T1-a"\ntext = ""\nquantity = "q"\nholds = "< 0"\
             HEAD + ROW + CLAIM.replace('quantity = "q"\n', ""),
             "row p-T1, claim p-T1-a: Object missing required field `quantity`",
         ),
+        (
+            HEAD + ROW + CLAIM + 'unit = "image"',
+            "unknown unit of claim p-T1-a 'image'; choose from examples, splits, trainings",
+        ),
+        (HEAD + ROW + CLAIM + "effect = 1.0", "claim p-T1-a: effect and effect_at go together"),
+        (HEAD + ROW + CLAIM + 'effect_at = "table 1"', "claim p-T1-a: effect and effect_at go together"),
+        (HEAD + ROW + CLAIM + "effect_error = 1.0", "claim p-T1-a: effect and effect_at go together"),
+        (HEAD + ROW + CLAIM + "forecast = 60.0", r"forecast must lie in \[0, 1\]; it is 60\.0\. Percent"),
         (HEAD + ROW + "claim = 3", r"row p-T1: Expected `array`, got `int` - at `\$\.row\[0\]\.claim`"),
         (HEAD + ROW + "claim = [3]", r"row p-T1: Expected `object`, got `int` - at `\$\.row\[0\]\.claim\[0\]`"),
         (
@@ -213,17 +176,6 @@ def test_a_damaged_ledger_is_named_or_read(repository, tmp_path_factory, data):
 def test_a_paper_is_a_name_and_no_path(paper):
     with pytest.raises(ValueError, match=r"paper must be letters, digits, _ \. and -; it is"):
         ledger.find(paper)
-
-
-def test_evidence_counts_only_from_notebooks_of_the_paper():
-    claim = Claim("pruning2024-T1-a", "it falls", "ece_minus_base", "< 0")
-    book = ledger.Ledger("pruning2024", "t", "c", (Row("pruning2024-T1", "", claims=(claim,)),))
-    own = Result("ece_minus_base", "s", 1.0, 0.5, 2.0, scale="cpu", notebook="pruning2024/one")
-    foreign = Result("ece_minus_base", "s", -1.0, -2.0, -0.5, scale="gpu", notebook="quantisation2025/one")
-    alike = dataclasses.replace(foreign, notebook="pruning2024b/one")
-    (verdict,) = ledger.verdicts(book.rows[0], [own, foreign, alike])
-    assert (verdict.scale, verdict.verdict, verdict.results) == ("cpu", "not confirmed", (own,))
-    assert ledger.verdicts(book.rows[0], [foreign])[0].verdict == "open"
 
 
 def recorded(repository, paper):
