@@ -33,6 +33,9 @@ source = "an example"
   text = "A fitted temperature lowers the ECE of a network that is too sure"
   quantity = "${name}_ece_scaled_minus_raw"
   holds = "< 0"
+  unit = "examples"  # that it holds for others: examples, trainings, networks, data sets
+  ours = true  # the paper does not say so
+  forecast = 0.9  # the probability that it is confirmed, written down before the first run
 """
 
 PAGE = """\
