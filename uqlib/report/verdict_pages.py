@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 
 from uqlib.evidence.ledger import Ledger
@@ -35,17 +35,23 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
     """Every row of a paper's ledger: what it shows, its claims, and the verdict with its evidence."""
     parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`\n"]
     universes = {r.setting: r for r in results if r.quantity == MULTIVERSE}
-    alike = _alike(ledger)
-    for row in ledger.rows:
+    by_row = [judge_row(row, results) for row in ledger.rows]
+    first = {
+        v.claim.id: v for judged in by_row for v in reversed(judged) if v.results
+    }  # to which the link of a claim leads
+    alike = _alike(ledger, first)
+    for row, judged in zip(ledger.rows, by_row, strict=True):
         parts.append(f"### {row.id}\n\n{text(row.shows, spans=True)}\n")
         if row.notebook:
             parts.append(f"Re-derived in [`{row.notebook}`](results/{row.notebook}.ipynb).\n")
         if row.not_testable:
             parts.append(f"{MARKS['not testable here']}: {text(row.not_testable, spans=True)}.\n")
         if row.claims:
-            judged = judge_row(row, results)
             parts.append(table(["claim", "verdict", "holds"], [_counted(v) for v in judged]))
-            parts += [_evidence(v, universes.get(v.claim.id), alike.get(v.claim.id, [])) for v in judged if v.results]
+            for v in judged:
+                if v.results:
+                    target = f"({_target(v.claim.id)})=\n" if v is first[v.claim.id] else ""
+                    parts.append(target + _evidence(v, universes.get(v.claim.id), alike[v.claim.id]))
         elif not row.not_testable:
             parts.append(f"{MARKS['open']}: no claim in checkable form yet.\n")
     return "\n".join(parts)
@@ -62,7 +68,7 @@ def papers_numbers(judged: Sequence[Judged]) -> str:
         where = "" if math.isnan(low) else f" of [{low:.3g}, {high:.3g}]"
         error = f" ± {v.claim.effect_error:.2g}" if v.claim.effect_error else ""
         rows.append([
-            f"[{v.claim.id}](#claim-{v.claim.id})", f"{v.claim.effect:.3g}{error}", f"{fmean(r.value for r in v.results):.3g}",
+            _link(v.claim.id), f"{v.claim.effect:.3g}{error}", f"{fmean(r.value for r in v.results):.3g}",
             f"{sure}{where}", _p(v.sceptical), _p(v.equivalent), _share(v.chance),
         ])  # fmt: skip
     head = [
@@ -86,9 +92,7 @@ def criteria_page(judged: Sequence[Judged]) -> str:
         odd = [(v, own) for v, own in zip(each.verdicts, columns, strict=True) if len(set(own)) > 1]
         tried = sum(v.verdict in TRIED for v in each.verdicts)
         parts.append(f"\n**{text(each.ledger.title)}**: {len(odd)} of {tried} verdicts depend on the criterion.\n")
-        rows: list[list] = [
-            [f"[{v.claim.id}](#claim-{v.claim.id})", *(MARKS[verdict][0] for verdict in own)] for v, own in odd
-        ]
+        rows: list[list] = [[_link(v.claim.id), *(MARKS[verdict][0] for verdict in own)] for v, own in odd]
         total: list[list] = [
             [f"**{name}**", *(Counter(column)[name] or "" for column in found.values())] for name in TRIED
         ]
@@ -115,15 +119,19 @@ def forecasts_page(judged: Sequence[Judged]) -> str:
     return "\n".join(lines) + "\n" + table(["forecast", "claims", "mean forecast", "confirmed"], rows)
 
 
-def _alike(ledger: Ledger) -> dict[str, list[str]]:
-    """For each claim the others that rest on the same finding."""
+def _target(claim: str) -> str:
+    return f"claim-{claim.lower()}"
+
+
+def _link(claim: str) -> str:
+    return f"[{claim}](#{_target(claim)})"
+
+
+def _alike(ledger: Ledger, shown: Collection[str]) -> dict[str, list[str]]:
+    """For each claim the others that rest on the same finding, of those that are shown with evidence."""
     claims = [claim for row in ledger.rows for claim in row.claims]
-    found = {}
-    for one in claims:
-        name = one.fact or one.quantity
-        if others := [each.id for each in claims if each is not one and (each.fact or each.quantity) == name]:
-            found[one.id] = others
-    return found
+    facts = {claim.id: claim.fact or claim.quantity for claim in claims}
+    return {one: [c for c in shown if c != one and facts[c] == fact] for one, fact in facts.items()}
 
 
 def _counted(verdict: Verdict) -> list[str]:
@@ -162,12 +170,11 @@ def _evidence(v: Verdict, universe: Result | None, alike: Sequence[str]) -> str:
             f"stands in {_share(universe.value)} of the universes of choices that could have been made as well"
         )
     if alike:
-        links = ", ".join(f"[{other}](#claim-{other})" for other in alike)
+        links = ", ".join(map(_link, alike))
         notes.append(f"rests on the same finding as {links}, and counts once with what agrees")
     lines = [f"- {text(result.setting)}: {_interval(result)}" for result in v.results]
     body = "\n".join([*(f"{note[0].upper()}{note[1:]}.\n" for note in notes), *lines])
-    anchor = f"(claim-{claim.id})=\n" if not v.scale or v.scale != "gpu" else ""
-    return f"{anchor}:::{{admonition}} Evidence: {claim.id}, {v.scale}\n:class: dropdown\n\n{body}\n:::\n"
+    return f":::{{admonition}} Evidence: {claim.id}, {v.scale}\n:class: dropdown\n\n{body}\n:::\n"
 
 
 def _interval(result: Result) -> str:
