@@ -23,6 +23,7 @@ from uqlib.metrics.ranking import Counts, Ranking, Values, rank
 # positives alone, where a threshold inside a run of negatives may be the answer; or none
 BY_COUNTS: dict[Callable[..., Any], tuple[Callable[..., Tensor], str]] = {
     selective.aurc: (selective.aurc_from_counts, "outcome"),
+    selective.aurc_of_trapezoids: (selective.trapezoids_from_counts, "outcome"),
     selective.e_aurc: (selective.e_aurc_from_counts, "outcome"),
     selective.augrc: (selective.augrc_from_counts, "outcome"),
     selective.coverage_at_risk: (selective.coverage_at_risk_from_counts, "positive"),
