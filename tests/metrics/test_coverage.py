@@ -110,5 +110,4 @@ def test_over_splits_it_is_not_too_short():
         ends.append(interval_over_splits(samples)[1:3])
         assert ends[-1] == pool(samples[:, 0], samples[:, 1:])[1:3]
     share = share_within(ends, [0.1] * REPETITIONS)
-    assert 0.95 - SLACK < share
     assert share > 0.95  # too long, by about the root of 4/3

@@ -148,7 +148,7 @@ def spans(array: xr.DataArray, *, levels: Sequence[float] = LEVELS) -> xr.DataAr
             else:
                 low, high = np.quantile(some.reshape(*value.shape, -1), tails, axis=-1)
             found[..., i, j, :] = np.stack([value, low, high], -1)
-    names = {name: array.coords[name].values for name in order if name in array.coords}
+    names = {name: each.variable for name, each in array.coords.items() if set(each.dims) <= set(order)}
     ends = {"level": list(levels), "draws": list(HALVES), "end": ["value", "low", "high"]}
     return xr.DataArray(found, dims=(*order, *ends), coords=names | ends)
 
@@ -168,7 +168,8 @@ def universes(ended: xr.DataArray, meets: Callable[[float], bool], *, count: int
     """So many universes, drawn without replacement from the product of all choices; universe 0 is the first option of each.
 
     Args:
-        ended: of `spans`: the dimensions setting and end; all others are choices. Settings that are NaN do not count.
+        ended: of `spans`: the dimensions setting and end; all others are choices. One whose options are made of several, such as
+            the fit of a size and a split, has coordinates for these, and they are the choices. Settings that are NaN do not count.
         meets: whether a value is as the claim says, such as `claim.meets`.
         count: how many universes at most.
         seed: of the draw.
@@ -183,11 +184,14 @@ def universes(ended: xr.DataArray, meets: Callable[[float], bool], *, count: int
     every, wanted = int(np.prod(sizes)), check_whole(count, "count", least=1)
     others = 1 + np.random.default_rng(seed).permutation(every - 1)[: wanted - 1]
     chosen = np.concatenate([[0], np.sort(others)])
-    options = [table.coords[name].values[i] for name, i in zip(choices, np.unravel_index(chosen, sizes), strict=True)]
+    options: dict[str, np.ndarray] = {}
+    for name, i in zip(choices, np.unravel_index(chosen, sizes), strict=True):
+        parts = [str(k) for k, each in table.coords.items() if each.dims == (name,) and k != name] or [name]
+        options |= {part: table.coords[part].values[i] for part in parts}
     cells = table.values.reshape(every, *table.shape[-2:])[chosen]
     settings = table.coords["setting"].values
     frame = pd.DataFrame({"universe": np.repeat(np.arange(len(chosen)), len(settings))}
-                         | {n: np.repeat(o, len(settings)) for n, o in zip(choices, options, strict=True)}
+                         | {name: np.repeat(each, len(settings)) for name, each in options.items()}
                          | {"setting": np.tile(settings, len(chosen))})  # fmt: skip
     frame[["value", "low", "high"]] = cells.reshape(-1, 3)
     frame = frame[frame["value"].notna()]
@@ -230,7 +234,7 @@ def sway(worlds: pd.DataFrame, *, share: float = 1.0) -> pd.DataFrame:
     return table.assign(moves=table["choice"].map(moves))[["choice", *table.columns[:-1], "moves"]]
 
 
-def summary(worlds: Mapping[str, tuple[pd.DataFrame, float]]) -> pd.DataFrame:
+def most_moving(worlds: Mapping[str, tuple[pd.DataFrame, float]]) -> pd.DataFrame:
     """Of several claims the share of universes in which each stands, and the choice that moves it most.
 
     Args:
