@@ -153,6 +153,20 @@ def spans(array: xr.DataArray, *, levels: Sequence[float] = LEVELS) -> xr.DataAr
     return xr.DataArray(found, dims=(*order, *ends), coords=names | ends)
 
 
+def spans_of_trainings(array: xr.DataArray, subsets: Mapping[str, slice], **options: Any) -> xr.DataArray:
+    """`spans` by several subsets of the trainings, as the dimension `trainings`; those that are NaN are none.
+
+    Args:
+        array: with the dimension training, of one setting.
+        subsets: by name, the first is the book's; of what is there. One that would hold none holds all.
+        options: of `spans`.
+    """
+    there = array.dropna("training")
+    parts = [there.isel(training=each) for each in subsets.values()]
+    found = [spans(each if each.sizes["training"] else there, **options) for each in parts]
+    return xr.concat(found, pd.Index(list(subsets), name="trainings"))
+
+
 def _reach(values: np.ndarray, draws: np.ndarray, level: float) -> np.ndarray:
     """Half the width of `compare.interval_over_trainings`, of every cell: (..., trainings), (..., trainings, draws)."""
     count = values.shape[-1]
