@@ -130,7 +130,12 @@ def spans(array: xr.DataArray, *, levels: Sequence[float] = LEVELS) -> xr.DataAr
 
     Returns:
         The other dimensions, level, draws, and `end`: value, low, high.
+
+    Raises:
+        ValueError: if there are fewer than two draws, of which no half can be taken.
     """
+    if array.sizes["draw"] < 3:
+        raise ValueError(f"a span needs two draws or more, for halves of them; there are {array.sizes['draw'] - 1}")
     unit = next((name for name in UNITS if name in array.dims), "")
     order = [name for name in array.dims if name not in (unit, "draw")]
     table = array.transpose(*order, *([unit] if unit else []), "draw").values.astype(float)
@@ -170,7 +175,7 @@ def spans_of_trainings(array: xr.DataArray, subsets: Mapping[str, slice], **opti
 def _reach(values: np.ndarray, draws: np.ndarray, level: float) -> np.ndarray:
     """Half the width of `compare.interval_over_trainings`, of every cell: (..., trainings), (..., trainings, draws)."""
     count = values.shape[-1]
-    images = draws.mean(-2).var(-1, ddof=1)
+    images = draws.mean(-2).var(-1, ddof=1) if draws.shape[-1] > 1 else np.zeros(values.shape[:-1])
     trainings = values.var(-1, ddof=1) / count if count > 1 else np.zeros_like(images)
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = (images + trainings) ** 2 / (trainings**2 / max(count - 1, 1))
@@ -268,4 +273,5 @@ def most_moving(worlds: Mapping[str, tuple[pd.DataFrame, float]]) -> pd.DataFram
                      "certain": found["certain"].mean(), "published": bool(found["stands"].iloc[0]),
                      "choice": most["choice"].iloc[0] if moved["moves"].any() else "none",
                      "least": ends["option"].iloc[0], "most": ends["option"].iloc[1], "moves": most["moves"].iloc[0]})  # fmt: skip
-    return pd.DataFrame(rows)
+    names = ["claim", "universes", "value", "certain", "published", "choice", "least", "most", "moves"]
+    return pd.DataFrame(rows, columns=names)
