@@ -5,20 +5,21 @@ A benchmark names entries of the store, so a notebook that loops over benchmarks
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from uqlib import store
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.scales import at_scale
 from uqlib.base.splits import split
-from uqlib.combine.duos import flops_balance
+from uqlib.combine.duos import DuoFit, fit_duo, flops_balance
 from uqlib.combine.ensembles import repeat_ensembles
 from uqlib.combine.repeat import Variants, decide_again, repeat_duo
 from uqlib.files.fingerprint import fingerprint
@@ -144,18 +145,20 @@ class Tested(NamedTuple):
 def pair_outcomes(
     bench: Benchmark, large: str, small: str, *, splits: int, seed: int = 0, fit_size: int = 0,
     variants: Variants = ("base", "raw", "ours", "unweighted", "uq_only"), shifts: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    rule: Callable[[Tensor, Tensor, Tensor], DuoFit] = fit_duo,
 ) -> dict[str, Tested]:  # fmt: skip
     """A duo over repeated splits of the held-out images, and on shifted images with the same weights, by "title" and "title, shift".
 
     Args:
         fit_size: examples that fit the weights; 0: as the benchmark says.
-        splits, seed, variants: as in `repeat_duo`.
+        splits, seed, variants, rule: as in `repeat_duo`.
         shifts: by name where the store has them, as in `bench.shifted`. A corrupted version of an image that fitted the
             weights is left out.
     """
     answers, fit_size = bench.answers([large, small]), fit_size or bench.fit_size
     one, other, labels = answers[large].logits, answers[small].logits, answers[large].labels
-    clean, fits = repeat_duo(one, other, labels, fit_size=fit_size, splits=splits, seed=seed, variants=variants)
+    how: dict[str, Any] = {"fit_size": fit_size, "splits": splits, "seed": seed, "variants": variants, "rule": rule}
+    clean, fits = repeat_duo(one, other, labels, **how)
     seen = [torch.from_numpy(split(len(labels), fit_size, seed=seed + k)[0]) for k in range(splits)]
     names = bench.about(large, small) | {"shift": "", "examples": len(labels) - fit_size}
     found = {bench.title: Tested(clean, 1, names)}

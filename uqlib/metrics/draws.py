@@ -23,6 +23,7 @@ from uqlib.metrics.ranking import Counts, Ranking, Values, rank
 # positives alone, where a threshold inside a run of negatives may be the answer; or none
 BY_COUNTS: dict[Callable[..., Any], tuple[Callable[..., Tensor], str]] = {
     selective.aurc: (selective.aurc_from_counts, "outcome"),
+    selective.aurc_of_trapezoids: (selective.trapezoids_from_counts, "outcome"),
     selective.e_aurc: (selective.e_aurc_from_counts, "outcome"),
     selective.augrc: (selective.augrc_from_counts, "outcome"),
     selective.coverage_at_risk: (selective.coverage_at_risk_from_counts, "positive"),
@@ -231,19 +232,29 @@ def _by_width(examples: Examples, bins: int) -> Callable[[Draws], tuple[Tensor, 
 
 
 def _by_mass(examples: Examples, bins: int) -> Callable[[Draws], tuple[Tensor, ...]]:
-    """The bins of each draw end at its own quantiles, so they are cut out of cumulated counts."""
-    check_share_and_hits(*examples.arrays)
-    scores, seen = examples.once(_ranked)[0].scores.double(), examples.once(_by_score, "none")
+    """The bins of each draw end at its own quantiles, so they are cut out of cumulated counts, which all numbers of bins share."""
+    cumulated = examples.once(_cumulated)
 
     def totals(draws: Draws) -> tuple[Tensor, ...]:
-        count, right = draws.once(seen)
-        ends = torch.arange(1, bins + 1, device=count.device) * count[0].sum()
-        parts = [part.flip(-1).cumsum(-1).contiguous() for part in (count, count * scores, right)]
-        last = torch.searchsorted(parts[0], (-(-ends // bins)).repeat(len(count), 1))
+        parts = draws.once(cumulated)
+        ends = torch.arange(1, bins + 1, device=parts[0].device) * parts[0][0, -1]
+        last = torch.searchsorted(parts[0], (-(-ends // bins)).repeat(len(parts[0]), 1))
         count, summed, right = (part.gather(-1, last).diff(prepend=part.new_zeros(len(part), 1)) for part in parts)
         return count, summed, right
 
     return totals
+
+
+def _cumulated(examples: Examples) -> Callable[[Draws], list[Tensor]]:
+    """Examples, their confidence and how many are correct, summed from the lowest score on."""
+    check_share_and_hits(*examples.arrays)
+    scores, seen = examples.once(_ranked)[0].scores.double(), examples.once(_by_score, "none")
+
+    def sums(draws: Draws) -> list[Tensor]:
+        count, right = draws.once(seen)
+        return [part.flip(-1).cumsum(-1).contiguous() for part in (count, count * scores, right)]
+
+    return sums
 
 
 def _macro_f1(examples: Examples) -> Evaluator:

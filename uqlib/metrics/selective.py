@@ -127,6 +127,16 @@ def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
     return aurc_from_counts(count, positives).item()
 
 
+def aurc_of_trapezoids(confidence: Column | Ranking, correct: Column | None = None) -> float:
+    """Area under the risk-coverage curve by trapezoids from coverage 1/n to 1, lower is better; ties shared as in aurc.
+
+    (sum r - (r_1 + r_n) / 2) / (n - 1) of the n risks r: aurc with half the weight on both ends. Without ties it is
+    aurc_trapezoid. Arguments and errors are those of aurc; of one row it is the risk.
+    """
+    _, count, positives = ranked(confidence, correct, names=NAMES)
+    return trapezoids_from_counts(count, positives).item()
+
+
 def e_aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
     """Excess AURC, lower is better: aurc minus the aurc of the ideal order, all correct predictions first.
 
@@ -232,6 +242,14 @@ def aurc_from_counts(count: Counts, positives: Counts) -> Values:
     tied = 1 + last - until - start / size.clamp(min=1) * (until - before)  # the mean weight of its ranks
     weight = torch.where(size > 1, tied, last - before)
     return (wrong * weight).sum(-1) / n[..., 0]
+
+
+def trapezoids_from_counts(count: Counts, positives: Counts) -> Values:
+    """As the mean of the risks, less half of those at both ends; a draw may lack the first scores."""
+    wrong, n = (count - positives).double(), count.sum(-1).double()
+    first = (count > 0).double().argmax(-1, keepdim=True)
+    ends = (wrong.gather(-1, first) / count.gather(-1, first))[..., 0] + wrong.sum(-1) / n
+    return (n * aurc_from_counts(count, positives) - ends / 2 * (n > 1)) / (n - 1).clamp(min=1)
 
 
 def _harmonic(*numbers: Int64[Tensor, "..."]) -> Iterator[Float[Tensor, "..."]]:

@@ -183,6 +183,40 @@ def heat(
     return fig
 
 
+def specification(
+    frame: pd.DataFrame, choices: Sequence[str], *, ylabel: str = "change (points)", percent: bool = True
+) -> Figure:
+    """A specification curve: the values of all universes from low to high, and below them the options that made each.
+
+    Args:
+        frame: of `multiverse.stands`, a row a universe.
+        choices: its columns that are shown, those with one option left out.
+        ylabel: of the values; where the claim stands they are blue, where not orange.
+        percent: show 100 times the values.
+
+    Source:
+        Simonsohn, Simmons & Nelson 2020, Nature Human Behaviour 4, 1208-1214.
+    """
+    own = frame.sort_values("value", kind="stable").reset_index(drop=True)
+    lines = [(name, each) for name in choices if own[name].nunique() > 1 for each in own[name].unique()]
+    fig, (above, below) = plots.plt.subplots(
+        2, 1, figsize=(7.4, 2.6 + 0.17 * len(lines)), sharex=True, height_ratios=(2.2, 0.4 + 0.17 * len(lines))
+    )
+    for stands, colour in ((True, "blue"), (False, "orange")):
+        some = own[own["stands"] == stands]
+        look: Any = {"s": 5, "color": plots.COLOURS[colour], "linewidths": 0}
+        above.scatter(some.index, some["value"] * (100 if percent else 1), **(look | {"s": 9}))
+        for k, (name, each) in enumerate(lines):
+            with_it = some.index[some[name] == each]
+            below.scatter(with_it, [k] * len(with_it), marker="|", **(look | {"s": 26, "linewidths": 0.8}))
+    above.axhline(0, color=plots.COLOURS["grey"], linestyle="--", linewidth=1)
+    above.set_ylabel(ylabel)
+    below.set_yticks(range(len(lines)), [plots.plain(f"{name}: {label(each)}") for name, each in lines], fontsize=7)
+    below.set(xlabel="universes, by their value", ylim=(len(lines) - 0.5, -0.5))
+    below.grid(axis="y", visible=False)
+    return fig
+
+
 def describe(frame: pd.DataFrame, what: str, *, labels: Mapping[Any, str] | None = None, **style: Any) -> str:
     """The alternative text of a figure: what it shows, and its cells, or their range where they are many."""
     names = [name for name in names_of(frame) if frame[name].nunique() > 1 and name != "paper"]
