@@ -71,6 +71,7 @@ class Benchmark(TomlTable, frozen=True):
     classes: int = 0
     scale: str = "cpu"  # at which it is run; the store of the checkout holds those of cpu
     sets: str = ""  # which of the experiments' BENCHMARK_SETS are its images; by default the benchmark's name
+    cropped: bool = False  # its images are centre squares already, so published networks see them whole
     shared: str = field(name="networks", default="")  # file of networks that come before those listed here
 
     @property
@@ -204,7 +205,7 @@ def recipe(bench: Benchmark, network: Network) -> dict[str, Any]:
         "architecture": network.architecture,
         "size": network.size,
         "training": dict(network.training),
-    }
+    } | ({"cropped": True} if bench.cropped else {})
     if network.role != "soup":
         return found
     trials = [bench.networks[name] for name in bench.repeated[network.architecture]]
