@@ -62,8 +62,8 @@ def test_each_scale_has_benchmarks_of_its_own():
 
 
 def test_an_unknown_benchmark_names_those_that_there_are():
-    with pytest.raises(ValueError, match="unknown benchmark 'imagenet'; choose from cifar10, cifar100"):
-        benchmarks.load_benchmark("imagenet")
+    with pytest.raises(ValueError, match="unknown benchmark 'imagenette'; choose from cifar10, cifar100"):
+        benchmarks.load_benchmark("imagenette")
 
 
 TOY = 'title = "X"\ndataset = "x"\nsplit = "test"\nfit_size = 5\n'
@@ -91,8 +91,8 @@ def test_names_come_in_the_order_of_the_index_then_by_name(checkout):
 
 
 def test_the_order_of_the_book_is_the_one_that_its_tables_have_always_had():
-    assert benchmarks.benchmark_names() == ["cifar10", "cifar100", "caltech101", "tiny_imagenet", "pacs"]
-    gpu = ["cifar100_gpu", "caltech101_gpu", "tiny_imagenet_gpu", "pacs_gpu"]
+    assert benchmarks.benchmark_names() == ["cifar10", "cifar100", "caltech101", "tiny_imagenet", "pacs", "imagenet"]
+    gpu = ["cifar100_gpu", "caltech101_gpu", "tiny_imagenet_gpu", "pacs_gpu", "imagenet_gpu"]
     assert benchmarks.benchmark_names("gpu") == gpu
 
 
