@@ -348,7 +348,14 @@ def test_teams_of_the_same_cost_have_a_weight_each():
         logits, labels = [each.logits for each in answers.values()], answers[pair[0]].labels
         expected = repeat_duo(*logits, labels, fit_size=500, splits=1, variants=["ours"]).outcomes["ours"][0]
         torch.testing.assert_close(contest.outcomes[side][0].probs, expected.probs, rtol=0, atol=1e-9)
+        alone = repeat_duo(*logits, labels, fit_size=500, splits=1, variants=["base"]).outcomes["base"][0]
+        torch.testing.assert_close(contest.outcomes[f"{side}_alone"][0].probs, alone.probs, rtol=0, atol=1e-6)
     far = benchmarks.load_benchmark("caltech101")  # the ResNets' costs are linear in their depth, and 56 + 20 = 44 + 32
     assert len(benchmarks.even_contests(bench, 0, splits=1)) == 2
     assert not benchmarks.even_contests(far, 0, splits=1)
+    one_family = [each.names["networks"] for each in benchmarks.even_contests(far, 1, splits=1)]
+    assert one_family
+    assert not [
+        words for words in one_family if "EdgeTPU" in words or "V2" in words
+    ]  # the large ones have no kin there
     assert not benchmarks.even_contests(replace(bench, large=()), 1, splits=1)

@@ -4,6 +4,7 @@ A benchmark names entries of the store, so a notebook that loops over benchmarks
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -52,6 +53,11 @@ class Network(TomlTable, frozen=True):
     @property
     def architecture(self) -> str:
         return self.backbone or self.name
+
+    @property
+    def family(self) -> str:
+        """The architecture's name up to its first number, such as cifar_resnet."""
+        return re.split(r"\d", self.architecture)[0]
 
     def __str__(self) -> str:
         return self.label or self.name
@@ -177,7 +183,8 @@ def pair_outcomes(
 def even_contests(bench: Benchmark, slack: float, *, splits: int, seed: int = 0) -> list[Tested]:
     """The same cost spent evenly: the variant `even` is a team of near-equal networks, `uneven` the duo of the nearest cost.
 
-    A team is two single networks of which the cheaper costs at least 0.55 of the other, or several trainings of one
+    All networks of both sides are of one family, else the better architecture would win and not the better split of the cost.
+    `even_alone` and `uneven_alone` are the dearest network of each side, with a temperature. A team is two single networks of which the cheaper costs at least 0.55 of the other, or several trainings of one
     architecture; a duo has a sidekick of at most 0.45 of its large network. Every network has a fitted weight. Totals that
     differ by a larger share than `slack` are not compared.
     """
@@ -186,10 +193,12 @@ def even_contests(bench: Benchmark, slack: float, *, splits: int, seed: int = 0)
     teams: list[Sequence[str]] = [pair for pair in combinations(dearest, 2) if bench.balance(*pair) >= 0.55]
     teams += [each[:m] for each in bench.repeated.values() for m in range(2, len(each) + 1)]
     found = []
-    for team in teams if cheap else ():
-        duo = min(cheap, key=lambda pair: abs(bench.cost(pair) / bench.cost(team) - 1))
-        if abs(bench.cost(team) / bench.cost(duo) - 1) <= slack:
+    for team in teams:
+        like = [pair for pair in cheap if len({bench.networks[name].family for name in (*pair, *team)}) == 1]
+        duo = min(like, key=lambda pair: abs(bench.cost(pair) / bench.cost(team) - 1), default=None)
+        if duo and abs(bench.cost(team) / bench.cost(duo) - 1) <= slack:
             sides = {"uneven": ("weighted", duo), "even": ("weighted", team)}
+            sides |= {"uneven_alone": ("scaled", duo[:1]), "even_alone": ("scaled", team[:1])}
             answers = bench.answers(list(dict.fromkeys((*duo, *team))))
             outcomes = repeat_ensembles(answers, sides, fit_size=bench.fit_size, splits=splits, seed=seed)
             names = {"benchmark": bench.title, "networks": f"{bench.words(duo)} against {bench.words(team)}"}
