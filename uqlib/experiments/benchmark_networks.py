@@ -41,9 +41,8 @@ def create_backbone(network: Network, *, cropped: bool = False) -> tuple[torch.n
     fresh = network.origin == "trained"
     model = networks.create(network.architecture, weights=None if fresh else "pretrained", seed=0 if fresh else None)
     model = model.to(memory_format=torch.channels_last)
-    changes = {"size": network.size} if network.origin != "published" else {}
-    changes |= {"crop_pct": 1.0} if cropped or changes else {}
-    return model, networks.preprocessing(model, **changes)
+    whole = {"crop_pct": 1.0} if cropped or network.origin != "published" else {}
+    return model, networks.preprocessing(model, size=network.size, **whole)
 
 
 def make_with_head(network: Network, images: ImageSet, rows: np.ndarray, device: str) -> Made:
