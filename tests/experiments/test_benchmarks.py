@@ -53,6 +53,22 @@ def test_pairs_are_of_a_large_and_a_cheaper_network():
     assert [n.name for n in bench.single] == ["c", "b", "a"]
 
 
+def test_trainings_are_paired_in_the_order_of_the_file():
+    def trainings(name, count):
+        roles = ["", *["trial"] * (count - 1)]
+        return [
+            Network(f"{name}{k}", "tuned", 8, 1, name, role=role, training={"seed": k}) for k, role in enumerate(roles)
+        ]
+
+    listed = (*trainings("big", 2), Network("other", "head", 8, 9), *trainings("small", 3))
+    bench = Benchmark("x", "X", "x", "test", 5, listed, large=("big0", "other"))
+    assert benchmarks.pairs_anew(bench) == {
+        ("big0", "small0", "sidekick"): [("big0", "small0"), ("big0", "small1"), ("big0", "small2")],
+        ("big0", "small0", "both"): [("big0", "small0"), ("big1", "small1")],
+        ("other", "small0", "sidekick"): [("other", "small0"), ("other", "small1"), ("other", "small2")],
+    }
+
+
 def test_each_scale_has_benchmarks_of_its_own():
     assert benchmarks.benchmark_names("smoke") == benchmarks.benchmark_names("cpu") == benchmarks.benchmark_names()
     assert benchmarks.benchmark_names("paper") == benchmarks.benchmark_names("gpu")

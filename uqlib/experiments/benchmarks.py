@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -203,6 +203,22 @@ def even_contests(bench: Benchmark, slack: float, *, splits: int, seed: int = 0)
             outcomes = repeat_ensembles(answers, sides, fit_size=bench.fit_size, splits=splits, seed=seed)
             names = {"benchmark": bench.title, "networks": f"{bench.words(duo)} against {bench.words(team)}"}
             found.append(Tested(outcomes, 1, names | {"examples": len(outcomes["even"][0].labels)}))
+    return found
+
+
+def pairs_anew(bench: Benchmark) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
+    """Pairs of which a network was trained several times, a pair a training, by large network, sidekick and what is anew.
+
+    "sidekick": one large network beside each training of the sidekick; "both": a training of the large network beside one of
+    the sidekick each, in the order of the file, as far as there are such.
+    """
+    again, found = list(bench.repeated.values()), {}
+    small = [each for each in again if {*each}.isdisjoint(bench.large)]
+    for large, trainings in product(bench.large, small):
+        found[large, trainings[0], "sidekick"] = [(large, name) for name in trainings]
+        for each in again:
+            if large in each:
+                found[large, trainings[0], "both"] = list(zip(each, trainings, strict=False))
     return found
 
 

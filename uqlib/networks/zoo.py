@@ -347,8 +347,8 @@ for _name, _entry in _SMALL_STEMS.items():
     _register(_name, partial(_small_stem, _entry))
 for _name in _WIDTHS:
     _register(_name, _mobilenetv1)
-for _name, (_entry, _, _) in _LITES.items():
-    _register(_name, partial(_tensorflow, _entry))
+for _name in _LITES:
+    _register(_name, partial(_tensorflow, _LITES[_name][0]))
 _register("tf_mobilenetv2_100", partial(_tensorflow, mobilenetv2_100))
 _register("tf_mobilenet_edgetpu_100", partial(_tensorflow, mobilenet_edgetpu_100))
 _register("cifar100_micronet", _micronet)
