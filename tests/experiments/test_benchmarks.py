@@ -53,6 +53,22 @@ def test_pairs_are_of_a_large_and_a_cheaper_network():
     assert [n.name for n in bench.single] == ["c", "b", "a"]
 
 
+def test_trainings_are_paired_in_the_order_of_the_file():
+    def trainings(name, count):
+        roles = ["", *["trial"] * (count - 1)]
+        return [
+            Network(f"{name}{k}", "tuned", 8, 1, name, role=role, training={"seed": k}) for k, role in enumerate(roles)
+        ]
+
+    listed = (*trainings("big", 2), Network("other", "head", 8, 9), *trainings("small", 3))
+    bench = Benchmark("x", "X", "x", "test", 5, listed, large=("big0", "other"))
+    assert benchmarks.pairs_anew(bench) == {
+        ("big0", "small0", "sidekick"): [("big0", "small0"), ("big0", "small1"), ("big0", "small2")],
+        ("big0", "small0", "both"): [("big0", "small0"), ("big1", "small1")],
+        ("other", "small0", "sidekick"): [("other", "small0"), ("other", "small1"), ("other", "small2")],
+    }
+
+
 def test_each_scale_has_benchmarks_of_its_own():
     assert benchmarks.benchmark_names("smoke") == benchmarks.benchmark_names("cpu") == benchmarks.benchmark_names()
     assert benchmarks.benchmark_names("paper") == benchmarks.benchmark_names("gpu")
@@ -62,8 +78,8 @@ def test_each_scale_has_benchmarks_of_its_own():
 
 
 def test_an_unknown_benchmark_names_those_that_there_are():
-    with pytest.raises(ValueError, match="unknown benchmark 'imagenet'; choose from cifar10, cifar100"):
-        benchmarks.load_benchmark("imagenet")
+    with pytest.raises(ValueError, match="unknown benchmark 'imagenette'; choose from cifar10, cifar100"):
+        benchmarks.load_benchmark("imagenette")
 
 
 TOY = 'title = "X"\ndataset = "x"\nsplit = "test"\nfit_size = 5\n'
@@ -91,8 +107,8 @@ def test_names_come_in_the_order_of_the_index_then_by_name(checkout):
 
 
 def test_the_order_of_the_book_is_the_one_that_its_tables_have_always_had():
-    assert benchmarks.benchmark_names() == ["cifar10", "cifar100", "caltech101", "tiny_imagenet", "pacs"]
-    gpu = ["cifar100_gpu", "caltech101_gpu", "tiny_imagenet_gpu", "pacs_gpu"]
+    assert benchmarks.benchmark_names() == ["cifar10", "cifar100", "caltech101", "tiny_imagenet", "pacs", "imagenet"]
+    gpu = ["cifar100_gpu", "caltech101_gpu", "tiny_imagenet_gpu", "pacs_gpu", "imagenet_gpu"]
     assert benchmarks.benchmark_names("gpu") == gpu
 
 
@@ -348,7 +364,14 @@ def test_teams_of_the_same_cost_have_a_weight_each():
         logits, labels = [each.logits for each in answers.values()], answers[pair[0]].labels
         expected = repeat_duo(*logits, labels, fit_size=500, splits=1, variants=["ours"]).outcomes["ours"][0]
         torch.testing.assert_close(contest.outcomes[side][0].probs, expected.probs, rtol=0, atol=1e-9)
+        alone = repeat_duo(*logits, labels, fit_size=500, splits=1, variants=["base"]).outcomes["base"][0]
+        torch.testing.assert_close(contest.outcomes[f"{side}_alone"][0].probs, alone.probs, rtol=0, atol=1e-6)
     far = benchmarks.load_benchmark("caltech101")  # the ResNets' costs are linear in their depth, and 56 + 20 = 44 + 32
     assert len(benchmarks.even_contests(bench, 0, splits=1)) == 2
     assert not benchmarks.even_contests(far, 0, splits=1)
+    one_family = [each.names["networks"] for each in benchmarks.even_contests(far, 1, splits=1)]
+    assert one_family
+    assert not [
+        words for words in one_family if "EdgeTPU" in words or "V2" in words
+    ]  # the large ones have no kin there
     assert not benchmarks.even_contests(replace(bench, large=()), 1, splits=1)

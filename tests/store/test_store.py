@@ -217,6 +217,8 @@ def test_bad_calls_are_refused(fill, data):
             fill(**{name: 0})
     with pytest.raises(ValueError, match="unknown type 'bfloat16' of features; choose from float16, float32"):
         fill(features="bfloat16")
+    with pytest.raises(ValueError, match="unknown type 'coarse' of features; choose from float16, float32"):
+        fill(features="coarse")
     with pytest.raises(ValueError, match="severity has 3 rows where 50 are expected"):
         fill(columns={"severity": np.zeros(3)})
     with pytest.raises(ValueError, match="column 'logits' must have another name"):

@@ -33,13 +33,16 @@ POURED = 2000  # training images whose batch statistics a soup takes
 Made = tuple[torch.nn.Module, Preprocessing, dict[str, Any]]  # the network, its preprocessing, what its training did
 
 
-def create_backbone(network: Network) -> tuple[torch.nn.Module, Preprocessing]:
-    """The published backbone, or a fresh one, and how images are prepared at the size of the benchmark."""
+def create_backbone(network: Network, *, cropped: bool = False) -> tuple[torch.nn.Module, Preprocessing]:
+    """The published backbone, or a fresh one, and how images are prepared at the size of the benchmark.
+
+    A published network keeps its own preparation, but for the centre crop where the images are `cropped` already.
+    """
     fresh = network.origin == "trained"
     model = networks.create(network.architecture, weights=None if fresh else "pretrained", seed=0 if fresh else None)
     model = model.to(memory_format=torch.channels_last)
-    changes = {} if network.origin == "published" else {"size": network.size, "crop_pct": 1.0}
-    return model, networks.preprocessing(model, **changes)
+    whole = {"crop_pct": 1.0} if cropped or network.origin != "published" else {}
+    return model, networks.preprocessing(model, size=network.size, **whole)
 
 
 def make_with_head(network: Network, images: ImageSet, rows: np.ndarray, device: str) -> Made:
@@ -62,7 +65,7 @@ def make_with_head(network: Network, images: ImageSet, rows: np.ndarray, device:
 def make_network(bench: Benchmark, network: Network, images: ImageSet, device: str) -> Made:
     """A network, made as the benchmark says on these training images."""
     if network.origin == "published":
-        return *create_backbone(network), {}
+        return *create_backbone(network, cropped=bench.cropped), {}
     if network.role == "soup":
         return make_soup(bench, network, images, device)
     if network.origin == "head":
@@ -137,9 +140,17 @@ def store_root(scale: str, root: str | None = None) -> str | None:
     return root or ("data/store" if scale == "cpu" else None)
 
 
-def asked_places(bench: Benchmark) -> list[tuple[str, str]]:
-    """(data set, split) of all that the networks of a benchmark are asked."""
-    return [(bench.dataset, bench.split), *(place for places in bench.shifted.values() for place in places)]
+def asked_places(bench: Benchmark, network: Network) -> list[tuple[str, str]]:
+    """(data set, split) of all that a network of a benchmark is asked; trials are asked nothing but the held-out rows."""
+    shifted = () if network.role == "trial" else bench.shifted.values()
+    return [(bench.dataset, bench.split), *(place for places in shifted for place in places)]
+
+
+def kept_precision(bench: Benchmark, network: Network) -> str:
+    """How the store keeps the logits of a network: the more classes, the coarser, and in the checkout so are trials."""
+    if bench.scale == "cpu" and (bench.classes >= 1000 or (network.role == "trial" and bench.classes >= 100)):
+        return "coarse"
+    return "float32" if bench.classes <= 10 else "float16"
 
 
 def is_stored(network: str, place: tuple[str, str], root: str | None) -> bool:
@@ -157,16 +168,15 @@ def is_stored(network: str, place: tuple[str, str], root: str | None) -> bool:
 def lacks_network(bench: Benchmark, network: Network, *, root: str | None = None) -> bool:
     """Whether a network is still to be made: an entry is missing, or it was made by another recipe."""
     root = store_root(bench.scale, root)
-    if not all(is_stored(network.name, place, root) for place in asked_places(bench)):
+    if not all(is_stored(network.name, place, root) for place in asked_places(bench, network)):
         return True
     return bool(benchmarks.outdated_networks(bench, [network.name]))
 
 
-def store_answers(network: Network, made: Made, images: ImageSet, root: str | None) -> Path:
-    """Store the logits of a network, in half precision where there are many classes; what an earlier recipe left goes."""
+def store_answers(network: Network, made: Made, images: ImageSet, root: str | None, logits: str) -> Path:
+    """Store the logits of a network in this precision; what an earlier recipe left goes."""
     model, preparation, _ = made
-    classes: Any = model.num_classes  # a number, of every network here
-    options: dict[str, Any] = {"features": None, "logits": "float32" if classes <= 10 else "float16"}
+    options: dict[str, Any] = {"features": None, "logits": logits}
     key = key_of(network.name, model, images, preprocessing=preparation)
     given: dict[str, Any] = {
         "index": images.index,
@@ -210,13 +220,14 @@ def make_benchmark_network(bench: Benchmark, network: Network, *, device: str = 
         FileNotFoundError: if images or weights are not here; the message says how to get them.
         ValueError: if images have another size than the benchmark was made with.
     """
-    root = store_root(bench.scale, root)
+    root, places = store_root(bench.scale, root), asked_places(bench, network)
     images, asked = load_benchmark_sets(bench)
     if benchmarks.outdated_networks(bench, [network.name]) and any(
-        is_stored(network.name, p, root) for p in asked_places(bench)
+        is_stored(network.name, place, root) for place in places
     ):
         print(f"{bench.name}: {network.name} was made by another recipe, or by an unknown one; once more", flush=True)
     made = make_network(bench, network, images, device)
     for each in asked:
-        store_answers(network, made, each, root)
+        if (each.name, each.split) in places:
+            store_answers(network, made, each, root, kept_precision(bench, network))
     write_log(bench, network, made[2])

@@ -4,10 +4,11 @@ A benchmark names entries of the store, so a notebook that loops over benchmarks
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -54,6 +55,11 @@ class Network(TomlTable, frozen=True):
     def architecture(self) -> str:
         return self.backbone or self.name
 
+    @property
+    def family(self) -> str:
+        """The architecture's name up to its first number, such as cifar_resnet."""
+        return re.split(r"\d", self.architecture)[0]
+
     def __str__(self) -> str:
         return self.label or self.name
 
@@ -72,6 +78,7 @@ class Benchmark(TomlTable, frozen=True):
     classes: int = 0
     scale: str = "cpu"  # at which it is run; the store of the checkout holds those of cpu
     sets: str = ""  # which of the experiments' BENCHMARK_SETS are its images; by default the benchmark's name
+    cropped: bool = False  # its images are centre squares already, so published networks see them whole
     shared: str = field(name="networks", default="")  # file of networks that come before those listed here
 
     @property
@@ -179,7 +186,8 @@ def pair_outcomes(
 def even_contests(bench: Benchmark, slack: float, *, splits: int, seed: int = 0) -> list[Tested]:
     """The same cost spent evenly: the variant `even` is a team of near-equal networks, `uneven` the duo of the nearest cost.
 
-    A team is two single networks of which the cheaper costs at least 0.55 of the other, or several trainings of one
+    All networks of both sides are of one family, else the better architecture would win and not the better split of the cost.
+    `even_alone` and `uneven_alone` are the dearest network of each side, with a temperature. A team is two single networks of which the cheaper costs at least 0.55 of the other, or several trainings of one
     architecture; a duo has a sidekick of at most 0.45 of its large network. Every network has a fitted weight. Totals that
     differ by a larger share than `slack` are not compared.
     """
@@ -188,14 +196,32 @@ def even_contests(bench: Benchmark, slack: float, *, splits: int, seed: int = 0)
     teams: list[Sequence[str]] = [pair for pair in combinations(dearest, 2) if bench.balance(*pair) >= 0.55]
     teams += [each[:m] for each in bench.repeated.values() for m in range(2, len(each) + 1)]
     found = []
-    for team in teams if cheap else ():
-        duo = min(cheap, key=lambda pair: abs(bench.cost(pair) / bench.cost(team) - 1))
-        if abs(bench.cost(team) / bench.cost(duo) - 1) <= slack:
+    for team in teams:
+        like = [pair for pair in cheap if len({bench.networks[name].family for name in (*pair, *team)}) == 1]
+        duo = min(like, key=lambda pair: abs(bench.cost(pair) / bench.cost(team) - 1), default=None)
+        if duo and abs(bench.cost(team) / bench.cost(duo) - 1) <= slack:
             sides = {"uneven": ("weighted", duo), "even": ("weighted", team)}
+            sides |= {"uneven_alone": ("scaled", duo[:1]), "even_alone": ("scaled", team[:1])}
             answers = bench.answers(list(dict.fromkeys((*duo, *team))))
             outcomes = repeat_ensembles(answers, sides, fit_size=bench.fit_size, splits=splits, seed=seed)
             names = {"benchmark": bench.title, "networks": f"{bench.words(duo)} against {bench.words(team)}"}
             found.append(Tested(outcomes, 1, names | {"examples": len(outcomes["even"][0].labels)}))
+    return found
+
+
+def pairs_anew(bench: Benchmark) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
+    """Pairs of which a network was trained several times, a pair a training, by large network, sidekick and what is anew.
+
+    "sidekick": one large network beside each training of the sidekick; "both": a training of the large network beside one of
+    the sidekick each, in the order of the file, as far as there are such.
+    """
+    again, found = list(bench.repeated.values()), {}
+    small = [each for each in again if {*each}.isdisjoint(bench.large)]
+    for large, trainings in product(bench.large, small):
+        found[large, trainings[0], "sidekick"] = [(large, name) for name in trainings]
+        for each in again:
+            if large in each:
+                found[large, trainings[0], "both"] = list(zip(each, trainings, strict=False))
     return found
 
 
@@ -207,7 +233,7 @@ def recipe(bench: Benchmark, network: Network) -> dict[str, Any]:
         "architecture": network.architecture,
         "size": network.size,
         "training": dict(network.training),
-    }
+    } | ({"cropped": True} if bench.cropped else {})
     if network.role != "soup":
         return found
     trials = [bench.networks[name] for name in bench.repeated[network.architecture]]

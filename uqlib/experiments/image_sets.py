@@ -1,7 +1,8 @@
 """Which images each experiment sees: what trains, what is asked, and the shifts of CIFAR-10.
 
 Images come from $UQLIB_DATA or the cache. Caltech-101 is one split `all` of 128 x 128 pixels, PACS its four domains of
-224 x 224, Tiny-ImageNet 64 x 64 (32 x 32 beside CIFAR-10), all prepared as `uqlib.images` says.
+224 x 224, Tiny-ImageNet 64 x 64 (32 x 32 beside CIFAR-10), the sample of ImageNet 224 x 224, all prepared as `uqlib.images`
+says; ImageNet itself may be class folders of files of any size.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -136,9 +137,36 @@ def pacs() -> Sets:
     return train, [heldout, sketch]
 
 
+def imagenet_sample() -> Sets:
+    """1,300 pictures of ImageNet's validation set, cut to centre squares; no network of it is trained here."""
+    asked = check_side(load_images("imagenet_sample", "val"), 224)
+    return asked.select(np.arange(0)), [asked]
+
+
+def imagenet() -> Sets:
+    """The whole validation set of ImageNet; no network of it is trained here."""
+    asked = load_images("imagenet", "val")
+    if len(asked.classes) != 1000:
+        raise ValueError(
+            f"imagenet/val must have the 1,000 classes of ILSVRC-2012, since published networks number these; it has "
+            f"{len(asked.classes)}. Put its pictures into one folder a WordNet id, n01440764 to n15075141."
+        )
+    return asked.select(np.arange(0)), [asked]
+
+
 BENCHMARK_SETS: dict[str, Callable[[], Sets]] = {
     each.__name__: each
-    for each in (cifar10, cifar100, cifar100_whole, caltech101, tiny_imagenet, tiny_imagenet_whole, pacs)
+    for each in (
+        cifar10,
+        cifar100,
+        cifar100_whole,
+        caltech101,
+        tiny_imagenet,
+        tiny_imagenet_whole,
+        pacs,
+        imagenet_sample,
+        imagenet,
+    )
 }
 
 

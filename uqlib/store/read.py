@@ -16,8 +16,10 @@ from torch import Tensor
 from uqlib.base.provenance import note_input
 from uqlib.files.columns import read_column
 from uqlib.files.whole import DamagedError, cache_folder, check_word, in_checkout, is_there
+from uqlib.store.coarse import COARSE_COLUMNS, LEVELS, dense_logits
 from uqlib.store.keys import (
     LARGEST_LOGIT,
+    PRECISIONS,
     Entry,
     Key,
     bears_its_name,
@@ -49,7 +51,8 @@ class Answers:
         """What the network answered before the softmax.
 
         Those kept in half precision come as float64, with the largest of the row added again: that one and each
-        probability are exact to rounding, any other logit z lies within (largest - z) / 2,000 of the network's.
+        probability are exact to rounding, any other logit z lies within (largest - z) / 2,000 of the network's. Of
+        coarse ones (column `logits_levels`) that holds for the largest of each row; the others share three levels.
         """
         return self["logits"]
 
@@ -234,13 +237,16 @@ def explain_miss(key: Key, *, root: str | os.PathLike | None = None) -> str:
 
 def entry_tensor(entry: Entry, name: str, *, verify: bool = True, upcast: bool = True) -> Tensor:
     """One column of an entry, as `read_entry` gives it."""
-    tensor = torch.from_numpy(read_column(entry.path, entry.header, name, verify=verify))
+    read = lambda each: read_column(entry.path, entry.header, each, verify=verify)  # noqa: E731
+    if upcast and name == "logits" and LEVELS in entry.header.columns:
+        return dense_logits({each: read(each) for each in (name, LARGEST_LOGIT, *COARSE_COLUMNS)}, LARGEST_LOGIT)
+    tensor = torch.from_numpy(read(name))
     if not upcast or tensor.dtype != torch.float16:
         return tensor
     if name != "logits" or LARGEST_LOGIT not in entry.header.columns:
         return tensor.float()
     # float64 holds the sum of a float16 and a float32 exactly, so differences, ranks and ties are those in the file
-    largest = torch.from_numpy(read_column(entry.path, entry.header, LARGEST_LOGIT, verify=verify))
+    largest = torch.from_numpy(read(LARGEST_LOGIT))
     return tensor.double().add_(largest[:, None])
 
 
@@ -302,10 +308,10 @@ def _fits(key: Key, names: Mapping[str, str], narrower: Mapping[str, str]) -> bo
 
 
 def _preferred(found: Sequence[Entry], columns: Sequence[str]) -> Entry:
-    """Of entries of one key the first that has all columns, with logits that are not shifted if there are such."""
+    """Of entries of one key the first that has all columns, with logits that are neither shifted nor coarse if there are such."""
     lacks = lambda entry: not set(columns) <= set(entry.header.columns)  # noqa: E731
-    shifted = lambda entry: "logits" in columns and precision_of("logits", entry.header.columns) < 2  # noqa: E731
-    return min(found, key=lambda entry: (lacks(entry), shifted(entry)))
+    rough = lambda entry: "logits" in columns and PRECISIONS["float16"] > precision_of("logits", entry.header.columns)  # noqa: E731
+    return min(found, key=lambda entry: (lacks(entry), rough(entry)))
 
 
 def _check_aligned(name: str, one: Answers, other_name: str, other: Answers) -> None:

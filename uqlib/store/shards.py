@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from uqlib.files.columns import Header, Parts, read_column, read_header, write_table
 from uqlib.files.fingerprint import fingerprint
@@ -23,14 +22,14 @@ class ShardJob:
 
     target: Path
     key: Key
-    missing: Mapping[str, torch.dtype]
+    missing: Mapping[str, str]  # precision by column
     given: Mapping[str, np.ndarray]
     rows: int
 
     @cached_property
     def contents(self) -> str:
         """Says what a shard holds, so that those of another run are not taken for it."""
-        return fingerprint([self.key.digest, {name: str(dtype) for name, dtype in self.missing.items()}])
+        return fingerprint([self.key.digest, dict(self.missing)])
 
     @cached_property
     def bounds(self) -> list[tuple[int, int]]:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from uqlib.files.columns import Parts, read_column, write_table
-from uqlib.store.keys import ANSWER_COLUMNS, LARGEST_LOGIT, Entry, Key, open_if_whole, precision_of
+from uqlib.store.keys import ANSWER_COLUMNS, BESIDE_LOGITS, PRECISIONS, Entry, Key, open_if_whole, precision_of
 from uqlib.store.read import roots
 
 
@@ -27,12 +26,12 @@ def entries_of_key(key: Key, root: str | os.PathLike | None) -> list[Entry]:
     return [entry for entry in found if entry is not None and entry.key == key]
 
 
-def has_column(entry: Entry, name: str, dtype: torch.dtype) -> bool:
+def has_column(entry: Entry, name: str, dtype: str) -> bool:
     """Whether an entry has what a network answers in this precision or a better one."""
-    return precision_of(name, entry.header.columns) >= {torch.float16: 2, torch.float32: 3}[dtype]
+    return precision_of(name, entry.header.columns) >= PRECISIONS[dtype]
 
 
-def has_columns(entry: Entry, dtypes: Mapping[str, torch.dtype], given: Iterable[str]) -> bool:
+def has_columns(entry: Entry, dtypes: Mapping[str, str], given: Iterable[str]) -> bool:
     """Whether every column is there, at the precision asked for or a better one."""
     return set(given) <= set(entry.header.columns) and all(has_column(entry, *each) for each in dtypes.items())
 
@@ -59,7 +58,8 @@ def write_entry(
         better = _better(entry, columns)
         kept += [(entry, name) for name in better]
         if "logits" in better:
-            columns.pop(LARGEST_LOGIT, None)  # that of their own run comes with them, if they have it
+            # those of their own run come with them, if they have them
+            columns = {name: column for name, column in columns.items() if name not in BESIDE_LOGITS}
         columns |= _carried(entry, columns, better)
     if kept:
         first, added = kept[0][0].provenance, sorted(set(own) & set(ANSWER_COLUMNS) - {name for _, name in kept})
@@ -79,8 +79,8 @@ def _better(entry: Entry, columns: Mapping[str, Any]) -> list[str]:
 def _carried(entry: Entry, columns: Mapping[str, Any], better: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns of an entry that go on: the better ones, and those that are not here yet."""
     known = entry.header.columns
-    names = [*better, *([LARGEST_LOGIT] if "logits" in better and LARGEST_LOGIT in known else [])]
-    names += [name for name in known if name not in (*columns, *ANSWER_COLUMNS, LARGEST_LOGIT)]
+    names = [*better, *(name for name in BESIDE_LOGITS if "logits" in better and name in known)]
+    names += [name for name in known if name not in (*columns, *ANSWER_COLUMNS, *BESIDE_LOGITS)]
     return {name: read_column(entry.path, entry.header, name) for name in names}
 
 
