@@ -73,9 +73,9 @@ def test_importing_costs_little_beyond_torch():
     code = """
 import time
 import torch
-began = time.perf_counter()
+began = time.process_time()
 from uqlib import calibrate, combine, metrics
-print(time.perf_counter() - began)
+print(time.process_time() - began)
 """
     seconds = min(
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
