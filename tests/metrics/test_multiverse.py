@@ -12,6 +12,7 @@ from uqlib.experiments.benchmarks import load_benchmark, pair_outcomes
 from uqlib.experiments.studies import load_trainings
 from uqlib.metrics import Judged, aurc, aurc_of_trapezoids, aurc_trapezoid, multiverse
 from uqlib.metrics.compare import compare, intervals
+from uqlib.report.ledger import Claim
 
 TIED = [(0.9, True), (0.9, False), (0.5, True), (0.5, False), (0.5, False), (0.2, True)]
 
@@ -124,12 +125,23 @@ def test_the_choice_that_turns_a_claim_is_found(ended):
     found = multiverse.stands(worlds)
     assert found["stands"].tolist() == [True, True, False, False]
     assert not found["certain"].any()  # -1 + 1.5 is above 0
-    assert multiverse.stands(worlds, share=0.5)["certain"].tolist() == [True, True, False, False]
+    assert multiverse.stands(worlds, 0.5)["certain"].tolist() == [True, True, False, False]
     moves = multiverse.sway(worlds).set_index(["choice", "option"])
     assert moves["moves"].to_dict() == {("bins", "a"): 1, ("bins", "b"): 1, ("ties", "x"): 0, ("ties", "y"): 0}
     assert moves.loc[("bins", "b"), ["universes", "stands", "held"]].tolist() == [2, 0, 0]
     (row,) = multiverse.most_moving({"c": (worlds, 1.0)}).to_dict("records")
-    assert (row["value"], row["certain"], row["published"], row["choice"], row["most"]) == (0.5, 0, True, "bins", "a")
+    assert (row["stands"], row["surely"], row["published"], row["choice"], row["most"]) == (0.5, 0, True, "bins", "a")
+    told = multiverse.tallies(multiverse.most_moving({"c": (worlds, 1.0), "d": (worlds, 0.1)}), "c")
+    assert (told["claims"], told["always"], told["never"], told["between"], told["headline"]) == (2, 0, 0, 2, "50")
+    assert (told["choice"], told["times"]) == ("bins", 2)
+
+
+def test_claims_of_the_ledger_are_judged_together(ended):
+    claims = [Claim("c", "text", "q", "< 0", 0.5), Claim("d", "text", "q", "< -1.5", 1.0)]
+    worlds = multiverse.judge_all({claims[0]: ended, claims[1]: ended.isel(setting=slice(0))}, count=9)
+    assert list(worlds) == ["c"]
+    assert worlds["c"][1] == 0.5
+    assert worlds["c"][0].equals(multiverse.universes(ended, claims[0].meets, count=9))
 
 
 def test_universes_are_drawn_once_each_and_the_first_is_the_published_one(ended):
@@ -153,12 +165,12 @@ def test_a_choice_of_several_parts_is_shown_by_its_parts_and_a_setting_that_is_n
 def test_the_books_own_choices_give_the_published_number(repository):
     """CIFAR-10, ResNet-56 and ResNet-20: the record has an AURC of -0.175 points against the scaled large network, over ten splits."""
     bench = load_benchmark("cifar10")
-    asked = multiverse.readings("aurc")
+    asked = multiverse.all_readings(["accuracy", "aurc"])
     values = []
     for k in range(10):
         how = {"splits": 1, "seed": k, "variants": ["base", "ours"]}
         outcomes = pair_outcomes(bench, "cifar_resnet56", "cifar_resnet20", **how)[bench.title].outcomes
-        scores = compare(outcomes, {str(key): each for key, each in asked.items()}, over="split", draws=4)
+        scores = compare(outcomes, asked, over="split", draws=4)
         change = multiverse.by_reading(scores.isel(split=0, drop=True), "aurc")
         change = (change.sel(variant="ours") - change.sel(variant="base")).expand_dims(setting=["pair"])
         worlds = multiverse.universes(multiverse.spans(change), lambda x: x < 0, count=1)
@@ -169,7 +181,7 @@ def test_the_books_own_choices_give_the_published_number(repository):
 
 def test_so_do_the_kept_trainings():
     trained = load_trainings("cifar10", ["poly", "ranking"])
-    scores = compare(trained, ["accuracy"], over="training", draws=2)
+    scores = compare(trained, multiverse.all_readings(["accuracy"]), over="training", draws=2)
     change = multiverse.by_reading(scores, "accuracy")
     change = change.sel(variant="poly") - change.sel(variant="ranking")
     found = multiverse.spans_of_trainings(change, {"all": slice(None)}).expand_dims(setting=["CIFAR-10"])
@@ -179,7 +191,7 @@ def test_so_do_the_kept_trainings():
 
 
 def test_what_has_one_reading_has_no_choice():
-    scores = compare({"a": [many(0)]}, ["accuracy"], over="split", draws=0)
+    scores = compare({"a": [many(0)]}, multiverse.all_readings(["accuracy"]), over="split", draws=0)
     assert "measure" not in multiverse.by_reading(scores, "accuracy").dims
     assert list(multiverse.readings("accuracy")) == [()]
     assert isinstance(multiverse.most_moving({}), pd.DataFrame)

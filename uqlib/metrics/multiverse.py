@@ -1,10 +1,11 @@
-"""A multiverse: whether a claim stands under every choice that an analysis makes and could have made otherwise.
+"""Whether a claim stands under every choice that an analysis makes and could have made otherwise, a multiverse.
 
-    differences = compare(untied(outcomes, "shared"), readings("aurc"), ...) ...   # by the choices that make the numbers
-    ended = spans(differences)                                # by the level of the interval, and by whose draws
+    scores = compare(outcomes, all_readings(["aurc"]), over="split", draws=100)
+    change = by_reading(scores, "aurc")                       # less another variant; by the choices that make the numbers
+    ended = spans(change)                                     # by the level of the interval, and by whose draws
     worlds = universes(ended, lambda x: x < 0, count=1000)    # a row a universe and setting
-    stands(worlds, share=0.9)                                 # a row a universe
-    sway(worlds, share=0.9)                                   # a row an option: how often the claim stands with it
+    stands(worlds, 0.9)                                       # a row a universe
+    sway(worlds, 0.9)                                         # a row an option: how often the claim stands with it
 
 The first option of every choice is the book's own, so universe 0 is the analysis as published.
 
@@ -42,6 +43,7 @@ CURVES = {
 BINS = ("15", "10", "20", "30")
 LEVELS = (0.95, 0.9, 0.99)
 HALVES = ("all", "first half", "second half")  # of the draws: how far a verdict hangs on their seed and number
+MOVING = ["claim", "universes", "stands", "surely", "published", "choice", "least", "most", "moves"]
 NO_CHOICE = ("universe", "setting", "value", "low", "high", "held", "sure")
 
 
@@ -63,6 +65,11 @@ def untied(outcome: Any, how: str) -> Any:
         return outcome
     place = confidence.unique(return_inverse=True)[1]
     return Judged((2 * place + (correct == (how == "right first"))).double(), correct)
+
+
+def rows_of(outcomes: Sequence[Any], rows: slice) -> list[Judged]:
+    """Some rows of what each of several networks said: confidence and whether it was right."""
+    return [Judged(as_tensor(each.confidence)[rows], as_tensor(each.correct)[rows]) for each in outcomes]
 
 
 def _curve(statistic: Callable[..., float], ties: str) -> Measure:
@@ -110,9 +117,15 @@ def readings(measure: str) -> dict[tuple[str, ...], Measure]:
     return {(): MEASURES[check_choice(measure, MEASURES, "measure")]}
 
 
+def all_readings(measures: Sequence[str]) -> dict[str, Measure]:
+    """The readings of several measures by name and number, for `compare`."""
+    return {f"{name} {k}": each for name in measures for k, each in enumerate(readings(name).values())}
+
+
 def by_reading(scores: xr.DataArray, measure: str) -> xr.DataArray:
-    """Scores whose dimension `measure` holds the readings in their order, with a dimension a choice in its place."""
+    """Scores of `all_readings` in one measure: with a dimension a choice in place of the dimension `measure`."""
     choices = CHOICES.get(measure, ())
+    scores = scores.sel(measure=[each for each in scores["measure"].values if each.split()[0] == measure])
     if not choices:
         return scores.isel(measure=0, drop=True)
     keys = pd.MultiIndex.from_tuples(list(readings(measure)), names=choices)
@@ -218,7 +231,7 @@ def universes(ended: xr.DataArray, meets: Callable[[float], bool], *, count: int
     return frame.assign(held=met["value"], sure=met["low"] & met["high"]).reset_index(drop=True)
 
 
-def stands(worlds: pd.DataFrame, *, share: float = 1.0) -> pd.DataFrame:
+def stands(worlds: pd.DataFrame, share: float = 1.0) -> pd.DataFrame:
     """Of each universe its choices, the mean value, the parts of the settings that hold and surely hold, and the verdict.
 
     Args:
@@ -234,14 +247,14 @@ def stands(worlds: pd.DataFrame, *, share: float = 1.0) -> pd.DataFrame:
     return found.assign(stands=found["held"] >= enough, certain=found["sure"] >= enough)
 
 
-def sway(worlds: pd.DataFrame, *, share: float = 1.0) -> pd.DataFrame:
+def sway(worlds: pd.DataFrame, share: float = 1.0) -> pd.DataFrame:
     """How much each choice matters: of each option the share of universes in which the claim stands, by value and by interval.
 
     Returns:
         A row an option: choice, option, universes, stands, certain, held (the mean part of the settings), and `moves`: by how
         much stands differs between the options of its choice; where it differs by none of any choice, by how much held does.
     """
-    found = stands(worlds, share=share)
+    found = stands(worlds, share)
     parts = []
     for name in [name for name in worlds if name not in NO_CHOICE]:
         each = found.groupby(name, sort=False)[["stands", "certain", "held"]].mean()
@@ -253,25 +266,47 @@ def sway(worlds: pd.DataFrame, *, share: float = 1.0) -> pd.DataFrame:
     return table.assign(moves=table["choice"].map(moves))[["choice", *table.columns[:-1], "moves"]]
 
 
+def judge_all(ended: Mapping[Any, xr.DataArray], *, count: int, seed: int = 0) -> dict[str, tuple[pd.DataFrame, float]]:
+    """The universes of each claim, and the share of settings that it asks for, by its id; one without a setting is left out.
+
+    Args:
+        ended: of `spans`, by claim of the ledger: what has an id, a share, and `meets`.
+        count, seed: as in `universes`.
+    """
+    there = {claim: each for claim, each in ended.items() if each.sizes["setting"]}
+    return {
+        claim.id: (universes(each, claim.meets, count=count, seed=seed), claim.share) for claim, each in there.items()
+    }
+
+
 def most_moving(worlds: Mapping[str, tuple[pd.DataFrame, float]]) -> pd.DataFrame:
     """Of several claims the share of universes in which each stands, and the choice that moves it most.
 
     Args:
-        worlds: by claim, of `universes`, and the share of settings that it asks for.
+        worlds: of `judge_all`.
 
     Returns:
-        A row a claim: claim, universes, value (share of universes in which it stands by value), certain (by interval),
-        published (whether it stands by value in universe 0), choice, and its least and most share of the options.
+        A row a claim: claim, universes, stands and surely (shares of the universes, by value and by interval), published (whether
+        it stands by value in universe 0), choice, the options with which it stands least and most, and by how much they differ.
     """
     rows = []
     for claim, (each, share) in worlds.items():
-        found, moved = stands(each, share=share), sway(each, share=share)
-        most = moved[moved["choice"] == moved.loc[moved["moves"].idxmax(), "choice"]]
+        found, moved = stands(each, share), sway(each, share)
+        top = moved[moved["choice"] == moved.loc[moved["moves"].idxmax(), "choice"]]
         by = "stands" if found["stands"].nunique() > 1 else "held"
-        ends = most.loc[[most[by].idxmin(), most[by].idxmax()]]
-        rows.append({"claim": claim, "universes": len(found), "value": found["stands"].mean(),
-                     "certain": found["certain"].mean(), "published": bool(found["stands"].iloc[0]),
-                     "choice": most["choice"].iloc[0] if moved["moves"].any() else "none",
-                     "least": ends["option"].iloc[0], "most": ends["option"].iloc[1], "moves": most["moves"].iloc[0]})  # fmt: skip
-    names = ["claim", "universes", "value", "certain", "published", "choice", "least", "most", "moves"]
-    return pd.DataFrame(rows, columns=names)
+        least, most = (top.loc[top[by].agg(way), "option"] for way in ("idxmin", "idxmax"))
+        none = not moved["moves"].any()
+        rows.append({"claim": claim, "universes": len(found), "stands": found["stands"].mean(),
+                     "surely": found["certain"].mean(), "published": bool(found["stands"].iloc[0]),
+                     "choice": "none" if none else top["choice"].iloc[0], "least": "" if none else str(least),
+                     "most": "" if none else str(most), "moves": top["moves"].iloc[0]})  # fmt: skip
+    return pd.DataFrame(rows, columns=MOVING)
+
+
+def tallies(table: pd.DataFrame, headline: str) -> dict[str, Any]:
+    """Of a table of `most_moving`, how many claims always, never and sometimes stand, the headline's share, the usual choice."""
+    always, never = int((table["stands"] == 1).sum()), int((table["stands"] == 0).sum())
+    choice = table["choice"].value_counts()
+    share = 100 * table.set_index("claim")["stands"][headline]
+    return {"claims": len(table), "always": always, "never": never, "between": len(table) - always - never,
+            "headline": f"{share:.0f}", "choice": choice.index[0], "times": int(choice.iloc[0])}  # fmt: skip

@@ -18,6 +18,7 @@ with named():
 
 MARKERS = "os^Dv<>P"
 ORDER = ("blue", "orange", "green", "vermilion", "purple", "sky", "black", "grey")
+SPAN = ("level", "draws")  # choices of a multiverse that make the interval, not the value
 MOST_TOLD = 12  # cells that an alternative text names one by one
 
 
@@ -184,13 +185,13 @@ def heat(
 
 
 def specification(
-    frame: pd.DataFrame, choices: Sequence[str], *, ylabel: str = "change (points)", percent: bool = True
+    frame: pd.DataFrame, choices: Sequence[str] = (), *, ylabel: str = "change (points)", percent: bool = True
 ) -> Figure:
     """A specification curve: the values of all universes from low to high, and below them the options that made each.
 
     Args:
         frame: of `multiverse.stands`, a row a universe.
-        choices: its columns that are shown, those with one option left out.
+        choices: its columns that are shown, those with one option left out; by default all that can move a value.
         ylabel: of the values; where the claim stands they are blue, where not orange.
         percent: show 100 times the values.
 
@@ -198,6 +199,7 @@ def specification(
         Simonsohn, Simmons & Nelson 2020, Nature Human Behaviour 4, 1208-1214.
     """
     own = frame.sort_values("value", kind="stable").reset_index(drop=True)
+    choices = choices or [name for name in own.columns[1 : own.columns.get_loc("value")] if name not in SPAN]
     lines = [(name, each) for name in choices if own[name].nunique() > 1 for each in own[name].unique()]
     fig, (above, below) = plots.plt.subplots(
         2, 1, figsize=(7.4, 2.6 + 0.17 * len(lines)), sharex=True, height_ratios=(2.2, 0.4 + 0.17 * len(lines))
