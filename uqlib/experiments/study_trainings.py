@@ -49,7 +49,9 @@ def training_difficulty(study: Study, variant: Variant) -> torch.Tensor:
 
 def training_weights(study: Study, variant: Variant, seed: int = 0) -> torch.Tensor:
     """The weight (n,) of each training image in the difficulty loss; where they are `permuted`, another image's, by seed."""
-    options = {name: variant.weights[name] for name in ("normaliser", "temperature", "quantile") if name in variant.weights}
+    options = {
+        name: variant.weights[name] for name in ("normaliser", "temperature", "quantile") if name in variant.weights
+    }
     weights = as_tensor(difficulty.weights(training_difficulty(study, variant), **options))
     if variant.weights.get("permuted"):
         weights = weights[torch.from_numpy(np.random.default_rng(seed).permutation(len(weights)))]
