@@ -15,7 +15,7 @@ from uqlib.book import notebooks, skeleton
 from uqlib.experiments.studies import Training
 from uqlib.store.read import Answers
 
-LINES, MEDIAN, TOTAL, CELL, FIGURE = 100, 90, 2500, 12, 20
+LINES, MEDIAN, TOTAL, CELL, FIGURE = 100, 90, 2750, 12, 20
 LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 COMPARED = re.compile(
     r"\b(better|worse|best|worst|higher|lower|highest|lowest|(?:larger|smaller|fewer) than|more accurate|less accurate|improves?|beats?|wins?|"
