@@ -20,6 +20,7 @@ from uqlib.papers.cui2023 import (
     OF_ERRORS,
     accuracy_left,
     agreement,
+    compare_by_class,
     constant_of_equal_strength,
     ece_recalibrated,
     effective_strength,
@@ -191,6 +192,21 @@ def test_the_easiest_and_the_hardest_are_those_of_a_sorted_list():
     hardest = sorted(zip(rmd.tolist(), values.tolist(), strict=True))[-7:]
     expected = sum(value for _, value in hardest) / 7 - sum(values.tolist()) / 50
     assert more.statistic(*more.arrays((rmd, values))).item() == pytest.approx(expected)
+
+
+def test_each_class_is_compared_by_itself():
+    generator = torch.Generator().manual_seed(0)
+    hard, other, values = (torch.randn(60, generator=generator) for _ in range(3))
+    labels = torch.arange(60) % 3
+    options = dict(over="split", draws=2, seed=torch.Generator().manual_seed(1))
+    arrays = {"one": (hard, other, values)}
+    found = compare_by_class(arrays, labels, ["a", "b", "c"], extremes(5), **options)
+    assert found.dims[0] == "class"
+    for k, name in enumerate("abc"):
+        own = labels == k
+        expected = values[own][hard[own].argsort()[-5:]].mean().item()
+        level = found.sel({"class": name, "variant": "one", "measure": "hardest", "draw": 0})
+        assert level.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_medians_of_draws_are_of_the_same_rows_everywhere():

@@ -14,6 +14,7 @@ from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.calibrate import platt_scale
 from uqlib.metrics import Measure, ece, selective_accuracy_at_coverage
+from uqlib.metrics.compare import compare
 
 with named():
     import xarray as xr
@@ -205,6 +206,28 @@ def extremes(most: int) -> dict[str, Measure]:
 
     places = {"easiest": slice(most), "hardest": slice(-most, None)}
     return {f"{part}{name}": among(rows, by) for by, name in enumerate(("", " by MD")) for part, rows in places.items()}
+
+
+def compare_by_class(
+    arrays: Mapping[str, tuple[Tensor, ...]],
+    labels: Tensor,
+    classes: Sequence[str],
+    measures: Mapping[str, Measure],
+    **options: Any,
+) -> xr.DataArray:
+    """`metrics.compare` for the examples of each class by themselves, with a dimension of the classes.
+
+    Args:
+        arrays: by variant what the measures take, each (n,).
+        labels: (n,), of which the k-th of `classes` is k.
+        measures, options: as of `compare`.
+    """
+    rows = [labels == k for k in range(len(classes))]
+    parts = [
+        compare({name: [tuple(x[own] for x in each)] for name, each in arrays.items()}, measures, **options)
+        for own in rows
+    ]
+    return xr.concat(parts, "class").assign_coords({"class": list(classes)})
 
 
 def hardest_less_all(most: int) -> Measure:
