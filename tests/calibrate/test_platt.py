@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from uqlib.calibrate import cross_platt
+from uqlib.calibrate import cross_platt, platt_scale
 
 
 def bold(n=400, seed=0):
@@ -21,6 +21,18 @@ def test_each_half_gets_the_logistic_regression_of_the_other():
     for own, other in ((0, 1), (1, 0)):
         fit = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[other::2], correct[other::2])
         np.testing.assert_allclose(found[own::2], fit.predict_proba(odds[own::2])[:, 1], atol=1e-6)
+
+
+def test_others_get_the_logistic_regression_of_these_and_it_sees_nothing_else():
+    confidence, correct = bold()
+    odds = np.log(confidence / (1 - confidence))[:, None]
+    fit = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:300], correct[:300])
+    found = platt_scale(confidence[:300], correct[:300], confidence[300:])
+    np.testing.assert_allclose(found, fit.predict_proba(odds[300:])[:, 1], atol=1e-6)
+    halves = [
+        platt_scale(confidence[other::2], correct[other::2], confidence[own::2]) for own, other in ((0, 1), (1, 0))
+    ]
+    np.testing.assert_allclose(np.stack(halves, 1).ravel(), cross_platt(confidence, correct), rtol=1e-13)
 
 
 def test_a_bold_network_is_less_bold_after_it():
@@ -51,3 +63,11 @@ def test_the_surest_are_finite_and_no_example_sees_its_own_label():
 def test_what_has_no_best_slope_is_refused(confidence, correct, message):
     with pytest.raises(ValueError, match=message):
         cross_platt(confidence, correct)
+    if len(confidence) > 1:
+        with pytest.raises(ValueError, match=message):
+            platt_scale(confidence, correct, [0.5])
+
+
+def test_confidences_of_others_are_checked_under_their_name():
+    with pytest.raises(ValueError, match="others"):
+        platt_scale(*bold(), [0.5, 1.5])

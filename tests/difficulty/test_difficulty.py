@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import default_dtype
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
-from scipy.stats import ortho_group
+from scipy.stats import ortho_group, rankdata
 from sklearn.cluster import KMeans
 from sklearn.covariance import EmpiricalCovariance, ledoit_wolf_shrinkage, oas
 from sklearn.datasets import load_digits
@@ -402,6 +402,7 @@ def test_weights_are_the_formula(normaliser):
     by_hand = {
         "minmax": (difficulty - low) / (high - low),
         "clipped": np.minimum((difficulty - low) / (top - low), 1),
+        "ranks": (rankdata(difficulty) - 1) / 1999,
         "zscore": (difficulty - difficulty.mean()) / difficulty.std(),
         "max_abs": difficulty / np.abs(difficulty).max(),
         "dimension": difficulty / 8,
@@ -415,6 +416,42 @@ def test_weights_are_the_formula(normaliser):
         np.testing.assert_allclose(found, expected, rtol=1e-11)
         assert found.min() > 0
         assert (found.max() < 1) if c else (found.max() == pytest.approx(1))
+
+
+@given(st.lists(st.sampled_from([-1.5, 0.0, 0.1, 3.0, 7.25]), min_size=2, max_size=9).filter(lambda v: len(set(v)) > 1))
+def test_ranks_are_those_of_scipy_with_ties_in_their_middle(values):
+    ranks = rankdata(values)
+    expected = (ranks - ranks.min()) / (ranks.max() - ranks.min())
+    np.testing.assert_allclose(normalise(values, "ranks"), expected, rtol=1e-14)
+
+
+def test_ranks_do_not_see_a_rising_map():
+    values = np.random.default_rng(0).normal(size=200)
+    assert np.array_equal(normalise(values, "ranks"), normalise(np.exp(3 * values), "ranks"))
+
+
+@example(100, 0.07, 0)  # 0.07 * 100 is above 7 in floating point
+@given(st.integers(2, 60), st.sampled_from([0.05, 0.5, 0.7, 0.95, 0.999, 1.0]), st.integers(0, 3))
+def test_clipped_ends_at_the_least_value_that_a_share_does_not_exceed(n, quantile, seed):
+    """Not np.quantile, which lies between two values: here the end is one of them."""
+    values = np.random.default_rng(seed).normal(size=n)
+    share = round(1000 * quantile)  # in whole numbers, for 0.7 * 10 is not 7
+    end = next(v for v in sorted(values) if 1000 * (values <= v).sum() >= share * n)
+    if end == values.min():
+        with pytest.raises(ValueError, match="difficulty is constant"):
+            normalise(values, "clipped", quantile=quantile)
+        return
+    expected = (np.minimum(values, end) - values.min()) / (end - values.min())
+    np.testing.assert_allclose(normalise(values, "clipped", quantile=quantile), expected, rtol=1e-12)
+    exact = np.quantile(values, quantile, method="inverted_cdf")
+    assert exact == end or math.ceil(quantile * n) != math.ceil(quantile * n - 1e-9)
+
+
+def test_a_quantile_outside_of_its_range_is_refused():
+    for quantile in (0, 1.01, -0.5, math.nan, "0.9"):
+        with pytest.raises((ValueError, TypeError), match="quantile"):
+            weights([1.0, 2.0], normaliser="clipped", quantile=quantile)
+    assert normalise([1.0, 2.0, 4.0], "clipped", quantile=1).tolist() == normalise([1.0, 2.0, 4.0]).tolist()
 
 
 def test_the_effective_share_goes_from_one_image_to_all():
@@ -437,7 +474,7 @@ def test_weights_do_not_overflow():
     assert weights(torch.tensor([-60000.0, 60000.0]).half(), normaliser="raw").tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("normaliser", ["minmax", "clipped", "zscore", "max_abs"])
+@pytest.mark.parametrize("normaliser", ["minmax", "clipped", "ranks", "zscore", "max_abs"])
 def test_a_constant_difficulty_has_no_scale(normaliser):
     with pytest.raises(ValueError, match=r"difficulty is constant: 0\.0 in each of 3 rows"):
         normalise([0.0, 0.0, 0.0], normaliser)
@@ -575,7 +612,7 @@ def test_errors_of_the_other_measures_and_weights(examples):
     with pytest.raises(ValueError, match="correct after epoch 1 must be true or false; row 0 is 3"):
         forgetting([[1, 0], [3, 0]])
     with pytest.raises(
-        ValueError, match="unknown normaliser 'rank'; choose from minmax, clipped, zscore, max_abs, dim"
+        ValueError, match="unknown normaliser 'rank'; choose from minmax, clipped, ranks, zscore, max_abs, dim"
     ):
         weights([1.0, 2.0], normaliser="rank")
     with pytest.raises(ValueError, match="divides by the number of features; dimensions is None"):
@@ -594,7 +631,7 @@ def test_errors_of_the_other_measures_and_weights(examples):
 # --- kinds and sizes of numbers
 
 
-@pytest.mark.parametrize("normaliser", ["minmax", "clipped", "zscore"])
+@pytest.mark.parametrize("normaliser", ["minmax", "clipped", "ranks", "zscore"])
 @pytest.mark.parametrize("unit", [1e308, 1e155, 1e-155, 1e-300])
 def test_the_unit_of_a_difficulty_does_not_count(normaliser, unit):
     shape = np.array([-1.0, 0.25, 0.5, 1.0])

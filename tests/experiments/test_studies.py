@@ -9,6 +9,7 @@ import torch
 
 from uqlib import losses, metrics, store
 from uqlib.experiments import studies
+from uqlib.experiments.worklist import list_missing
 from uqlib.files.columns import write_table
 from uqlib.files.whole import DamagedError
 
@@ -207,14 +208,14 @@ def test_no_variants_are_none_and_one_name_is_no_list(checkout):
         studies.load_trainings("toy", "plain")
 
 
-@pytest.mark.parametrize("name", studies.study_names("cpu"))
+@pytest.mark.parametrize("name", studies.study_names("cpu", aside=True))
 def test_the_files_of_the_checkout_are_those_of_its_studies(repository, name):
     runs = [run for each in studies.load_trainings(name).values() for run in each]
     assert {run.path.name for run in runs} == {path.name for path in (repository / "data/trained" / name).iterdir()}
     assert len({run["correct"].shape for run in runs}) == 1
 
 
-@pytest.mark.parametrize("name", studies.study_names("cpu"))
+@pytest.mark.parametrize("name", studies.study_names("cpu", aside=True))
 def test_what_half_precision_costs_is_what_the_readme_says(name):
     """Metrics of the kept columns beside those that the training computed from its logits."""
     for run in (run for each in studies.load_trainings(name).values() for run in each):
@@ -274,6 +275,17 @@ def test_versions_of_an_image_follow_each_other():
 def test_studies_of_one_data_set():
     assert studies.study_names("cpu", "cifar100") == ["cifar100"]
     assert studies.study_names("cpu", "mnist") == []
+
+
+def test_a_study_aside_is_asked_for_and_not_among_the_others(checkout):
+    aside = TOML.replace('"toy"', '"second"\naside = true')
+    (checkout / PLACE).write_text(TOML + aside)
+    studies._all.cache_clear()
+    assert studies.study_names("cpu") == ["toy"]
+    assert studies.study_names("cpu", aside=True) == ["toy", "second"]
+    assert studies.study_names("cpu", "digits", aside=True) == ["toy", "second"]
+    assert studies.load_study("second").aside
+    assert {"toy", "second"} <= {job.name.split("/")[0] for job in list_missing("cpu")}
 
 
 def test_a_missing_training_says_what_makes_it(checkout):

@@ -8,11 +8,11 @@ import pytest
 import torch
 import xarray as xr
 
+from uqlib.evidence.ledger import Claim
 from uqlib.experiments.benchmarks import load_benchmark, pair_outcomes
 from uqlib.experiments.studies import load_trainings
 from uqlib.metrics import Judged, aurc, aurc_of_trapezoids, aurc_trapezoid, multiverse
 from uqlib.metrics.compare import compare, intervals
-from uqlib.report.ledger import Claim
 
 TIED = [(0.9, True), (0.9, False), (0.5, True), (0.5, False), (0.5, False), (0.2, True)]
 

@@ -9,20 +9,27 @@ import pytest
 import torch
 import xarray as xr
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
+from uqlib.experiments.studies import load_study
 from uqlib.losses import loss
-from uqlib.metrics.compare import compare
+from uqlib.metrics import ece
+from uqlib.metrics.compare import compare, intervals
 from uqlib.papers.cui2023 import (
     LOSS_OPTIONS,
     OF_ERRORS,
     accuracy_left,
     agreement,
+    compare_by_class,
     constant_of_equal_strength,
+    ece_recalibrated,
     effective_strength,
     error_by_group,
     extremes,
     hardest_less_all,
+    logged,
     resampled_medians,
+    rivals_of_equal_strength,
 )
 
 
@@ -59,6 +66,74 @@ def test_equal_strength_lies_on_the_line_between_the_trained_ones():
     scores = xr.DataArray(table, coords={"variant": list(strength), "draw": [0, 1]})
     found = constant_of_equal_strength(scores, strength, ["plain", "strong", "weak"])
     np.testing.assert_allclose(found.transpose("variant", "draw"), [[1, 2], [9, 8], [3, 4], [6, 6], [15, 12]])
+
+
+def study_of(*variants):
+    own = {name: dict(loss=loss, options=options, weights=weights) for name, loss, options, weights in variants}
+    shared = dict(labels="clean", training={"epochs": 3})
+    return SimpleNamespace(
+        training={"epochs": 3},
+        variants={name: SimpleNamespace(name=name, **(shared | each)) for name, each in own.items()},
+    )
+
+
+RANKS = {"normaliser": "ranks", "scorer": "pixels"}
+VARIANTS = [
+    ("plain", "cross_entropy", {}, {}),
+    ("weak", "entropy", {"alpha": 0.05}, {}),
+    ("even", "entropy", {"alpha": 0.1}, {}),
+    ("blind", "difficulty", {"alpha": "scaled", "to": 0.1}, RANKS | {"permuted": True}),
+    ("hard", "difficulty", {"alpha": "scaled", "to": 0.1}, RANKS),
+    ("usual", "difficulty", {"alpha": 0.1}, RANKS),
+]
+
+
+def test_rivals_share_the_strength_and_differ_in_who_gets_it():
+    study = study_of(*VARIANTS)
+    rivals = {"difficulty": "hard", "permuted": "blind", "constant": "even", "none": "plain"}
+    assert rivals_of_equal_strength(study) == {("ranks", 0.1): rivals}
+    assert rivals_of_equal_strength(study, "worst") == {}
+    for name, other in (("even", {"epochs": 9}), ("blind", {"epochs": 9})):  # longer trained, so no rival
+        study = study_of(*VARIANTS)
+        study.variants[name].training = other
+        with pytest.raises(LookupError, match="no variant has the loss"):
+            rivals_of_equal_strength(study)
+
+
+def test_the_rivals_of_the_book_are_those_of_its_file(repository):
+    found = rivals_of_equal_strength(load_study("cifar10"))
+    assert set(found) == {(n, s) for n in ("clipped", "ranks") for s in (0.1, 0.3)}
+    assert found["ranks", 0.3] == {
+        "difficulty": "difficulty_ranks_0.3", "permuted": "permuted_ranks_0.3", "constant": "entropy_0.3", "none": "cross_entropy",
+    }  # fmt: skip
+    noisy = rivals_of_equal_strength(load_study("cifar10"), "worst")
+    assert noisy["clipped", 0.1]["constant"] == "entropy_noisy"
+    assert list(rivals_of_equal_strength(load_study("cifar10_few"))) == [("clipped", 0.1), ("clipped", 0.3)]
+
+
+def test_what_a_training_noted_is_the_same_in_every_draw():
+    runs = {name: [SimpleNamespace(about={"test": {"nll": x}, "train": {"accuracy": -x}}) for x in each]
+            for name, each in {"a": [1.0, 2.0, 3.0], "b": [5.0]}.items()}  # fmt: skip
+    found = logged(runs, {"nll": ("test", "nll"), "learnt": ("train", "accuracy")}, draws=2)
+    assert found.dims == ("variant", "measure", "training", "draw")
+    np.testing.assert_array_equal(found.sel(variant="a", measure="learnt"), [[-1] * 3, [-2] * 3, [-3] * 3])
+    np.testing.assert_array_equal(found.sel(variant="b", measure="nll", draw=1), [5, np.nan, np.nan])
+    gain = intervals(found.sel(variant="a", measure="nll"))
+    low, high = stats.t.interval(0.95, 2, loc=2, scale=1 / np.sqrt(3))  # of three numbers whose deviation is 1
+    np.testing.assert_allclose(gain.values, [2, low, high], rtol=1e-12)
+
+
+def test_a_recalibration_is_judged_on_what_it_did_not_see():
+    generator = torch.Generator().manual_seed(0)
+    sure = 0.5 + 0.5 * torch.rand(4000, generator=generator, dtype=torch.float64)
+    right = torch.rand(4000, generator=generator) < sure - 0.2
+    measure = ece_recalibrated(300)
+    own = measure.statistic(*measure.arrays(SimpleNamespace(confidence=sure, correct=right)))
+    odds = torch.logit(sure)[:, None].numpy()
+    fit = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:300], right[:300])
+    after = torch.tensor(fit.predict_proba(odds[300:])[:, 1])
+    assert own == pytest.approx(ece(after, right[300:], bins=15, by="mass"), abs=1e-6)
+    assert own < 0.5 * ece(sure, right, by="mass")
 
 
 class Answers(dict):
@@ -117,6 +192,21 @@ def test_the_easiest_and_the_hardest_are_those_of_a_sorted_list():
     hardest = sorted(zip(rmd.tolist(), values.tolist(), strict=True))[-7:]
     expected = sum(value for _, value in hardest) / 7 - sum(values.tolist()) / 50
     assert more.statistic(*more.arrays((rmd, values))).item() == pytest.approx(expected)
+
+
+def test_each_class_is_compared_by_itself():
+    generator = torch.Generator().manual_seed(0)
+    hard, other, values = (torch.randn(60, generator=generator) for _ in range(3))
+    labels = torch.arange(60) % 3
+    options = dict(over="split", draws=2, seed=torch.Generator().manual_seed(1))
+    arrays = {"one": (hard, other, values)}
+    found = compare_by_class(arrays, labels, ["a", "b", "c"], extremes(5), **options)
+    assert found.dims[0] == "class"
+    for k, name in enumerate("abc"):
+        own = labels == k
+        expected = values[own][hard[own].argsort()[-5:]].mean().item()
+        level = found.sel({"class": name, "variant": "one", "measure": "hardest", "draw": 0})
+        assert level.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_medians_of_draws_are_of_the_same_rows_everywhere():

@@ -10,7 +10,7 @@ from uqlib.calibrate.confidences import (
     mutual_information,
     neg_entropy,
 )
-from uqlib.calibrate.platt import cross_platt
+from uqlib.calibrate.platt import cross_platt, platt_scale
 from uqlib.calibrate.temperature import (
     ClassTemperatureFit,
     TemperatureFit,
@@ -35,5 +35,6 @@ __all__ = [
     "max_probability",
     "mutual_information",
     "neg_entropy",
+    "platt_scale",
     "scale_logits",
 ]

@@ -7,8 +7,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, like
-from uqlib.base.checks import check_share_and_hits
+from uqlib.base.checks import check_share, check_share_and_hits
 from uqlib.solve.newton import NoMinimum, minimize
+
+
+def platt_scale(confidence: Column, correct: Column, others: Column) -> Float[Array, " k"]:
+    """Confidences of other examples recalibrated by the slope and shift that suit these ones best.
+
+    Args:
+        confidence: (n,), in [0, 1]; its odds are cut off at 1e7 to 1.
+        correct: (n,), whether each prediction is right.
+        others: (k,), confidences of examples that were not fitted.
+
+    Returns:
+        Of the others, in (0, 1), float64.
+
+    Raises:
+        ValueError: if no best slope is there: nothing is wrong, nothing right, or both lie apart.
+
+    Source:
+        Platt 1999, as `cross_platt`.
+    """
+    score, right = check_share_and_hits(confidence, correct)
+    slope, shift = _fit(torch.special.logit(score.double(), eps=1e-7), right)
+    new = check_share(others, "others").double()
+    return like((slope * torch.special.logit(new, eps=1e-7) + shift).sigmoid(), others)
 
 
 def cross_platt(confidence: Column, correct: Column) -> Float[Array, " n"]:

@@ -1,4 +1,4 @@
-"""The commands `uqlib train`, `network`, `difficulty` and `embed`. Thin over the package; torch waits until one runs."""
+"""The commands `uqlib train`, `network`, `difficulty`, `heads` and `embed`. Thin over the package; torch waits until one runs."""
 
 import argparse
 import contextlib
@@ -32,6 +32,7 @@ def add_sweep_commands(commands: Any) -> None:
     one = add_command(commands, "difficulty", do_difficulty)
     one.add_argument("part", nargs="?", help="images, classes, corrupted, augmented or noisy; by default all")
     one.add_argument("scorer", nargs="?", help="by default all of the part")
+    add_command(commands, "heads", do_heads)
     one = add_command(commands, "embed", do_embed)
     one.add_argument("sets", nargs="*", help="clean, learnt, corrupted, others, noise, features; by default all")
     one.add_argument("--networks", nargs="+", help="by default the four CIFAR ResNets")
@@ -80,6 +81,14 @@ def do_difficulty(args: argparse.Namespace) -> None:
                 if scores.lacks_scores(part, scorer):
                     scores.make_scores(part, scorer)
                     print(f"scored: {part} by {scorer}", flush=True)
+
+
+def do_heads(args: argparse.Namespace) -> None:
+    """Train small heads on what a network of ImageNet sees in CIFAR-10, thirty seeds of each loss at once."""
+    with contextlib.chdir(find_checkout()):
+        from uqlib.experiments import frozen_heads
+
+        print(f"trained: {frozen_heads.make_heads()}", flush=True)
 
 
 def do_embed(args: argparse.Namespace) -> None:

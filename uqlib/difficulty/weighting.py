@@ -20,9 +20,9 @@ def normalise(
     Args:
         difficulty: (n,), any real score, of the whole training set.
         normaliser: "minmax" to [0, 1]; "clipped", the same up to a quantile and 1 above it, so that a few odd examples do
-            not set the scale; "ranks" to [0, 1] by order alone, ties in their middle; "zscore" to mean 0 and standard deviation 1; "max_abs" divides by the largest
-            size; "dimension" by the number of features; "raw" leaves it. The paper does not say which; it decides how
-            many examples get a weight that matters.
+            not set the scale; "ranks" to [0, 1] by order alone, ties in their middle; "zscore" to mean 0 and standard
+            deviation 1; "max_abs" divides by the largest size; "dimension" by the number of features; "raw" leaves it. The
+            paper does not say which; it decides how many examples get a weight that matters.
         dimensions: number of features; "dimension" needs it, the others do not look at it.
         quantile: in (0, 1], where "clipped" ends; the others do not look at it.
 
@@ -107,8 +107,8 @@ def _clipped(values: Float[Tensor, " n"], dimensions: int | None, quantile: floa
 
 def _ranks(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:
     _, places, counts = values.unique(return_inverse=True, return_counts=True)
-    middles = counts.cumsum(0) - (counts - 1) / 2  # of the ranks of those that are tied
-    return _minmax(middles.double()[places], dimensions, quantile)
+    middles = counts.cumsum(0).double() - (counts - 1).double() / 2  # of the ranks of those that are tied
+    return ((middles - middles[0]) / _scale(middles[-1] - middles[0], values))[places]
 
 
 def _zscore(values: Float[Tensor, " n"], dimensions: int | None, quantile: float) -> Float[Tensor, " n"]:

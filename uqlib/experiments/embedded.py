@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from uqlib.base.options import check_choice
+from uqlib.experiments.difficulty_scores import SIDE, ask_scorer
 from uqlib.experiments.image_sets import EMBEDDED_SETS, first_rows, severity_column
-from uqlib.experiments.scorers import SIDE, ask_scorer
 from uqlib.images.sources import load_images
 from uqlib.networks import create, preprocessing
 from uqlib.store.fill import fill_entry, key_of, put_answers

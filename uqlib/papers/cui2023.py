@@ -5,13 +5,16 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from uqlib.base.extras import named
-from uqlib.base.options import check_fraction
-from uqlib.metrics import Measure, selective_accuracy_at_coverage
+from uqlib.base.options import check_fraction, check_whole
+from uqlib.calibrate import platt_scale
+from uqlib.metrics import Measure, ece, selective_accuracy_at_coverage
+from uqlib.metrics.compare import compare
 
 with named():
     import xarray as xr
@@ -82,6 +85,71 @@ def constant_of_equal_strength(
     return line.interp(strength=wanted, kwargs={"fill_value": "extrapolate"}).drop_vars("strength")
 
 
+def rivals_of_equal_strength(study: Any, labels: str = "clean") -> dict[tuple[str, float], dict[str, str]]:
+    """The variants of a study that reward as much entropy in the mean and differ in who gets it, by normaliser and strength.
+
+    Args:
+        study: of data/trainings.
+        labels: that trained them.
+
+    Returns:
+        Names of variants: "difficulty", the hard images; "permuted", the same weights for images at random; "constant", all
+        alike; and "none", cross entropy.
+
+    Raises:
+        LookupError: if a rival is missing.
+    """
+    own = [each for each in study.variants.values() if each.labels == labels and each.training == study.training]
+    found = {}
+    for each in own:
+        if each.options.get("alpha") == "scaled" and not each.weights.get("permuted"):
+            wanted = {
+                "difficulty": ("difficulty", dict(each.options), dict(each.weights)),
+                "permuted": ("difficulty", dict(each.options), {**each.weights, "permuted": True}),
+                "constant": ("entropy", {"alpha": each.options["to"]}, None),
+                "none": ("cross_entropy", {}, None),
+            }
+            found[each.weights["normaliser"], each.options["to"]] = {
+                role: _like(own, *settings) for role, settings in wanted.items()
+            }
+    return found
+
+
+def _like(variants: Sequence[Any], loss: str, options: dict[str, Any], weights: dict[str, Any] | None) -> str:
+    for each in variants:
+        if (each.loss, dict(each.options)) == (loss, options) and weights in (None, dict(each.weights)):
+            return str(each.name)
+    raise LookupError(f"no variant has the loss {loss} with {options} and weights {weights}; list it in data/trainings")
+
+
+def logged(trained: Mapping[str, Sequence[Any]], places: Mapping[str, tuple[str, str]], *, draws: int) -> xr.DataArray:
+    """Measures that each training noted of itself, since the logits that they take are not kept, like those of `compare`.
+
+    Args:
+        trained: of `load_trainings`.
+        places: by measure, where it stands in what is known about a training, such as ("test", "nll").
+        draws: of the array to be joined; every draw has the same number, so an interval is for other trainings on these
+            very images.
+    """
+    longest = max(map(len, trained.values()))
+    table = np.full((len(trained), len(places), longest, 1 + draws), np.nan)
+    for i, runs in enumerate(trained.values()):
+        for k, run in enumerate(runs):
+            table[i, :, k] = np.array([[run.about[part][name]] for part, name in places.values()])
+    names = {"variant": list(trained), "measure": list(places), "training": range(longest), "draw": range(1 + draws)}
+    return xr.DataArray(table, coords=names)
+
+
+def ece_recalibrated(fit_size: int) -> Measure:
+    """ECE (equal mass) of all but the first examples after Platt scaling on these first ones; in a bootstrap they are drawn too."""
+    k = check_whole(fit_size, "fit_size", least=2)
+
+    def statistic(sure: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> float:
+        return ece(platt_scale(sure[:k], right[:k], sure[k:]), right[k:], by="mass")
+
+    return Measure(statistic, lambda run: (run.confidence, run.correct), False, f"ECE, recalibrated on {k}")
+
+
 def accuracy_left(rejected: float) -> Measure:
     """Accuracy of the rest when a share of the test images is rejected, those whose prediction has the highest entropy.
 
@@ -138,6 +206,28 @@ def extremes(most: int) -> dict[str, Measure]:
 
     places = {"easiest": slice(most), "hardest": slice(-most, None)}
     return {f"{part}{name}": among(rows, by) for by, name in enumerate(("", " by MD")) for part, rows in places.items()}
+
+
+def compare_by_class(
+    arrays: Mapping[str, tuple[Tensor, ...]],
+    labels: Tensor,
+    classes: Sequence[str],
+    measures: Mapping[str, Measure],
+    **options: Any,
+) -> xr.DataArray:
+    """`metrics.compare` for the examples of each class by themselves, with a dimension of the classes.
+
+    Args:
+        arrays: by variant what the measures take, each (n,).
+        labels: (n,), of which the k-th of `classes` is k.
+        measures, options: as of `compare`.
+    """
+    rows = [labels == k for k in range(len(classes))]
+    parts = [
+        compare({name: [tuple(x[own] for x in each)] for name, each in arrays.items()}, measures, **options)
+        for own in rows
+    ]
+    return xr.concat(parts, "class").assign_coords({"class": list(classes)})
 
 
 def hardest_less_all(most: int) -> Measure:

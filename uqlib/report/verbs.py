@@ -1,4 +1,4 @@
-"""The verbs of a notebook: begin, record, table, beside, forest, against, show, tell, done.
+"""The verbs of a notebook: begin, record, kept, table, beside, forest, against, show, tell, done.
 
 A notebook goes this way:
 
@@ -12,6 +12,7 @@ A notebook goes this way:
 
 import base64
 import difflib
+import re
 from collections.abc import Sequence
 from html import escape
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ from uqlib.base.options import check_whole
 from uqlib.base.scales import at_scale, check_scale
 from uqlib.evidence import ledger, verdicts
 from uqlib.evidence.ledger import Ledger
-from uqlib.evidence.records import Run, start_run
+from uqlib.evidence.records import Run, read_record, start_run
+from uqlib.files.whole import in_checkout, sha256_of_file
 from uqlib.metrics.compare import cells
 from uqlib.metrics.outcomes import MEASURES
 from uqlib.report import charts, plots, tables, telling
@@ -34,6 +36,7 @@ with named():
     import pandas as pd
 
 PLAIN = (bool, int, float, str, list, dict, type(None))
+KEPT = ("value", "low", "high", "level", "splits", "seeds", "examples")  # of a result that is read back
 NO_PARAMETERS = ("scale", "record")  # nor are names of capitals, which are constants
 
 
@@ -86,6 +89,30 @@ class Report:
                     )
                 covers = units.split(", ")
             self.run.add(name, SimpleNamespace(**ends), setting=setting.format(**words), covers=covers, **counted)
+
+    def kept(self, quantity: str, setting: str) -> pd.DataFrame:
+        """Cells of the record of this notebook that travels with the book (data/records): what `record` was given, read back.
+
+        For a page whose data cannot travel: its text then says what was found where they were.
+
+        Args:
+            quantity, setting: the templates that they were recorded under; each name in them becomes a column.
+
+        Returns:
+            A row a result, in their order; none if there is no such record. `attrs["date"]` says when it was made.
+        """
+        record = self._kept_record()
+        patterns = [re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(each)) for each in (quantity, setting)]
+        rows = []
+        for result in record["results"] if record else ():
+            names = [re.fullmatch(*both) for both in zip(patterns, (result.quantity, result.setting), strict=True)]
+            if all(names):
+                about = {k: getattr(result, k) for k in KEPT} | {"covers": ", ".join(result.covers) or None}
+                rows.append({k: v for each in names if each for k, v in each.groupdict().items()} | about)
+        asked = re.findall(r"\{(\w+)\}", quantity + setting)
+        frame = pd.DataFrame(rows, columns=[*asked, *KEPT, "covers"])
+        frame.attrs["date"] = record["provenance"]["date"][:10] if record else ""
+        return frame
 
     def table(
         self,
@@ -189,9 +216,14 @@ class Report:
         """Save the record; show what it says of the paper's claims, and give the prose each verdict as `claim.ID`."""
         self.run.save()
         own = [row for row in self.paper.rows if row.notebook == self.run.notebook] if self.paper else []
+        here = {result.quantity for result in self.run.results}
+        record = (
+            self._kept_record() if self.run.lacks else None
+        )  # a claim that nothing here speaks of is not open for that
+        results = [*self.run.results, *(r for r in (record or {"results": ()})["results"] if r.quantity not in here)]
         found = [
             each for row in own for claim in row.claims
-            for each in verdicts.judge_row(ledger.replace(row, claims=(claim,)), self.run.results)
+            for each in verdicts.judge_row(ledger.replace(row, claims=(claim,)), results)
         ]  # fmt: skip
         self.note(**{f"claim.{each.claim.id}": each.verdict for each in found})
         lines = [
@@ -202,6 +234,13 @@ class Report:
             return tables.Shown("", name="claims", data=None, plain="The ledger has no claim about this notebook.")
         told = pd.DataFrame(lines).set_index("claim")
         return tables.show_table(told, caption="What this run says of the claims", name="claims")
+
+    def _kept_record(self) -> dict[str, Any] | None:
+        place = f"data/records/{self.run.notebook}.json"
+        if (path := in_checkout(place)) is None:
+            return None
+        provenance.note_input(place, sha256_of_file(path))
+        return read_record(path)
 
     def _row(self, id: str) -> ledger.Row:
         if self.paper is None:

@@ -1,0 +1,128 @@
+"""Many small networks at once: heads of one hidden layer on the same features, whose products are stacked into one.
+
+    heads = train_heads(features, labels, bonus, classes=10, hidden=64, epochs=10, batch=100, lr=0.05)
+    logits = stacked_logits(heads, others)  # (s, v, n, c): seed, variant, example, class
+
+The heads of a seed share their initial weights and the order of the examples, so their differences are paired; what tells
+them apart is how much each example is rewarded for entropy. Each head ends as it would if it were trained alone.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from uqlib.base.arrays import Column, Table, as_tensor
+from uqlib.base.checks import check_labels
+from uqlib.base.options import check_number, check_whole
+
+
+class Heads(NamedTuple):
+    """Weights of s seeds times v variants: logits = relu(x @ first + shift) @ second + offset."""
+
+    first: Float[Tensor, "s d vh"]  # the hidden units of all variants of a seed side by side
+    shift: Float[Tensor, "s 1 vh"]
+    second: Float[Tensor, "s v h c"]
+    offset: Float[Tensor, "s v 1 c"]
+
+
+def first_heads(seeds: int, variants: int, sizes: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> Heads:
+    """Heads before training, those of a seed alike: uniform within one over the root of what goes in, as `nn.Linear` has it.
+
+    Args:
+        seeds: how many, from 0.
+        variants: how many of each.
+        sizes: features, hidden units, classes.
+    """
+    features, hidden, classes = sizes
+    drawn = []
+    for seed in range(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        shapes = ((features, hidden), (1, hidden), (hidden, classes), (1, classes))
+        ends = (features, features, hidden, hidden)
+        drawn.append(
+            [(2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) / math.sqrt(end)
+             for shape, end in zip(shapes, ends, strict=True)]
+        )  # fmt: skip
+    first, shift, second, offset = (torch.stack(part).to(dtype) for part in zip(*drawn, strict=True))
+    wide = (each.repeat(1, 1, variants) for each in (first, shift))
+    deep = (each[:, None].repeat(1, variants, 1, 1) for each in (second, offset))
+    return Heads(*wide, *deep)
+
+
+def orders_of_epoch(seeds: int, epoch: int, examples: int) -> Int[Tensor, "s n"]:
+    """The order of the examples in an epoch, counted from 0, a row a seed."""
+    generators = (torch.Generator().manual_seed(1_000_003 * (seed + 1) + epoch) for seed in range(seeds))
+    return torch.stack([torch.randperm(examples, generator=generator) for generator in generators])
+
+
+def train_heads(
+    features: Table,
+    labels: Column,
+    bonus: Float[Tensor, "s v n"],
+    *,
+    classes: int,
+    hidden: int,
+    epochs: int,
+    batch: int,
+    lr: float,
+    weight_decay: float = 0.0,
+) -> Heads:
+    """Train a head for each seed and variant by cross entropy less a bonus times the entropy of the prediction, in nats.
+
+    SGD with momentum 0.9, the rate falling to 0 by a cosine. Time is that of two products (n, d) x (d, v h) a seed and epoch.
+
+    Args:
+        features: (n, d), the same for all heads.
+        labels: (n,), in [0, classes).
+        bonus: of each example, by seed and variant; 0 is cross entropy.
+        classes, hidden, epochs, batch: how many; the last batch of an epoch may be smaller.
+        lr: at the beginning.
+        weight_decay: as of `torch.optim.SGD`, of all weights.
+
+    Returns:
+        On the device and in the precision of the features.
+
+    Raises:
+        ValueError: if the numbers of rows differ, or an option is out of range.
+    """
+    x = as_tensor(features, "features")
+    strength = as_tensor(bonus, "bonus").to(x.device, x.dtype)
+    y = check_labels(labels, classes, len(x)).to(x.device)
+    seeds, variants, n = strength.shape
+    if n != len(x):
+        raise ValueError(f"bonus must have an entry an example, (s, v, {len(x)}); it is {tuple(strength.shape)}")
+    epochs, batch = check_whole(epochs, "epochs", least=1), check_whole(batch, "batch", least=1)
+    check_number(lr, "lr", above=0)
+    sizes = (x.shape[1], check_whole(hidden, "hidden", least=1), classes)
+    heads = Heads(*(part.to(x.device).requires_grad_() for part in first_heads(seeds, variants, sizes, x.dtype)))
+    optimizer = torch.optim.SGD(heads, lr=lr, momentum=0.9, weight_decay=weight_decay)
+    steps, step = epochs * math.ceil(n / batch), 0
+    for epoch in range(epochs):
+        for rows in orders_of_epoch(seeds, epoch, n).to(x.device).split(batch, dim=1):
+            optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
+            own = strength.gather(2, rows[:, None].expand(-1, variants, -1))
+            log_p = _logits(heads, x[rows]).log_softmax(-1)
+            nll = -log_p.gather(-1, y[rows][:, None, :, None].expand(-1, variants, -1, -1))[..., 0]
+            entropy = -(log_p.exp() * log_p).sum(-1)
+            optimizer.zero_grad()
+            (nll - own * entropy).mean(-1).sum().backward()
+            optimizer.step()
+            step += 1
+    return Heads(*(part.detach() for part in heads))
+
+
+@torch.no_grad()
+def stacked_logits(heads: Heads, features: Table, *, batch: int = 1000) -> Float[Tensor, "s v n c"]:
+    """What every head says of every example."""
+    x = as_tensor(features, "features")
+    parts = (_logits(heads, part.expand(len(heads.first), -1, -1)) for part in x.split(batch))
+    return torch.cat(list(parts), dim=2)
+
+
+def _logits(heads: Heads, x: Float[Tensor, "s n d"]) -> Float[Tensor, "s v n c"]:
+    variants = heads.second.shape[1]
+    inner = torch.baddbmm(heads.shift, x, heads.first).relu().unflatten(-1, (variants, -1))
+    return inner.transpose(1, 2) @ heads.second + heads.offset
