@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from uqlib.metrics import (
     augrc,
     aurc,
+    aurc_of_trapezoids,
     coverage_at_risk,
     coverages,
     e_aurc,
@@ -27,6 +28,7 @@ from uqlib.metrics.detection import correctness_auroc
 
 METRICS = {  # every scalar metric, with its options; whatever enters the file inherits the properties below
     "aurc": aurc,
+    "aurc_of_trapezoids": aurc_of_trapezoids,
     "e_aurc": e_aurc,
     "augrc": augrc,
     "coverage_at_risk": partial(coverage_at_risk, risk=0.3),

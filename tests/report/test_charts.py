@@ -122,3 +122,16 @@ def test_pictures_stand_in_their_lines_with_their_captions_and_frames():
     fig = charts.pictures(np.stack(images), torch.tensor([2, 1, 0]), captions=captions, columns=2)
     assert [ax.get_xlabel() for ax in fig.axes] == ["b\n→ a_name_tha", "b", "a_name_that_"]
     assert fig.axes[2].get_subplotspec().rowspan.start == 1
+
+
+def test_a_specification_curve_sorts_the_universes_and_shows_what_made_each():
+    frame = pd.DataFrame(
+        {"universe": range(4), "bins": ["10", "15", "10", "15"], "by": ["mass"] * 4, "level": [0.9, 0.95, 0.9, 0.9],
+         "value": [0.3, -0.1, 0.2, -0.2], "held": [0, 1, 0, 1], "stands": [False, True, False, True]}
+    )  # fmt: skip
+    above, below = charts.specification(frame).axes
+    points = np.concatenate([np.asarray(each.get_offsets()) for each in above.collections])
+    assert points[points[:, 0].argsort()] == pytest.approx(np.array([[0, -20], [1, -10], [2, 20], [3, 30]]))
+    assert [each.get_text() for each in below.get_yticklabels()] == ["bins: 15", "bins: 10"]  # others do not differ
+    marks = {tuple(each) for part in below.collections for each in part.get_offsets()}
+    assert marks == {(0, 0), (1, 0), (2, 1), (3, 1)}
