@@ -22,6 +22,7 @@ from uqlib.papers.cui2023 import (
     agreement,
     compare_by_class,
     constant_of_equal_strength,
+    covered,
     ece_recalibrated,
     effective_strength,
     error_by_group,
@@ -121,6 +122,13 @@ def test_what_a_training_noted_is_the_same_in_every_draw():
     gain = intervals(found.sel(variant="a", measure="nll"))
     low, high = stats.t.interval(0.95, 2, loc=2, scale=1 / np.sqrt(3))  # of three numbers whose deviation is 1
     np.testing.assert_allclose(gain.values, [2, low, high], rtol=1e-12)
+
+
+def test_one_training_says_nothing_of_others():
+    several, once = {"a": [0, 1], "b": [0, 1, 2]}, {"a": [0, 1], "b": [0]}
+    assert covered({"X": several, "Y": several}) == "other trainings and other test images"
+    assert covered({"X": several, "Y": once}).endswith("test images; of Y, trained once, for other test images alone")
+    assert covered({"X": once}).startswith("other test images alone")
 
 
 def test_a_recalibration_is_judged_on_what_it_did_not_see():

@@ -91,3 +91,12 @@ def test_a_template_groups_by_its_names():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="names 'pair'; the cells have value, low, high, measure, variant"):
         list(telling.grouped("{pair}", rows))
+
+
+@pytest.mark.parametrize(("reported", "where"), [(1.88, "above"), (0.5, "within"), (-0.2, "within"), (-0.21, "below")])
+def test_a_number_of_the_paper_stands_above_below_or_within_ours(reported, where):
+    row = {"value": 0.004, "low": -0.002, "high": 0.01}
+    told = telling.placed(reported, row)
+    assert told == f"{telling.number_text(reported, signed=True)}, {where} ours of +0.40 [−0.20, +1.00]"
+    with pytest.raises(ValueError, match="beside an interval"):
+        telling.placed(reported, {"value": 0.004})

@@ -221,3 +221,64 @@ def test_a_heat_of_nothing_says_so(run):
     assert repr(run.heat(pd.DataFrame(), name="heat", what="Change")) == "Change: not measured here."
     run.heat(pd.DataFrame([[0.1, 0.2]]), name="heat", what="Change", found=CELLS)
     assert run.run.path.with_suffix(".figures").joinpath("heat.svg").is_file()
+
+
+def test_kept_cells_are_those_that_were_recorded(names, told):
+    """What `record` was given comes back, by the same templates, from the record that travels with the book."""
+    run = begin("toy2000/one", names | {"record": "data/records/toy2000/one.json"})
+    frame = pd.DataFrame(
+        {
+            "variant": ["ours", "theirs"],
+            "kind": ["a - b", "c"],
+            "value": [0.25, 0.5],
+            "low": [0.0, 0.4],
+            "high": [0.5, 0.6],
+            "level": [0.95, 0.95],
+        }
+    )
+    run.record("level_{variant}", frame, setting="S (all) {kind}: x", examples=7, unclaimed=True)
+    run.record("accuracy_gain", CELLS, setting="S")
+    run.done()
+    later = begin("toy2000/one", names)
+    found = later.kept("level_{variant}", "S (all) {kind}: x")
+    pd.testing.assert_frame_equal(found, frame.assign(examples=7)[list(found)], check_dtype=False)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found.attrs["date"])
+    assert later.kept("accuracy_gain", "S")["value"].tolist() == [0.2]
+    assert len(later.kept("accuracy", "S")) == 0  # the whole name counts, not how it begins
+    assert "data/records/toy2000/one.json" in provenance.INPUTS
+
+
+def test_without_a_kept_record_there_are_no_kept_cells(names, told):
+    found = begin("toy2000/one", names).kept("{measure}_gain", "{place}")
+    assert list(found)[:3] == ["measure", "place", "value"]
+    assert len(found) == 0
+    assert found.attrs["date"] == ""
+
+
+@pytest.mark.parametrize(("lacks", "verdict"), [(["people"], "confirmed"), ([], "open")])
+def test_a_claim_of_a_run_that_lacks_data_is_judged_by_the_kept_record(names, told, lacks, verdict):
+    run = begin("toy2000/one", names | {"record": "data/records/toy2000/one.json"})
+    run.record("accuracy_gain", CELLS, setting="S")
+    run.done()
+    later = begin("toy2000/one", names)
+    later.run.lacks = lacks
+    later.done()
+    assert told["claim.toy-up"] == verdict
+    assert told["claim.toy-other"] == "open"
+
+
+def test_gains_of_the_paper_stand_beside_our_intervals(names, told):
+    run = begin("toy2000/one", names)
+    numbers = {"S: ours": 95.5, "S: theirs": 94.0}
+    reported = tuple(ledger.Reported(setting=k, quantity="accuracy", value=v) for k, v in numbers.items())
+    run.paper = ledger.replace(run.paper, rows=(ledger.replace(run.paper.rows[0], reported=reported),))
+    frame = pd.DataFrame(
+        {"place": ["S", "T"], "variant": "theirs", "value": [0.01, 9], "low": [0.0, 9], "high": [0.012, 9]}
+    )
+    asked = dict(setting="{place}: {variant}", quantity="accuracy", minus="ours")
+    run.labels = {"theirs": "their loss"}
+    assert (
+        run.placed("toy2000-T1", frame, **asked, place="S")
+        == "over their loss +1.50, above ours of +1.00 [0.00, +1.20]"
+    )
+    assert run.placed("toy2000-T1", frame, **asked, place="U") == "not measured here"

@@ -140,6 +140,15 @@ def logged(trained: Mapping[str, Sequence[Any]], places: Mapping[str, tuple[str,
     return xr.DataArray(table, coords=names)
 
 
+def covered(nets: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
+    """What an interval of these trainings, by data set and variant, is for, in words: one training says nothing of others."""
+    once = [title for title, own in nets.items() if min(map(len, own.values())) == 1]
+    if len(once) == len(nets):
+        return "other test images alone, since each loss was trained once"
+    alone = f"; of {' and '.join(once)}, trained once, for other test images alone" if once else ""
+    return f"other trainings and other test images{alone}"
+
+
 def ece_recalibrated(fit_size: int) -> Measure:
     """ECE (equal mass) of all but the first examples after Platt scaling on these first ones; in a bootstrap they are drawn too."""
     k = check_whole(fit_size, "fit_size", least=2)

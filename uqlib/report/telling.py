@@ -81,6 +81,19 @@ def interval_text(row: Mapping[str, Any], *, digits: int = 2, signed: bool = Tru
     )
 
 
+def placed(reported: float, row: Mapping[str, Any]) -> str:
+    """A number of the paper, in points, beside a cell of fractions: above, below or within the interval of it.
+
+    Raises:
+        ValueError: if the cell has no interval.
+    """
+    ours = {part: 100 * row[part] for part in ENDS if row.get(part) is not None}
+    if "low" not in ours:
+        raise ValueError(f"a number is placed beside an interval; {dict(row)} has none")
+    where = "above" if reported > ours["high"] else "below" if reported < ours["low"] else "within"
+    return f"{number_text(reported, signed=True)}, {where} ours of {interval_text(ours)}"
+
+
 def in_print(
     frame: pd.DataFrame,
     *,

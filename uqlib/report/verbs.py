@@ -143,6 +143,25 @@ class Report:
         whole = ledger.replace(rows[0], reported=tuple(number for each in rows for number in each.reported))
         return self.table(tables.with_paper(cells(found), whole, setting, quantity, minus), **options)
 
+    def placed(self, row: str, found: Any, *, setting: str, quantity: str, minus: str, **where: Any) -> str:
+        """The gains that a row of the paper's ledger reports beside our intervals, in words; see `telling.placed`.
+
+        Args:
+            row: of the ledger.
+            found: cells of `minus` less another variant each, in fractions.
+            setting: template of the settings of the reported numbers.
+            quantity: reported, in points.
+            minus: the variant from whose number the others are taken.
+            where: which of the cells, by the columns.
+        """
+        frame, reported, told = cells(found), self._row(row), []
+        for cell in frame.to_dict("records"):
+            if all(cell[name] == value for name, value in where.items()):
+                ours, other = (setting.format(**(cell | {"variant": each})) for each in (minus, cell["variant"]))
+                gain = reported.number(ours, quantity).value - reported.number(other, quantity).value
+                told.append(f"over {telling.label(cell['variant'], self.labels)} {telling.placed(gain, cell)}")
+        return "; ".join(told) or telling.NOTHING
+
     def reported(
         self,
         row: str,
