@@ -46,7 +46,11 @@ def interval(
         interval(partial(coverage_at_risk, risk=0.02), confidence, correct)
         interval(lambda a, b: np.corrcoef(a, b)[0, 1], a, b)
 
-    It holds the network fixed: it says what other test examples would do, not other training runs. Time O(draws n),
+    It holds the network fixed: it says what other test examples would do, not other training runs. In simulations (benchmarks/
+    coverage.py) an interval of 95 % held the truth of accuracy, NLL, Brier, AUROC and AURC in 93 to 95 % of studies of 200 examples
+    and in 94 to 96 % at 2,000. Not so that of a plug-in ECE, biased upwards and its draws once more: in 58 % (49 % with bins of equal
+    mass) at 200, 93 and 96 % at 2,000; nor that of coverage at 98 or 99 % accuracy, which hangs on few errors: 84 and 52 % at 200. In
+    paired differences they all held it in 93 to 99 %. Time O(draws n),
     memory about 100 bytes for max(n, a million) examples, however many draws.
 
     Args:
