@@ -7,9 +7,9 @@ import re
 from unittest import mock
 
 import pytest
-from uqlib.evidence.records import read_record
 
 from uqlib.book import notebooks
+from uqlib.evidence.records import read_record
 
 UNTOLD = re.compile(r"not run|not counted|not measured|\b0 of 0\b|\bnone of 0\b|\bnan\b|\bNone\b")
 PAGES = {  # what a page tells, by the result that it is

@@ -101,15 +101,19 @@ def test_rivals_share_the_strength_and_differ_in_who_gets_it():
             rivals_of_equal_strength(study)
 
 
-def test_the_rivals_of_the_book_are_those_of_its_file(repository):
-    found = rivals_of_equal_strength(load_study("cifar10"))
-    assert set(found) == {(n, s) for n in ("clipped", "ranks") for s in (0.1, 0.3)}
-    assert found["ranks", 0.3] == {
-        "difficulty": "difficulty_ranks_0.3", "permuted": "permuted_ranks_0.3", "constant": "entropy_0.3", "none": "cross_entropy",
-    }  # fmt: skip
-    noisy = rivals_of_equal_strength(load_study("cifar10"), "worst")
-    assert noisy["clipped", 0.1]["constant"] == "entropy_noisy"
-    assert list(rivals_of_equal_strength(load_study("cifar10_few"))) == [("clipped", 0.1), ("clipped", 0.3)]
+@pytest.mark.parametrize(("study", "labels"), [("cifar10", "clean"), ("cifar10", "worst"), ("cifar10_few", "clean")])
+def test_the_rivals_of_the_book_differ_in_who_gets_the_bonus_alone(repository, study, labels):
+    known = load_study(study).variants
+    found = rivals_of_equal_strength(load_study(study), labels)
+    assert found
+    for (normaliser, strength), roles in found.items():
+        hard, blind, even, none = (known[roles[role]] for role in ("difficulty", "permuted", "constant", "none"))
+        assert {each.labels for each in (hard, blind, even, none)} == {labels}
+        assert hard.weights["normaliser"] == normaliser
+        assert hard.options == blind.options == {"alpha": "scaled", "to": strength}
+        assert {**hard.weights, "permuted": True} == blind.weights
+        assert even.options == {"alpha": strength}
+        assert none.loss == "cross_entropy"
 
 
 def test_what_a_training_noted_is_the_same_in_every_draw():
