@@ -44,7 +44,7 @@ def test_nothing_is_missing_and_nothing_is_too_much(root):
 
 
 def test_data_stays_small(root):
-    assert sum(path.stat().st_size for path in root.parent.rglob("*") if path.is_file()) <= 65e6
+    assert sum(path.stat().st_size for path in root.parent.rglob("*") if path.is_file()) <= 70e6
 
 
 @pytest.mark.parametrize("network", ERRORS)
@@ -144,7 +144,9 @@ def test_wrong_labels_are_the_hard_ones(root):
 
 def test_the_largest_of_each_row_changes_no_probability(root, tmp_path):
     """Every entry that is kept in half precision, beside maxima drawn at random: argmax, and rank and ties by confidence."""
-    entries = [e for e in store.list_entries(root=root) if "logits" in e.header.columns]
+    coarse = [e for e in store.list_entries(root=root) if "logits_levels" in e.header.columns]
+    assert len(coarse) >= 9  # those of ImageNet, whose largest logits alone are exact
+    entries = [e for e in store.list_entries(root=root) if "logits" in e.header.columns and e not in coarse]
     halves = [entry for entry in entries if entry.header.columns["logits"].dtype == np.float16]
     assert len(halves) >= 20
     for entry in halves:
