@@ -234,6 +234,9 @@ def test_kept_cells_are_those_that_were_recorded(names, told):
             "low": [0.0, 0.4],
             "high": [0.5, 0.6],
             "level": [0.95, 0.95],
+            "splits": [1, 3],
+            "seeds": [2, 1],
+            "covers": ["examples, trainings", "examples"],
         }
     )
     run.record("level_{variant}", frame, setting="S (all) {kind}: x", examples=7, unclaimed=True)

@@ -20,7 +20,7 @@ from uqlib.store.fill import fill_entry, key_of, put_answers
 
 NETWORKS = ("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56")
 WITH_FEATURES_CORRUPTED = ("cifar_resnet20", "cifar_resnet56")  # the others keep their logits alone there
-FOREIGN = ("others", "noise")  # sets of classes that CIFAR-10 does not have
+FOREIGN = ("others", "noise")  # sets of classes that CIFAR-10 does not have; of these all networks keep their logits alone
 FEATURES = "features"  # the set of features alone
 SCORER = "mobilenetv1_025"  # 256 features
 SCORED, JUDGED = 4000, 2000  # training images (as many of each class), test images: the first ones that SCORER sees
@@ -43,7 +43,7 @@ def embed_set(kind: str, networks: Sequence[str] = NETWORKS, *, root: str = "dat
     created = {name: create(name) for name in networks}
     for images in EMBEDDED_SETS[kind]():
         for name, network in created.items():
-            with_features = kind != "corrupted" or name in WITH_FEATURES_CORRUPTED
+            with_features = kind not in FOREIGN and (kind != "corrupted" or name in WITH_FEATURES_CORRUPTED)
             options: dict[str, Any] = {"foreign": kind in FOREIGN, "features": "float16" if with_features else None}
             given: dict[str, Any] = {"index": images.index, "columns": severity_column(images), "root": root}
             fill_entry(key_of(name, network, images), network, images.images, images.labels, **given, **options)
