@@ -96,7 +96,7 @@ def test_only_verdicts_that_depend_on_the_criterion_are_listed():
     page = verdict_pages.criteria_page(
         [judge_ledger(Ledger("p2020", "t", "k", (Row("r", "x", claims=claims),)), [bare, like, sure])]
     )
-    assert "2 of 3 verdicts depend on the criterion" in page
+    assert "2 of 3 verdicts depend on how the intervals are read" in page
     assert "| [c](#claim-c) | ✔ | ◐ | ✔ | ✔ | ✔ | ✔ |" in page
     assert "(#claim-e)" not in page
 

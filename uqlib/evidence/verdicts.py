@@ -36,7 +36,8 @@ with named():
 VERDICTS = {
     "confirmed": "so in the share of settings that the claim asks for, with an error of 2.5 % at most for all of them together; "
     "every interval covers the unit of the claim",
-    "direction only": "the values say so by a standard error or more in that share, or say so without an interval over that unit",
+    "direction only": "the values say so in that share, in half of these settings by a standard error, or without an interval over "
+    "that unit",
     "undecided": "the intervals cover both",
     "contradicted": "the contrary is as sure: it holds in so many settings that the share is missed",
     "holds by construction": "it follows from the formula, or cannot fail; a test holds it, and it does not count",
@@ -86,7 +87,7 @@ class Verdict(NamedTuple):
 
     @property
     def predicted(self) -> tuple[float, float]:
-        """Where the paper's number is expected by ours: a prediction interval."""
+        """The prediction interval of the paper's number, by ours."""
         theirs = math.nan if self.claim.effect_error is None else self.claim.effect_error
         return prediction_interval(self.estimates, error=theirs)
 
@@ -129,7 +130,7 @@ def judge(claim: Claim, results: Iterable[Result], scale: str) -> Verdict:
         return Verdict(claim, scale, told or "open", found, 0, 0, 0)
     needed = needed_settings(claim, len(found))
     p, q = partial_conjunction(ps, needed), partial_conjunction(qs, len(found) - needed + 1)
-    likely = sum(m and not p > LIKELY for m, p in zip(met, ps, strict=True))  # a nan is not greater
+    clear = sum(m and not p > LIKELY for m, p in zip(met, ps, strict=True))  # a nan is not greater
     if told:
         verdict = told
     elif p <= ALPHA:
@@ -137,7 +138,7 @@ def judge(claim: Claim, results: Iterable[Result], scale: str) -> Verdict:
     elif q <= ALPHA:
         verdict = "contradicted"
     else:
-        verdict = "direction only" if likely >= needed else "undecided"
+        verdict = "direction only" if sum(met) >= needed and 2 * clear >= needed else "undecided"
     return Verdict(claim, scale, verdict, found, certain, sum(met), against, p, q)
 
 

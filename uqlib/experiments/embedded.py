@@ -20,7 +20,10 @@ from uqlib.store.fill import fill_entry, key_of, put_answers
 
 NETWORKS = ("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56")
 WITH_FEATURES_CORRUPTED = ("cifar_resnet20", "cifar_resnet56")  # the others keep their logits alone there
-FOREIGN = ("others", "noise")  # sets of classes that CIFAR-10 does not have; of these all networks keep their logits alone
+FOREIGN = (
+    "others",
+    "noise",
+)  # sets of classes that CIFAR-10 does not have; of these all networks keep their logits alone
 FEATURES = "features"  # the set of features alone
 SCORER = "mobilenetv1_025"  # 256 features
 SCORED, JUDGED = 4000, 2000  # training images (as many of each class), test images: the first ones that SCORER sees

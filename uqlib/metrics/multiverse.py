@@ -207,7 +207,7 @@ def universes(ended: xr.DataArray, meets: Callable[[float], bool], *, count: int
         seed: of the draw.
 
     Returns:
-        A row a universe and setting: the universe, its choices, setting, value, low, high, held (the value is as the claim says)
+        A row a universe and setting, with the universe, its choices, setting, value, low, high, held (the value is as the claim says)
         and sure (both ends of the interval are).
     """
     choices = [str(name) for name in ended.dims if name not in ("setting", "end")]
@@ -239,7 +239,7 @@ def stands(worlds: pd.DataFrame, share: float = 1.0) -> pd.DataFrame:
         share: of the settings in which the claim must hold, as in the ledger.
 
     Returns:
-        A row a universe: its choices, value, held, sure, and `stands` (by the values) and `certain` (by the intervals).
+        A row a universe, with its choices, value, held, sure, and `stands` (by the values) and `certain` (by the intervals).
     """
     choices = [name for name in worlds if name not in NO_CHOICE]
     found = worlds.groupby(["universe", *choices], sort=False)[["value", "held", "sure"]].mean().reset_index()
@@ -251,7 +251,7 @@ def sway(worlds: pd.DataFrame, share: float = 1.0) -> pd.DataFrame:
     """How much each choice matters: of each option the share of universes in which the claim stands, by value and by interval.
 
     Returns:
-        A row an option: choice, option, universes, stands, certain, held (the mean part of the settings), and `moves`: by how
+        A row an option, with choice, option, universes, stands, certain, held (the mean part of the settings), and `moves`: by how
         much stands differs between the options of its choice; where it differs by none of any choice, by how much held does.
     """
     found = stands(worlds, share)
@@ -286,7 +286,7 @@ def most_moving(worlds: Mapping[str, tuple[pd.DataFrame, float]]) -> pd.DataFram
         worlds: of `judge_all`.
 
     Returns:
-        A row a claim: claim, universes, stands and surely (shares of the universes, by value and by interval), published (whether
+        A row a claim, with claim, universes, stands and surely (shares of the universes, by value and by interval), published (whether
         it stands by value in universe 0), choice, the options with which it stands least and most, and by how much they differ.
     """
     rows = []

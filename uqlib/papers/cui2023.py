@@ -93,7 +93,7 @@ def rivals_of_equal_strength(study: Any, labels: str = "clean") -> dict[tuple[st
         labels: that trained them.
 
     Returns:
-        Names of variants: "difficulty", the hard images; "permuted", the same weights for images at random; "constant", all
+        The names of variants by role, "difficulty" for the hard images; "permuted", the same weights for images at random; "constant", all
         alike; and "none", cross entropy.
 
     Raises:

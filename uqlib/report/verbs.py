@@ -18,8 +18,6 @@ from html import escape
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from uqlib.base import provenance
 from uqlib.base.extras import named
 from uqlib.base.options import check_whole
@@ -229,7 +227,7 @@ class Report:
         with named():
             from myst_nb import glue
         for name, value in facts.items():
-            glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
+            glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
     def done(self) -> tables.Shown:
         """Save the record; show what it says of the paper's claims, and give the prose each verdict as `claim.ID`."""

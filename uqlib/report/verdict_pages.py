@@ -84,14 +84,16 @@ def papers_numbers(judged: Sequence[Judged]) -> str:
 
 
 def criteria_page(judged: Sequence[Judged]) -> str:
-    """The claims whose verdict depends on the criterion, and what each criterion says; the others are counted."""
+    """The claims whose verdict depends on the criterion, and what each says; the value alone, the last one, decides everything."""
     parts = [f"- **{name}**: {meaning}" for name, meaning in CRITERIA.items()]
     for each in judged:
         found = each.criteria()
         columns = list(zip(*found.values(), strict=True))
-        odd = [(v, own) for v, own in zip(each.verdicts, columns, strict=True) if len(set(own)) > 1]
+        odd = [(v, own) for v, own in zip(each.verdicts, columns, strict=True) if len(set(own[:-1])) > 1]
         tried = sum(v.verdict in TRIED for v in each.verdicts)
-        parts.append(f"\n**{text(each.ledger.title)}**: {len(odd)} of {tried} verdicts depend on the criterion.\n")
+        parts.append(
+            f"\n**{text(each.ledger.title)}**: {len(odd)} of {tried} verdicts depend on how the intervals are read.\n"
+        )
         rows: list[list] = [[_link(v.claim.id), *(MARKS[verdict][0] for verdict in own)] for v, own in odd]
         total: list[list] = [
             [f"**{name}**", *(Counter(column)[name] or "" for column in found.values())] for name in TRIED
