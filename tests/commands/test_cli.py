@@ -265,7 +265,7 @@ def make_checkout(folder):
         parameters='scale = "cpu"\nseed = 0\nrecord = ""',
     )
     run = records.start_run("p2020/one", scale="cpu", parameters={}, path=folder / "data/records/p2020/one.json")
-    run.add("change", SimpleNamespace(value=-1, low=-2, high=-0.5, level=0.95), setting="digits")
+    run.add("change", SimpleNamespace(value=-1, low=-2, high=-0.5, level=0.95), setting="digits", covers=["examples"])
     run.save()
     return folder
 
@@ -313,7 +313,7 @@ def test_ones_own_record_is_judged_by_naming_it(checkout, monkeypatch, capsys):
     own = run.save()
     monkeypatch.chdir(checkout / "deep")
     assert cli.main(["ledger", "--records", str(own)]) == 0
-    assert "not confirmed" in capsys.readouterr().out
+    assert "contradicted" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
