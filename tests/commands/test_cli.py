@@ -313,7 +313,7 @@ def test_ones_own_record_is_judged_by_naming_it(checkout, monkeypatch, capsys):
     own = run.save()
     monkeypatch.chdir(checkout / "deep")
     assert cli.main(["ledger", "--records", str(own)]) == 0
-    assert "contradicted" in capsys.readouterr().out
+    assert "undecided" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_misspelt_names_are_refused():
         load_images("tiny_imagenet")
     with pytest.raises(ValueError, match="unknown split 'val' of digits; choose from train, test"):
         load_images("digits", "val")
-    assert tuple(SPLITS) == ("digits", "cifar10", "cifar100", "tiny_imagenet", "caltech101", "pacs", "imagenet")
+    assert tuple(SPLITS) == ("digits", "cifar10", "cifar100", "tiny_imagenet", "caltech101", "pacs", "imagenet", "imagenet_sample")
 
 
 def test_without_network_the_way_is_named(monkeypatch):
