@@ -363,7 +363,7 @@ def test_check_repeats_a_published_run_and_fails_where_it_does_not_stand(publish
     assert cli.main(check) == 1
     out = capsys.readouterr().out
     assert "code and files  its cells changed" in out
-    assert "p2020-T1-a  direction only  confirmed  verdict changed" in out
+    assert "p2020-T1-a  undecided  confirmed  verdict changed" in out
     assert cli.main([*check, "--scale", "gpu"]) == 2
     error = capsys.readouterr().err
     assert "no published run of p2020/one at scale gpu" in error
@@ -372,7 +372,8 @@ def test_check_repeats_a_published_run_and_fails_where_it_does_not_stand(publish
 
 def test_check_repeats_what_was_run_elsewhere_with_its_parameters(published, capsys):
     run = records.start_run("p2020/one", scale="gpu", parameters={"seed": 5}, path="data/records/p2020/one.gpu.json")
-    run.add("change", 3.0, setting="digits")
+    wide = SimpleNamespace(value=3.0, low=1.5, high=4.5, level=0.95)
+    run.add("change", wide, setting="digits", covers=["examples"])
     run.save()
     assert cli.main(["check", "notebooks/p2020/one.ipynb", "--scale", "gpu"]) == 0
     out = capsys.readouterr().out
