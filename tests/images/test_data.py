@@ -169,7 +169,16 @@ def test_misspelt_names_are_refused():
         load_images("tiny_imagenet")
     with pytest.raises(ValueError, match="unknown split 'val' of digits; choose from train, test"):
         load_images("digits", "val")
-    assert tuple(SPLITS) == ("digits", "cifar10", "cifar100", "tiny_imagenet", "caltech101", "pacs", "imagenet", "imagenet_sample")
+    assert tuple(SPLITS) == (
+        "digits",
+        "cifar10",
+        "cifar100",
+        "tiny_imagenet",
+        "caltech101",
+        "pacs",
+        "imagenet",
+        "imagenet_sample",
+    )
 
 
 def test_without_network_the_way_is_named(monkeypatch):
@@ -497,7 +506,9 @@ def test_a_set_of_ones_own_is_loaded_by_its_name(tmp_path, pixels, monkeypatch):
     assert np.array_equal(found.images, pixels)
     with pytest.raises(ValueError, match="unknown split 'test' of mine; choose from first"):
         load_images("mine", root=tmp_path / "w")
-    with pytest.raises(ValueError, match=r"unknown data set 'mein'; choose from digits, .*imagenet_sample, mine, folder:PATH"):
+    with pytest.raises(
+        ValueError, match=r"unknown data set 'mein'; choose from digits, .*imagenet_sample, mine, folder:PATH"
+    ):
         load_images("mein", root=tmp_path / "w")
     monkeypatch.setenv("UQLIB_DATA", str(tmp_path / "w"))
     assert load_images("mine", "first").digest == found.digest

@@ -28,7 +28,7 @@ COLUMNS = (
 
 def as_json(ledgers: Sequence[Ledger], runs: Runs) -> str:
     """Every claim with its verdict, what it rests on, and what a meta-analysis needs of each setting."""
-    made = _provenance(runs)
+    made, results = _provenance(runs), _results(runs)
     papers = [
         {
             "paper": each.paper,
@@ -40,7 +40,7 @@ def as_json(ledgers: Sequence[Ledger], runs: Runs) -> str:
                     "shows": row.shows,
                     "notebook": row.notebook,
                     "reported": [fields_of(number) for number in row.reported],
-                    "claims": [_claim(v) | {"evidence": _evidence(v, made)} for v in judge_row(row, _results(runs))],
+                    "claims": [_claim(v) | {"evidence": _evidence(v, made)} for v in judge_row(row, results)],
                 }
                 for row in each.rows
             ],

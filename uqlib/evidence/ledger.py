@@ -124,11 +124,6 @@ class Row(TomlTable, frozen=True):
         if self.notebook:
             _check_pattern(self.notebook, NOTEBOOK, f"row {self.id}: notebook", "PAPER/NAME of a-z, 0-9 and _")
 
-    @property
-    def untested(self) -> str:
-        """The verdict where no record speaks, either not testable here or open."""
-        return "not testable here" if self.not_testable else "open"
-
     def number(self, setting: str, quantity: str) -> Reported:
         """The reported number; the error lists those that there are."""
         for number in self.reported:

@@ -180,7 +180,7 @@ def judge_row(row: Row, results: Iterable[Result]) -> list[Verdict]:
     return judged
 
 
-class Judged(NamedTuple):
+class JudgedLedger(NamedTuple):
     """The claims of a ledger, each at the largest scale that has evidence, and what is asked of all of them together."""
 
     ledger: Ledger
@@ -223,13 +223,13 @@ CRITERIA = {
 }
 
 
-def judge_ledger(ledger: Ledger, results: Sequence[Result]) -> Judged:
+def judge_ledger(ledger: Ledger, results: Sequence[Result]) -> JudgedLedger:
     """Every claim of a ledger at the largest scale that has evidence."""
     found = []
     for row in ledger.rows:
         last = {v.claim.id: v for v in judge_row(row, results)}  # of several scales the largest is the last
         found += list(last.values())
-    return Judged(ledger, tuple(found), sum(not row.claims for row in ledger.rows))
+    return JudgedLedger(ledger, tuple(found), sum(not row.claims for row in ledger.rows))
 
 
 def _estimate(claim: Claim, result: Result) -> Estimate:

@@ -7,14 +7,14 @@ from statistics import fmean
 
 from uqlib.evidence.ledger import Ledger
 from uqlib.evidence.records import Result
-from uqlib.evidence.verdicts import CRITERIA, TRIED, VERDICTS, Judged, Verdict, judge_row, needed_settings
+from uqlib.evidence.verdicts import CRITERIA, TRIED, VERDICTS, JudgedLedger, Verdict, judge_row, needed_settings
 from uqlib.report.markdown import code, table, text
 
 MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐?✘≡–○", strict=True)}
 MULTIVERSE = "multiverse_share"  # recorded with the id of a claim as its setting
 
 
-def summary_page(judged: Sequence[Judged]) -> str:
+def summary_page(judged: Sequence[JudgedLedger]) -> str:
     """Two lines a paper, its own claims and ours: how many there are, and how many findings have which verdict."""
     rows = []
     for each in judged:
@@ -57,7 +57,7 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
     return "\n".join(parts)
 
 
-def papers_numbers(judged: Sequence[Judged]) -> str:
+def papers_numbers(judged: Sequence[JudgedLedger]) -> str:
     """The claims of which the paper gives a number: that number, ours, and whether the one is expected by the other."""
     rows = []
     for v in (v for each in judged for v in each.verdicts):
@@ -83,7 +83,7 @@ def papers_numbers(judged: Sequence[Judged]) -> str:
     return table(head, rows)
 
 
-def criteria_page(judged: Sequence[Judged]) -> str:
+def criteria_page(judged: Sequence[JudgedLedger]) -> str:
     """The claims whose verdict depends on the criterion, and what each says; the value alone, the last one, decides everything."""
     parts = [f"- **{name}**: {meaning}" for name, meaning in CRITERIA.items()]
     for each in judged:
@@ -102,7 +102,7 @@ def criteria_page(judged: Sequence[Judged]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def forecasts_page(judged: Sequence[Judged]) -> str:
+def forecasts_page(judged: Sequence[JudgedLedger]) -> str:
     """How good our forecasts were: their Brier score beside that of the base rate, and how often what was forecast came true."""
     told = [pair for each in judged for pair in each.forecasts()]
     if not told:
