@@ -27,7 +27,7 @@ from uqlib.metrics.bootstrap import (
     resample_together,
 )
 from uqlib.metrics.calibration import bin_by_width, ece, rms_calibration_error
-from uqlib.metrics.classification import accuracy, brier, macro_f1, nll
+from uqlib.metrics.classification import accuracy, average, brier, macro_f1, nll
 from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
 from uqlib.metrics.draws import BINNED, BY_COUNTS, PER_EXAMPLE
 
@@ -62,6 +62,8 @@ def arrays_of(statistic, n, decimals=9, seed=0):
     confidence, preds = probs.max(-1)
     if statistic.func is macro_f1:
         return 10**12 * preds, 10**12 * labels
+    if statistic.func is average:
+        return (confidence,)
     found = {accuracy: preds, nll: logits, brier: probs}.get(statistic.func)
     return (confidence.round(decimals=decimals), preds == labels) if found is None else (found, labels)
 

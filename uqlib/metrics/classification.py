@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
-from uqlib.base.checks import check_classes, check_labels, check_logits, check_probs
+from uqlib.base.checks import check_classes, check_confidence, check_labels, check_logits, check_probs
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -65,6 +65,15 @@ def brier(probs: Table, labels: Column) -> float:
     Some papers divide by the number of classes as well, see brier_zhou2025.
     """
     return as_tensor(brier_each(probs, labels)).mean().item()
+
+
+def average(values: Column) -> float:
+    """The mean of one value an example, such as nll_each: the statistic of a bootstrap that has the values already.
+
+    Raises:
+        ValueError: if there are no values, or one of them is not finite.
+    """
+    return check_confidence(values, "values").double().mean().item()
 
 
 def correctness(preds: Column, labels: Column) -> Bool[Array, " n"]:

@@ -49,6 +49,7 @@ PER_EXAMPLE: dict[Callable[..., Any], Callable[..., Array]] = {
     classification.accuracy: classification.correctness,
     classification.nll: classification.nll_each,
     classification.brier: classification.brier_each,
+    classification.average: partial(check_confidence, name="values"),
 }
 
 

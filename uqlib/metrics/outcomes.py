@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor
+from uqlib.base.checks import check_labels, check_probs
 from uqlib.base.options import check_choice
 from uqlib.metrics import calibration, classification, detection, selective
 
@@ -67,12 +68,15 @@ def _judged(outcome: Any) -> tuple[Tensor, ...]:
     return as_tensor(outcome.confidence), as_tensor(outcome.correct)
 
 
-def _log_probs(outcome: Any) -> tuple[Tensor, ...]:
-    return as_tensor(outcome.probs).clamp_min(1e-300).log(), outcome.labels
+def _surprises(outcome: Any) -> tuple[Tensor, ...]:
+    """A value an example: its mean and its draws then ask for no table any more."""
+    probs = check_probs(outcome.probs)
+    labels = check_labels(outcome.labels, probs.shape[1], rows=len(probs), device=probs.device)
+    return (-probs.double().gather(1, labels[:, None])[:, 0].clamp_min(1e-300).log(),)
 
 
-def _probs(outcome: Any) -> tuple[Tensor, ...]:
-    return as_tensor(outcome.probs), outcome.labels
+def _squares(outcome: Any) -> tuple[Tensor, ...]:
+    return (as_tensor(classification.brier_each(outcome.probs, outcome.labels)),)
 
 
 MEASURES: dict[str, Measure] = {
@@ -85,8 +89,8 @@ MEASURES: dict[str, Measure] = {
     "augrc": Measure(selective.augrc, _judged, False, "AUGRC"),
     "sac98": Measure(partial(selective.selective_accuracy_coverage, accuracy=0.98), _judged, True, "SAC@98"),
     "sac99": Measure(partial(selective.selective_accuracy_coverage, accuracy=0.99), _judged, True, "SAC@99"),
-    "nll": Measure(classification.nll, _log_probs, False, "NLL"),
-    "brier": Measure(classification.brier, _probs, False, "Brier"),
+    "nll": Measure(classification.average, _surprises, False, "NLL"),
+    "brier": Measure(classification.average, _squares, False, "Brier"),
     "ece": Measure(calibration.ece, _judged, False, "ECE"),  # 15 bins of equal width: what ECE means if nothing is said
     "ece_mass": Measure(partial(calibration.ece, by="mass"), _judged, False, "ECE (equal mass)"),  # Cui et al. 2023
 }
