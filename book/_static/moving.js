@@ -214,7 +214,7 @@ function svg(name, attributes, parent, text) {
 /** The path of all marks of a kind; what is NaN is left out, a line has a gap there. */
 function path(kind, mark, X, Y) {
   const [x, y, x2, y2] = [[mark.x, X], [mark.y, Y], [mark.x2, X], [mark.y2, Y]].map(([shares, to]) => Array.from(shares || [], to));
-  const there = (k) => !isNaN(x[k] + y[k]), at = (k) => `${x[k]} ${y[k]}`, all = [...x.keys()].filter(there);
+  const there = (k) => !isNaN(x[k] + y[k] + (x2[k] ?? 0) + (y2[k] ?? 0)), at = (k) => `${x[k]} ${y[k]}`, all = [...x.keys()].filter(there);
   if (kind === "band") return all.length ? `M${[...all.map(at), ...all.reverse().map((k) => `${x[k]} ${y2[k]}`)].join("L")}Z` : "";
   return all.map((k) => {
     if (kind === "line") return (there(k - 1) ? "L" : "M") + at(k);
@@ -238,7 +238,7 @@ function panelOf(about, slots, home, move) {
     const all = Math.max(200, root.getBoundingClientRect().width || 300);
     if (all - LEFT - RIGHT === width) return false;
     width = all - LEFT - RIGHT;
-    height = Math.round(width * about.ratio);
+    height = Math.round(Math.min(width * about.ratio, 280));
     const floor = height + TOP;
     root.setAttribute("viewBox", `0 0 ${all} ${floor + BOTTOM}`);
     for (const [key, value] of Object.entries({ x: LEFT, y: TOP, width, height })) inner.setAttribute(key, value);
@@ -330,7 +330,7 @@ function start(root) {
   if (state) setTimeout(() => root.scrollIntoView({ block: "nearest" }));
   else state = spec.start;
 
-  const of = ({ at }, chosen = state[0]) => at[Math.min(at.length - 1, chosen)]; // a preset may differ with the first control
+  const of = ({ at }, chosen = state[0]) => at[Math.min(at.length - 1, chosen)].map((each, k) => each ?? state[k]); // a preset may differ with the first control
   const isAt = (preset) => !preset.times && of(preset).every((each, k) => Math.abs(each - state[k]) < 1e-9);
   const times = ({ times, of }) => state.map((each, k) => (of.includes(k) ? Math.min(controls[k].positions - 1, times * each) : each));
   const buttons = all(".mv-presets button");
@@ -340,7 +340,7 @@ function start(root) {
     for (const [control, place] of changes) next[control] = place;
     moved(kept && kept.at.length > 1 && next[0] !== state[0] ? of(kept, next[0]) : next);
   };
-  const setters = all(".mv-controls > *").map((node, k) => setterOf(controls[k], k, node, move));
+  const setters = controls.map((control, k) => setterOf(control, k, all(`[data-control="${k}"]`)[0], move));
   const [plots] = all(".mv-panels"), panels = spec.panels.map((about, k) => {
     const own = spec.marks.flatMap((mark, place) => (mark.panel === k ? [place] : []));
     const [frame, draw] = panelOf(about, own.map((place) => spec.marks[place]), plots, move);
