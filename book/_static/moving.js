@@ -332,7 +332,10 @@ function start(root) {
 
   const of = ({ at }, chosen = state[0]) => at[Math.min(at.length - 1, chosen)].map((each, k) => each ?? state[k]); // a preset may differ with the first control
   const isAt = (preset) => !preset.times && of(preset).every((each, k) => Math.abs(each - state[k]) < 1e-9);
-  const times = ({ times, of }) => state.map((each, k) => (of.includes(k) ? Math.min(controls[k].positions - 1, times * each) : each));
+  const times = ({ times, of }) => { // as far as all of them can go
+    const most = Math.min(times, ...of.map((k) => (controls[k].positions - 1) / state[k]));
+    return state.map((each, k) => (of.includes(k) ? most * each : each));
+  };
   const buttons = all(".mv-presets button");
   buttons.forEach((button, k) => button.addEventListener("click", () => moved(presets[k].times ? times(presets[k]) : of(presets[k]))));
   const move = (changes) => {

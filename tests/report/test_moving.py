@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, cell_text, moving_figure, round_numbers
+from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_cell, moving_figure, round_numbers
 
 RISK = {"low": [0.5, 0.25, 0.125, 0.1], "high": [0.9, 0.8, 0.5, 0.4]}
 SLIDER = Slider("Keep the surest", [1, 2, 3, 4], "{} of 4", start=3)
@@ -61,7 +61,7 @@ def test_the_page_decodes_what_was_returned_at_each_state(fragment, asked):
                 # half a step of 65534 on an axis
                 assert axis.low + np.array(there) * (axis.high - axis.low) == pytest.approx(expected, abs=4 / 65534)
         assert shown["marks"][5]["words"] == [f"at \u2212{k + 1}"]
-        assert shown["cells"] == [[cell_text(cell).split("\t") for cell in view.numbers["Risk"].values()]]
+        assert shown["cells"] == [[moving_cell(cell).split("\t") for cell in view.numbers["Risk"].values()]]
         assert shown["reading"] == view.reading
         assert shown["interval"] == view.interval.replace("-", "\u2212")
 
@@ -77,7 +77,9 @@ def test_names_cannot_end_the_script_or_open_a_tag():
     bad = "</script><b>"
     view = View([[Mark("dots", 0.5, 0.5, name=bad)]], {bad: {bad: bad}}, bad)
     panel = Panel(bad, Axis(bad, 0, 1), Axis(bad, 0, 1))
-    fragment = moving_figure(lambda k: view, [Slider(bad, [1])], [panel], name="x", title=bad, presets={bad: [1]}, about=bad)
+    fragment = moving_figure(
+        lambda k: view, [Slider(bad, [1])], [panel], name="x", title=bad, presets={bad: [1]}, about=bad
+    )
     assert fragment.count("</script>") == 1
     assert "<b>" not in fragment.replace("<b>&lt;", "")  # the one of the slider's own name
 
@@ -89,7 +91,10 @@ def test_names_cannot_end_the_script_or_open_a_tag():
         ({"controls": [Slider("k", range(4001))]}, "4,001 states, and a figure holds 4,000"),
         ({"controls": [Slider("k", [1, 2], start=3)]}, "3 is no value of 'k'; choose from 1, 2"),
         ({"presets": {"x": [7]}}, "7 is no value of 'k'"),
-        ({"seen": lambda k: View([[Mark("dots", 2.0, 0.5)]])}, "x of dots in panel 'P' leave the axis: they run from 2 to 2"),
+        (
+            {"seen": lambda k: View([[Mark("dots", 2.0, 0.5)]])},
+            "x of dots in panel 'P' leave the axis: they run from 2 to 2",
+        ),
         ({"seen": lambda k: View([[Mark("pie", 0.0, 0.5)]])}, "unknown kind of mark 'pie'; choose from line"),
         ({"seen": lambda k: View([[Mark("band", 0.0, 0.5)]])}, "a mark of kind band needs x, y, y2; y2 is missing"),
         ({"seen": lambda k: View([[Mark("dots", 0, 0)] * k])}, "states differ in their marks"),
@@ -121,7 +126,9 @@ def test_the_runtime_is_small_and_asks_nobody(static):
 
 
 def look(page):
-    return page.evaluate("[...document.querySelectorAll('.mv-reading, tbody td, .mv-panel path.mv-dots')].map((e) => e.outerHTML)")
+    return page.evaluate(
+        "[...document.querySelectorAll('.mv-reading, tbody td, .mv-panel path.mv-dots')].map((e) => e.outerHTML)"
+    )
 
 
 def test_keyboard_moves_it_and_everything_follows(opened, fragment):
@@ -192,7 +199,9 @@ def test_without_a_script_the_numbers_and_the_sentence_stand(opened, fragment):
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_fingers_can_hit_it(opened, fragment, width):
     page = opened(fragment, width=width, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    heights = page.evaluate("[...document.querySelectorAll('.moving button, .mv-choice span')].map((e) => e.offsetHeight)")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.moving button, .mv-choice span')].map((e) => e.offsetHeight)"
+    )
     assert min(heights) >= 44
     page.locator("svg.mv-panel").first.tap(position={"x": 70, "y": 80})
     assert page.get_by_role("slider").get_attribute("aria-valuetext") == "1 of 4"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from uqlib import difficulty as scoring
 from uqlib import losses, metrics
-from uqlib.base.arrays import Column, Table
-from uqlib.base.checks import check_confidence, check_labels, check_same_shape, check_size
+from uqlib.base.arrays import Array, Column, Table
+from uqlib.base.checks import check_confidence, check_labels, check_members, check_size
 from uqlib.base.options import check_result, check_whole
 from uqlib.base.splits import split
 from uqlib.combine.duos import DuoFit
@@ -28,7 +28,7 @@ DRAWS = 200  # of the bootstrap in the page
 KEPT = [k / 20 for k in range(1, 21)]
 FEW = 5  # a bin of fewer images is faded
 
-METRICS = [
+METRICS: list[dict[str, Any]] = [
     {"key": "accuracy", "name": "accuracy", "title": "Accuracy (% ↑)", "scale": 100, "digits": 1, "better": 1},
     {"key": "nll", "name": "NLL", "title": "NLL (nats ↓)", "scale": 1, "digits": 3, "better": -1},
     {"key": "ece", "name": "calibration", "title": "ECE (% ↓)", "scale": 100, "digits": 1, "better": -1},
@@ -54,7 +54,7 @@ SAY = {
 
 
 def duo_explorer(
-    member_logits: Sequence[Table],
+    member_logits: Sequence[Table] | Array,
     labels: Column,
     fits: Sequence[DuoFit],
     *,
@@ -71,7 +71,7 @@ def duo_explorer(
     kB a network for 1000 rows of 10 classes.
 
     Args:
-        member_logits: (n, c) each: of the large network, then of its sidekicks, the same rows and classes.
+        member_logits: (m, n, c), or a list of (n, c): of the large network, then of its sidekicks.
         labels: (n,), classes in [0, c).
         fits: of fit_duo, one a sidekick, on other examples. The first sidekick is the one of the first view.
         names: of the networks, as the reader shall see them.
@@ -84,14 +84,17 @@ def duo_explorer(
             outside [0, c), rows is below 1, or there are not as many names and fits as networks.
         TypeError: if a fit is none, a name is no string, or a number is not whole.
     """
-    given = list(member_logits) if isinstance(member_logits, list | tuple) else []
-    if len(given) < 2:
-        raise ValueError("member_logits must be a list: the logits of the large network, then those of a sidekick or more")
-    members = check_same_shape({f"member_logits[{k}]": each for k, each in enumerate(given)})
+    members = check_members(member_logits)
+    if len(members) < 2:
+        raise ValueError(
+            "member_logits must hold the logits of the large network, then those of a sidekick or more; there is one"
+        )
     n, classes = members[0].shape
     labels = check_labels(labels, classes, rows=n)
     if len(fits) != len(members) - 1 or len(names) != len(members) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{len(members)} networks need as many names and a fit a sidekick; got {names!r}, {len(fits)} fits")
+        raise ValueError(
+            f"{len(members)} networks need as many names and a fit a sidekick; got {names!r}, {len(fits)} fits"
+        )
     for fit in fits:
         check_result(fit, DuoFit, "each of fits", "fit_duo")
     rows, seed = check_whole(rows, "rows", least=1), check_whole(seed, "seed", least=0)
@@ -109,22 +112,36 @@ def duo_explorer(
         }
         for fit in fits
     ]
-    limits = [_axis_end(max(pair[k] for each in presets for pair in each.values())) for k in (0, 1)]
+    limits = [
+        _axis_end(max(pair[k] for each in presets for pair in (*each.values(), [2 * w for w in each["Fitted duo"]])))
+        for k in (0, 1)
+    ]
     place = lambda pair: [weight / limit * STEPS for weight, limit in zip(pair, limits, strict=True)]  # noqa: E731
     base = _outcome(alone * held[0])
     risk = _axis_end(1.25 * (1 - (base[1] == labels).double().mean().item()) or 0.1)
     panels = [
-        Panel("NLL over the weights (nats)", Axis("weight of the large", 0, limits[0]), Axis("weight of the sidekick", 0, limits[1]), 1),
+        Panel(
+            "NLL over the weights (nats)",
+            Axis("weight of the large", 0, limits[0]),
+            Axis("weight of the sidekick", 0, limits[1]),
+            1,
+        ),
         Panel("Error among the kept", Axis("kept, surest first (%)", 0, 100), Axis("wrong (%)", 0, 100 * risk), 1),
         Panel("Reliability", Axis("mean confidence (%)", 0, 100), Axis("accuracy (%)", 0, 100), 1),
     ]
     sliders = [
-        *(Slider(who, np.linspace(0, limit, STEPS + 1)) for who, limit in zip(("Large network", "Sidekick"), limits, strict=True)),
+        *(
+            Slider(who, np.linspace(0, limit, STEPS + 1).tolist())
+            for who, limit in zip(("Large network", "Sidekick"), limits, strict=True)
+        ),
         Slider("Keep the surest", [100 * kept for kept in KEPT], "{:.0f} %"),
     ]
     panels[0] = panels[0]._replace(drag=(sliders[0].name, sliders[1].name))
     panels[1] = panels[1]._replace(drag=(sliders[2].name, None))
-    controls: list[Slider | Choice] = [Choice("Which sidekick", {each: k for k, each in enumerate(sidekicks or names[1:])}), *sliders]
+    controls: list[Slider | Choice] = [
+        Choice("Which sidekick", {each: k for k, each in enumerate(sidekicks or names[1:])}),
+        *sliders,
+    ]
     store = moving.Store((len(fits), 1, 1, 1))
     still = [_still(held[0], held[1 + k], labels, fit, alone=alone, limits=limits) for k, fit in enumerate(fits)]
     shown = moving.marks_of(still, panels, store)
@@ -143,7 +160,8 @@ def duo_explorer(
         "panels": [moving.panel_of(panel, controls) for panel in panels],
         "start": [0, *place(fits[0].weights), KEPT.index(0.8)],
         "presets": [
-            {"name": name, "at": [[k, *place(each[name]), None] for k, each in enumerate(presets)]} for name in presets[0]
+            {"name": name, "at": [[k, *place(each[name]), None] for k, each in enumerate(presets)]}
+            for name in presets[0]
         ]
         + [{"name": "Both × 2", "times": 2, "of": [1, 2], "at": []}],
         "marks": shown,
@@ -188,8 +206,12 @@ def _still(
     risks = 100 * metrics.selective_risks(confidence, right)
     curve = calibration.reliability_curve(confidence, right)
     there = curve.count > 0
-    levels, (x, y), (a, b) = _levels(large, small, labels, fit.weights, limits), fit.weights, (limit / 40 for limit in limits)
-    nothing = {"x": [], "y": [], "x2": [], "y2": []}
+    levels, (x, y), (a, b) = (
+        _levels(large, small, labels, fit.weights, limits),
+        fit.weights,
+        (limit / 40 for limit in limits),
+    )
+    nothing: dict[str, Any] = {"x": [], "y": [], "x2": [], "y2": []}
     return [
         [
             Mark("line", *levels[:2], tone="reference thin"),
@@ -207,7 +229,7 @@ def _still(
         [
             Mark("line", [0, 100], [0, 100], tone="quiet thin dashed"),
             Mark("dots", 100 * curve.confidence[there], 100 * curve.accuracy[there], tone="reference",
-                 size=(4 + 120 * curve.count[there] / len(labels)).sqrt()),
+                 size=np.sqrt(4 + 120 * np.asarray(curve.count)[np.asarray(there)] / len(labels))),
             Mark("segments", **nothing, tone="own faded"),
             Mark("segments", **nothing, tone="own"),
             Mark("dots", [], [], tone="own faded"),
@@ -224,17 +246,27 @@ def _levels(
     The NLL is convex in the weights, so every line is met once by a ray from near the bottom.
     """
     rays, radii = 72, 1.5 * (np.arange(25) / 24) ** 2  # in parts of the axes
-    ways = [(limits[0] * math.cos(2 * math.pi * k / rays), limits[1] * math.sin(2 * math.pi * k / rays)) for k in range(rays)]
+    ways = [
+        (limits[0] * math.cos(2 * math.pi * k / rays), limits[1] * math.sin(2 * math.pi * k / rays))
+        for k in range(rays)
+    ]
     at = lambda r, way: [w + r * d for w, d in zip(weights, way, strict=True)]  # noqa: E731
-    nll = np.array([[metrics.nll(a * large + b * small, labels) for a, b in (at(r, way) for r in radii)] for way in ways])
+    nll = np.array(
+        [[metrics.nll(a * large + b * small, labels) for a, b in (at(r, way) for r in radii)] for way in ways]
+    )
     lines, places, last = [], [], weights
     for level in (float(f"{rise * nll[0, 0]:.2g}") for rise in (1.03, 1.1, 1.25, 1.5, 2, 3, 5)):
         if not 1.01 * nll[0, 0] < level < metrics.nll(0 * large, labels):
             continue
         line = [at(np.interp(level, values, radii, right=math.nan), way) for values, way in zip(nll, ways, strict=True)]
-        inside = [p if all(0 <= w <= most for w, most in zip(p, limits, strict=True)) else (math.nan, math.nan) for p in [*line, line[0]]]
+        inside = [
+            p if all(0 <= w <= most for w, most in zip(p, limits, strict=True)) else (math.nan, math.nan)
+            for p in [*line, line[0]]
+        ]
         lines += [*inside, (math.nan, math.nan)]
-        label = inside[rays // 8]  # up and to the right
+        label = next(
+            (inside[k] for k in (9, 5, 13, 1, 17, 65, 21, 57) if not math.isnan(inside[k][0])), (math.nan, math.nan)
+        )
         if math.dist(*([w / most for w, most in zip(p, limits, strict=True)] for p in (label, last))) > 0.1:
             places.append((*label, f"{level:g}"))
             last = (label[0], label[1])
@@ -286,7 +318,9 @@ STRENGTHS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
 NORMALISERS = {"min–max": "minmax", "99.9 % quantile": "clipped", "z-score": "zscore", "raw": "raw"}
 PUBLISHED = (0.7, 0.3, "minmax")  # the paper's, on CIFAR
 TOP = 4.0  # of the axis of the confidence p, in -log10(1 - p)
-POINTS = np.unique(np.concatenate([np.linspace(0, 1, 41), 1 - np.geomspace(1e-4, 0.1, 20)]))  # of a curve, finer at the hardest
+POINTS = np.unique(
+    np.concatenate([np.linspace(0, 1, 41), 1 - np.geomspace(1e-4, 0.1, 20)])
+)  # of a curve, finer at the hardest
 BARS = 74
 
 
@@ -336,7 +370,11 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
         panels,
         name="difficulty-weights",
         title="the weights of difficulty",
-        presets={"Paper’s setting": (0.7, 0.3, "min–max"), "Raw distances": (0.7, 0.3, "raw"), "More contrast": (0.3, 0.5, "min–max")},
+        presets={
+            "Paper’s setting": (0.7, 0.3, "min–max"),
+            "Raw distances": (0.7, 0.3, "raw"),
+            "More contrast": (0.3, 0.5, "min–max"),
+        },
         about=f"{n:,} training images",
     )
 
@@ -347,16 +385,18 @@ def _weighed(easiest_first: np.ndarray, classes: int, temperature: float, alpha:
     weights = np.asarray(scoring.weights(easiest_first, temperature=temperature, normaliser=normaliser))
     chosen = np.unique(np.searchsorted(easiest_first, low + POINTS * (high - low)).clip(0, n - 1))
     mean, middle = weights.mean(), weights[n // 2]
-    *best, median, constant = np.asarray(losses.optimal_confidence(alpha * np.array([*weights[chosen], middle, mean]), classes))
+    *best, median, constant = np.asarray(
+        losses.optimal_confidence(alpha * np.array([*weights[chosen], middle, mean]), classes)
+    )
     count, edges = np.histogram(easiest_first, BARS, (low, high))
     heights = np.where(count, np.maximum(0.004, 0.92 * count / count.max()), math.nan)
     nines = lambda p: np.minimum(TOP, -np.log10(np.maximum(1 - np.asarray(p), 1e-9))).clip(0.2)  # noqa: E731
     x, ends = easiest_first[chosen], [low, high]
-    bars = lambda base, top: Mark("boxes", edges[:-1], base, edges[1:], base + (top - base) * heights, tone="quiet faded", name="training images")  # noqa: E731
+    box: dict[str, Any] = {"x": edges[:-1], "x2": edges[1:], "tone": "quiet faded", "name": "training images"}
     marks = [
-        [bars(0, 1), Mark("line", ends, [mean] * 2, tone="other dashed", name="constant, of the same mean strength"),
+        [Mark("boxes", y=0 * heights, y2=heights, **box), Mark("line", ends, [mean] * 2, tone="other dashed", name="constant, of the same mean strength"),
          Mark("line", x, weights[chosen], name="weights by difficulty")],
-        [bars(0.2, TOP), Mark("line", ends, [nines(constant)] * 2, tone="other dashed"), Mark("line", x, nines(best))],
+        [Mark("boxes", y=0.2 + 0 * heights, y2=0.2 + (TOP - 0.2) * heights, **box), Mark("line", ends, [nines(constant)] * 2, tone="other dashed"), Mark("line", x, nines(best))],
     ]  # fmt: skip
     of = lambda p: "> 99.99\u00a0%" if 0.9999 < p < 1 else f"{100 * p:.{2 if 0.99 < p < 1 else 1}f}\u00a0%"  # noqa: E731
     small = lambda w: "< 0.001" if 0 < w < 0.0005 else f"{w:.3f}"  # noqa: E731

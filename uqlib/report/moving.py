@@ -149,7 +149,10 @@ def moving_figure(
         "panels": [panel_of(panel, controls) for panel in panels],
         "start": start,
         "presets": [
-            {"name": words, "at": [[None if each is None else _place(c, each) for c, each in zip(controls, at, strict=True)]]}
+            {
+                "name": words,
+                "at": [[None if each is None else _place(c, each) for c, each in zip(controls, at, strict=True)]],
+            }
             for words, at in (presets or {}).items()
         ],
         "marks": marks_of([view.marks for view in views], panels, store),
@@ -298,7 +301,7 @@ def _texts(views: Sequence[View], store: Store) -> dict[str, Any]:
         raise ValueError("states differ in the rows or columns of their numbers; return the same in each")
     rows, columns = names.pop()
     cells = {
-        (row, column): store.put_texts([cell_text(v.numbers[row][column]) for v in views])
+        (row, column): store.put_texts([moving_cell(v.numbers[row][column]) for v in views])
         for row, column in itertools.product(rows, columns)
     }
     table = [
@@ -308,7 +311,7 @@ def _texts(views: Sequence[View], store: Store) -> dict[str, Any]:
     return {"rows": table, **said}
 
 
-def cell_text(cell: str | tuple[str, str]) -> str:
+def moving_cell(cell: str | tuple[str, str]) -> str:
     """A cell of the table as the store keeps it: its text, and its tone after a tab."""
     return _minus(cell if isinstance(cell, str) else "\t".join(cell))
 
@@ -360,7 +363,7 @@ def _table(numbers: Mapping[str, Mapping[str, str | tuple[str, str]]], about: st
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     lines = []
     for name, cells in numbers.items():
-        pairs = [(*cell_text(cell).split("\t"), "")[:2] for cell in cells.values()]
+        pairs = [(*moving_cell(cell).split("\t"), "")[:2] for cell in cells.values()]
         told = "".join(f"<td{f' class=mv-{tone}' if tone else ''}>{html.escape(text)}</td>" for text, tone in pairs)
         lines.append(f'<tr><th scope="row">{html.escape(name)}</th>{told}</tr>')
     return f'<table class="mv-numbers"><thead><tr><td>{html.escape(about)}</td>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>\n'
