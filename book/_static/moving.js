@@ -197,7 +197,7 @@ function answers({ live, marks, controls }) {
 const kernels = { decode, ranked, score, binned, drawer, middle, judge, print, decide, answers };
 if (typeof module !== "undefined") module.exports = kernels;
 if (typeof document === "undefined") return;
-window.moving = kernels;
+window.moving = { ...kernels, panelOf };
 
 // ---- Drawing ----
 
