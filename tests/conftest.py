@@ -192,6 +192,7 @@ def opened(browser, static, tmp_path):
         )
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         page = contexts[-1].new_page()
+        page.repository = REPOSITORY
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
         page.on("request", lambda r: None if r.url.startswith("file:") else problems.append(r.url))

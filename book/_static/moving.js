@@ -379,7 +379,7 @@ function start(root) {
   });
 }
 
-const startAll = () => document.querySelectorAll(".moving").forEach(start);
+const startAll = () => document.querySelectorAll(".moving[id]").forEach(start);
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
 else startAll();
 })();
