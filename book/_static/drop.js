@@ -10,11 +10,11 @@ const STEPS = 2e7, DRAWS = 1000; // of the bootstrap: rows times draws, and draw
 // name, what it is, its scale and digits in print, which way is better
 const MEASURES = [
   ["accuracy", "Accuracy (% ↑)", 100, 2, 1],
-  ["nll", "NLL of right or wrong (nats ↓)", 1, 4, -1],
-  ["brier", "Brier score of right or wrong (↓)", 1, 4, -1],
-  ["ece", "ECE, 15 bins of equal width (% ↓)", 100, 2, -1],
+  ["nll", "NLL (nats ↓)", 1, 4, -1],
+  ["brier", "Brier (↓)", 1, 4, -1],
+  ["ece", "ECE (% ↓)", 100, 2, -1],
   ["aurc", "AURC (% ↓)", 100, 3, -1],
-  ["auroc", "AUROC of right against wrong (% ↑)", 100, 2, 1],
+  ["auroc", "AUROC (% ↑)", 100, 2, 1],
 ];
 
 function fields(line, separator) {
@@ -110,13 +110,15 @@ function tableOf(results, caption, home) {
   const { print } = kernels(), two = results[0].models.length > 1, table = make("table", home, undefined, { className: "mv-numbers" });
   make("caption", table, caption);
   const head = table.createTHead().insertRow();
-  for (const text of ["", ...(two ? ["first model", "second model", "second less first", ""] : ["value, 95 % interval"])]) make(text ? "th" : "td", head, text, text ? { scope: "col" } : {});
+  for (const text of ["", ...(two ? ["first model", "second model", "second less first", "so it is"] : ["value, 95 % interval"])]) make(text ? "th" : "td", head, text, text ? { scope: "col" } : {});
   const body = table.createTBody();
   results.forEach(({ name, models, difference, tone }) => {
     const [, title, scale, digits] = MEASURES.find(([each]) => each === name), line = body.insertRow();
     make("th", line, title, { scope: "row" });
-    const cell = ({ value, ends }) => `${print(scale * value, digits)} [${ends.map((end) => print(scale * end, digits)).join(", ")}]`;
-    for (const each of difference ? [...models, difference] : models) make("td", line, isNaN(each.value) ? "–" : cell(each));
+    for (const { value, ends } of difference ? [...models, difference] : models) {
+      const cell = make("td", line, print(scale * value, digits));
+      if (!isNaN(ends[0])) make("small", cell, ` [${ends.map((end) => print(scale * end, digits)).join(", ")}]`);
+    }
     if (difference) make("td", line, isNaN(difference.ends[0]) ? "" : tone === "same" ? "no telling" : tone, { className: `mv-${tone}` });
   });
   return table;
@@ -135,7 +137,7 @@ function show(text, name, home) {
   const { n, group, models } = data, draws = drawsFor(n), count = n.toLocaleString("en");
   const errors = models.map(([, correct]) => n - correct.reduce((a, b) => a + b, 0));
   make("p", home, `${name}: ${count} answers, ${errors.map((each) => each.toLocaleString("en")).join(" and ")} of them wrong. ` +
-    `Intervals of 95 % from ${draws} draws of as many answers${models.length > 1 ? ", the same draws for both models" : ""}.`);
+    `Intervals of 95 % from ${draws.toLocaleString("en")} draws of as many answers${models.length > 1 ? ", the same draws for both models" : ""}.`);
   const missing = models.map(losses).findIndex((each) => each[2] >= 0);
   tableOf(judged(models, draws), "All answers", home);
   if (missing >= 0) {

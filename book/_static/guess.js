@@ -123,10 +123,11 @@ function start() {
     const found = pairs.length ? judged(pairs, window.moving) : null, note = store.kept() ? "" : " Your browser does not let this page keep anything: the answers last until you leave it.";
     plot.hidden = !found;
     if (!found) { list.textContent = `No answer yet, of ${boxes.length} findings.${note}`; return; }
-    const interval = (ends) => `${print(ends[0], 3)} to ${print(ends[1], 3)}`, told = { better: "better than", worse: "worse than", same: "no telling beside" };
+    const interval = (ends) => `${print(ends[0], 3)} to ${print(ends[1], 3)}`, few = found.n < 10;
+    const told = { better: "better than the base rate", worse: "worse than the base rate", same: "no telling beside the base rate" };
     list.textContent = `${found.n} of ${boxes.length} answered. On average you said ${percent(found.chance)}, and ${percent(found.rate)} were confirmed. ` +
-      `Your Brier score is ${print(found.brier, 3)} (95 % interval ${interval(found.interval)}); whoever knew that rate and always said it would have ${print(found.base, 3)}. ` +
-      `The difference lies between ${interval(found.gain)}: ${found.n < 10 ? "too few answers to tell" : `${told[judge(found.gain, -1)]} the base rate`}.${note}`;
+      `Your Brier score is ${print(found.brier, 3)}${few ? "" : ` (95 % interval ${interval(found.interval)})`}; whoever knew that rate and always said it would have ${print(found.base, 3)}. ` +
+      `${few ? "With fewer than ten answers that tells little." : `The difference lies between ${interval(found.gain).replace(" to ", " and ")}: ${told[judge(found.gain, -1)]}.`}${note}`;
     frame();
     draw(marks(found.bins));
   }

@@ -159,7 +159,7 @@ function answers({ live, marks, controls }) {
     const drawn = {
       handle: { x: [x], y: [y], size: [8] },
       guides: { x: [0, x], y: [y, 0], x2: [x, x], y2: [y, y] },
-      risk: { x: now.risks.map((_, k) => (k + 1) / n), y: now.risks.map((risk) => risk / live.risk) },
+      risk: { x: now.risks.map((_, k) => (k + 1) / n), y: now.risks.map((risk) => (risk > live.risk ? NaN : risk / live.risk)) },
       cut: { x: [cut], y: [0], x2: [cut], y2: [1] },
       kept: { x: [cut], y: [now.risks[kept - 1] / live.risk], size: [5] },
     };
@@ -229,7 +229,7 @@ function path(kind, mark, X, Y) {
 function panelOf(about, slots, home, move) {
   const LEFT = about.y.ticks.length ? 46 : 12;
   const root = svg("svg", { role: "img", "aria-label": about.title, class: `mv-panel${about.wide ? " mv-wide" : ""}` }, home);
-  const axes = svg("g", {}, root), inner = svg("svg", { overflow: "hidden" }, root);
+  const axes = svg("g", {}, root), inner = svg("svg", { overflow: "visible" }, root);
   const nodes = slots.map(({ kind, tone }) => svg(kind === "text" ? "g" : "path", { class: `mv-${kind} mv-${tone.replace(/ /g, " mv-")}` }, inner));
   let width = 0, height = 0;
   const px = (value) => Math.round(10 * value) / 10, X = (share) => px(share * width), Y = (share) => px((1 - share) * height);

@@ -26,7 +26,24 @@ REACH = 32767 * STEP  # what 16 bits hold of them
 STEPS = 200  # of a slider of weights
 DRAWS = 200  # of the bootstrap in the page
 KEPT = [k / 20 for k in range(1, 21)]
-FEW = 5  # a bin of fewer images is faded
+# what the page draws anew of the marks of `_still`; bins of fewer than 5 images, those of 1, are faded
+MOVED = [
+    None,
+    None,
+    "guides",
+    "handle",
+    None,
+    None,
+    "risk",
+    "cut",
+    "kept",
+    None,
+    None,
+    "stems1",
+    "stems0",
+    "bins1",
+    "bins0",
+]
 
 METRICS: list[dict[str, Any]] = [
     {"key": "accuracy", "name": "accuracy", "title": "Accuracy (% ↑)", "scale": 100, "digits": 1, "better": 1},
@@ -102,86 +119,81 @@ def duo_explorer(
     codes = [_codes(member.cpu()[chosen], f"member_logits[{k}]") for k, member in enumerate(members)]
     held, labels = [each * STEP for each in codes], labels.cpu()[chosen]
     alone = 1 / fits[0].temperatures[0]
-    presets = [
-        {
-            "Fitted duo": fit.weights,
-            "Equal say": (alone / 2, 1 / fit.temperatures[1] / 2),
-            "Large alone": (alone, 0.0),
-            "Sidekick alone": (0.0, 1 / fit.temperatures[1]),
-            "As trained (1, 0)": (1.0, 0.0),
-        }
-        for fit in fits
-    ]
+    presets = [_presets(fit, alone) for fit in fits]
     limits = [
-        _axis_end(max(pair[k] for each in presets for pair in (*each.values(), [2 * w for w in each["Fitted duo"]])))
+        _axis_end(max(w for each in presets for w in (2 * each["Fitted duo"][k], *(pair[k] for pair in each.values()))))
         for k in (0, 1)
     ]
-    place = lambda pair: [weight / limit * STEPS for weight, limit in zip(pair, limits, strict=True)]  # noqa: E731
-    base = _outcome(alone * held[0])
-    risk = _axis_end(1.25 * (1 - (base[1] == labels).double().mean().item()) or 0.1)
-    panels = [
-        Panel(
-            "NLL over the weights (nats)",
-            Axis("weight of the large", 0, limits[0]),
-            Axis("weight of the sidekick", 0, limits[1]),
-            1,
-        ),
-        Panel("Error among the kept", Axis("kept, surest first (%)", 0, 100), Axis("wrong (%)", 0, 100 * risk), 1),
-        Panel("Reliability", Axis("mean confidence (%)", 0, 100), Axis("accuracy (%)", 0, 100), 1),
-    ]
-    sliders = [
-        *(
-            Slider(who, np.linspace(0, limit, STEPS + 1).tolist())
-            for who, limit in zip(("Large network", "Sidekick"), limits, strict=True)
-        ),
-        Slider("Keep the surest", [100 * kept for kept in KEPT], "{:.0f} %"),
-    ]
-    panels[0] = panels[0]._replace(drag=(sliders[0].name, sliders[1].name))
-    panels[1] = panels[1]._replace(drag=(sliders[2].name, None))
-    controls: list[Slider | Choice] = [
-        Choice("Which sidekick", {each: k for k, each in enumerate(sidekicks or names[1:])}),
-        *sliders,
-    ]
+    wrong = 1 - metrics.accuracy(held[0].argmax(-1), labels)
+    risk = _axis_end(1.25 * wrong or 0.1)
+    controls, panels = _duo_controls(sidekicks or names[1:], limits), _duo_panels(limits, risk)
     store = moving.Store((len(fits), 1, 1, 1))
     still = [_still(held[0], held[1 + k], labels, fit, alone=alone, limits=limits) for k, fit in enumerate(fits)]
-    shown = moving.marks_of(still, panels, store)
-    keys = [None, None, "guides", "handle", None, None, "risk", "cut", "kept", None, None]
-    keys += ["stems1", "stems0", "bins1", "bins0"]
-    for mark, key in zip(shown, keys, strict=True):
-        mark |= {"live": key} if key else {}
-    told = [moving.control_of(control) for control in controls]
-    for each, limit in zip(told[1:3], limits, strict=True):
-        del each["words"]
-        each |= {"step": limit / STEPS, "digits": 3}
-    spec = {
+    place = lambda pair: [weight / limit * STEPS for weight, limit in zip(pair, limits, strict=True)]  # noqa: E731
+    spec: dict[str, Any] = {
         "name": "duo",
         "about": f"{len(labels):,} images",
-        "controls": told,
+        "controls": [moving.control_of(each) for each in controls],
         "panels": [moving.panel_of(panel, controls) for panel in panels],
         "start": [0, *place(fits[0].weights), KEPT.index(0.8)],
         "presets": [
-            {"name": name, "at": [[k, *place(each[name]), None] for k, each in enumerate(presets)]}
-            for name in presets[0]
-        ]
-        + [{"name": "Both × 2", "times": 2, "of": [1, 2], "at": []}],
-        "marks": shown,
+            *({"name": name, "at": [[k, *place(each[name]), None] for k, each in enumerate(presets)]} for name in presets[0]),
+            {"name": "Both × 2", "times": 2, "of": [1, 2], "at": []},
+        ],
+        "marks": [
+            mark | ({"live": key} if key else {})
+            for mark, key in zip(moving.marks_of(still, panels, store), MOVED, strict=True)
+        ],
         "rows": [{} for _ in METRICS],
         "live": {
-            "step": STEP,
-            "classes": classes,
-            "alone": alone,
-            "draws": DRAWS,
-            "kept": KEPT,
-            "risk": risk,
-            "say": SAY,
-            "metrics": METRICS,
+            "step": STEP, "classes": classes, "alone": alone, "draws": DRAWS, "kept": KEPT, "risk": risk, "say": SAY, "metrics": METRICS,
             "networks": [moving.in_base64(each.numpy(), "<i2") for each in codes],
             "labels": moving.in_base64(labels.numpy(), "<i2"),
         },
+    }  # fmt: skip
+    for slider, limit in zip(spec["controls"][1:3], limits, strict=True):  # their words are those of any number
+        del slider["words"]
+        slider |= {"step": limit / STEPS, "digits": 3}
+    first = _first_view(held, labels, fits[0], alone, names)
+    return moving.fragment_of(spec, store, first, f"the weights of {names[0]} and a sidekick")
+
+
+def _presets(fit: DuoFit, alone: float) -> dict[str, tuple[float, float]]:
+    own = 1 / fit.temperatures[1]
+    return {
+        "Fitted duo": fit.weights,
+        "Equal say": (alone / 2, own / 2),
+        "Large alone": (alone, 0.0),
+        "Sidekick alone": (0.0, own),
+        "As trained (1, 0)": (1.0, 0.0),
     }
-    own = _scores(fits[0].weights[0] * held[0] + fits[0].weights[1] * held[1], labels)
+
+
+def _duo_controls(sidekicks: Sequence[str], limits: Sequence[float]) -> list[Slider | Choice]:
+    weights = [[limit * k / STEPS for k in range(STEPS + 1)] for limit in limits]
+    return [
+        Choice("Which sidekick", {each: k for k, each in enumerate(sidekicks)}),
+        Slider("Large network", weights[0]),
+        Slider("Sidekick", weights[1]),
+        Slider("Keep the surest", [100 * kept for kept in KEPT], "{:.0f} %"),
+    ]
+
+
+def _duo_panels(limits: Sequence[float], risk: float) -> list[Panel]:
+    share = Axis("kept, surest first (%)", 0, 100)
+    weights = Axis("weight of the large", 0, limits[0]), Axis("weight of the sidekick", 0, limits[1])
+    return [
+        Panel("NLL over the weights (nats)", *weights, 1, drag=("Large network", "Sidekick")),
+        Panel("Error among the kept", share, Axis("wrong (%)", 0, 100 * risk), 1, drag=("Keep the surest", None)),
+        Panel("Reliability", Axis("mean confidence (%)", 0, 100), Axis("accuracy (%)", 0, 100), 1),
+    ]
+
+
+def _first_view(held: Sequence[Tensor], labels: Tensor, fit: DuoFit, alone: float, names: Sequence[str]) -> View:
+    """What a page without a script says: the numbers of the fitted duo with the first sidekick."""
+    own = _scores(fit.weights[0] * held[0] + fit.weights[1] * held[1], labels)
     other = _scores(alone * held[0], labels)
-    numbers = {
+    numbers: dict[str, dict[str, str | tuple[str, str]]] = {
         m["title"]: {
             "these weights": _print(own[m["key"]], m),
             "large alone": _print(other[m["key"]], m),
@@ -190,11 +202,12 @@ def duo_explorer(
         }
         for m in METRICS
     }
+    right = [round(each["accuracy"] * len(labels)) for each in (own, other)]
     reading = (
-        f"{names[0]} and {names[1]}, with weights that were fitted on other images, get {round(own['accuracy'] * len(labels))} of "
-        f"{len(labels):,} right, {names[0]} alone {round(other['accuracy'] * len(labels))}."
+        f"{names[0]} and {names[1]}, with weights that were fitted on other images, get {right[0]} of {len(labels):,} right, "
+        f"{names[0]} alone {right[1]}."
     )
-    return moving.fragment_of(spec, store, View([], numbers, reading), f"the weights of {names[0]} and a sidekick")
+    return View([], numbers, reading)
 
 
 def _still(
@@ -355,7 +368,7 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
         raise TypeError(f"name must be a string; it is {name!r}")
     classes = check_whole(classes, "classes", least=2)
     across = Axis(f"difficulty: {name}", low, high)
-    ticks = {-math.log10(1 - p / 100): f"{p:g}" for p in (50, 80, 90, 95, 99, 99.9)} | {TOP: "> 99.99"}
+    ticks = {-math.log10(1 - p / 100): f"{p:g}" for p in (50, 80, 90, 95, 99, 99.9)} | {TOP: "≥99.99"}
     panels = [
         Panel("Weight", across, Axis("", 0, 1), 0.6),
         Panel("Best confidence in the true class (%)", across, Axis("", 0.2, TOP, ticks), 0.6),
@@ -398,7 +411,7 @@ def _weighed(easiest_first: np.ndarray, classes: int, temperature: float, alpha:
          Mark("line", x, weights[chosen], name="weights by difficulty")],
         [Mark("boxes", y=0.2 + 0 * heights, y2=0.2 + (TOP - 0.2) * heights, **box), Mark("line", ends, [nines(constant)] * 2, tone="other dashed"), Mark("line", x, nines(best))],
     ]  # fmt: skip
-    of = lambda p: "> 99.99\u00a0%" if 0.9999 < p < 1 else f"{100 * p:.{2 if 0.99 < p < 1 else 1}f}\u00a0%"  # noqa: E731
+    of = lambda p: "> 99.99\u00a0%" if 0.9999 < p < 1 else f"{100 * p:.{0 if p == 1 else 2 if p > 0.99 else 1}f}\u00a0%"  # noqa: E731
     small = lambda w: "< 0.001" if 0 < w < 0.0005 else f"{w:.3f}"  # noqa: E731
     rows = {
         "Mean weight": (small(mean), small(mean)),
