@@ -96,7 +96,7 @@ def write_pages(folder: Path) -> None:
         "benchmarks": benchmarks_page(map(benchmarks.load_benchmark, benchmarks.benchmark_names())),
         "parameters": parameters_page(notebooks.paths()),
         "runs": runs_page(runs),
-        "api": house.api_page(Path("uqlib")),
+        **house.api_pages(Path("uqlib")),
     }
     for name, page in texts.items():
         write_text(folder / f"{name}.md", page)
