@@ -16,7 +16,16 @@ GLOSSARY = "glossary"
 ASKED = {"balance", "base", "claim", "confidence", "draw", "features", "frozen", "open", "points", "risk", "seed", "split", "interval",
          "coverage", "accuracy", "paired", "matched", "entropy", "confirmed", "undecided", "contradicted", "verdict", "temperature",
          "pretrained", "recalibrated", "calibration", "unweighted", "ledger"}  # fmt: skip
-UNTOUCHED = (nodes.reference, nodes.literal, nodes.literal_block, nodes.title, nodes.raw, nodes.math, nodes.math_block, nodes.term)
+UNTOUCHED = (
+    nodes.reference,
+    nodes.literal,
+    nodes.literal_block,
+    nodes.title,
+    nodes.raw,
+    nodes.math,
+    nodes.math_block,
+    nodes.term,
+)
 WITHOUT = re.compile(r"glossary|genindex|results/api/.*")  # pages that are reference themselves
 
 
@@ -57,7 +66,10 @@ def mark(app, doctree, docname):
 def pattern(names):
     """Any of these words: one without a capital may begin a sentence, and be many."""
     longest = sorted(names, key=len, reverse=True)
-    each = [re.escape(name) if name[0].isupper() else f"[{name[0]}{name[0].upper()}]{re.escape(name[1:])}" for name in longest]
+    each = [
+        re.escape(name) if name[0].isupper() else f"[{name[0]}{name[0].upper()}]{re.escape(name[1:])}"
+        for name in longest
+    ]
     return re.compile(rf"(?<![\w-])(?:{'|'.join(each)})s?(?![\w-])")
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -105,6 +107,16 @@ def api_pages(package: Path) -> dict[str, str]:
         pages[f"api/{family.name}"] = "\n".join([f"# {title}\n\n{family.about}\n", table, *parts])
         rows.append(f"| [`{title}`](results/api/{family.name}.md) | {_cell(family.about)} | {number} |")
     return pages | {"api": "| family | what | functions and classes |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"}
+
+
+def get_it(pyproject: Path) -> str:
+    """How to come by the folder of the book: from the repository that the project names, else by its archive."""
+    urls = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {}).get("urls", {})
+    address = next((url for name, url in urls.items() if name.lower() in ("repository", "source")), "")
+    if address:
+        folder = address.rstrip("/").rpartition("/")[2].removesuffix(".git")
+        return f"```sh\ngit clone {shlex.quote(address)}\ncd {shlex.quote(folder)}\n```\n"
+    return "Unpack the archive that this book came in, and go into the folder that holds its `Makefile`: all that follows is typed there.\n"
 
 
 def _modules(package: Path, family: Family) -> Iterator[tuple[str, str]]:
