@@ -28,9 +28,12 @@ MOST = 4000  # states of a figure
 KINDS = {"line": "x y", "dots": "x y", "segments": "x y x2 y2", "band": "x y y2", "boxes": "x y x2 y2", "text": "x y"}
 
 FRAGMENT = """<div class="moving" id="{name}" role="group" aria-label="Interactive figure: {title}">
-<div class="mv-still"><p><em>A figure that moves stands here where JavaScript runs; this is how it starts.</em> {reading}</p>
-{table}</div>
-<script type="application/json">{payload}</script>
+<p class="mv-still">A figure that moves stands here where JavaScript runs. This is how it starts:</p>
+{presets}<div class="mv-controls">{controls}</div>
+<p class="mv-legend">{legend}</p>
+<div class="mv-panels"></div>
+<p class="mv-reading" aria-live="polite"><span>{reading}</span> <span class="mv-interval">{interval}</span></p>
+{table}<script type="application/json">{payload}</script>
 </div>"""
 
 
@@ -184,11 +187,11 @@ class Store:
         for each in states:
             number = np.asarray(each, float)
             code = np.where(np.isnan(number), FULL + 1, np.round(number * scale))
-            if len(code) and not (-1 < code.min() and code.max() <= FULL + 1):
+            if len(code) and (code.min() < 0 or code.max() > FULL + 1):
                 raise ValueError(
                     f"{what} leave the axis: they run from {np.nanmin(number):.6g} to {np.nanmax(number):.6g} of it, not 0 to 1"
                 )
-            codes.append(code.clip(0))
+            codes.append(code)
         return self.put(codes)
 
     def put_texts(self, states: Sequence[str]) -> dict[str, Any]:
@@ -297,7 +300,7 @@ def _texts(views: Sequence[View], store: Store) -> dict[str, Any]:
         {"name": r, "tone": "own" if not k else "", "cells": [cells[r, c] for c in columns]} for k, r in enumerate(rows)
     ]
     said = {key: store.put_texts([_minus(getattr(v, key)) for v in views]) for key in ("reading", "interval")}
-    return {"columns": columns, "rows": table, **said}
+    return {"rows": table, **said}
 
 
 def cell_text(cell: str | tuple[str, str]) -> str:
@@ -306,24 +309,56 @@ def cell_text(cell: str | tuple[str, str]) -> str:
 
 
 def fragment_of(spec: Mapping[str, Any], store: Store, first: View, title: str) -> str:
-    """The HTML of a figure: what moving.js reads, and for a page without it the numbers and the sentence of the start."""
-    columns = list(next(iter(first.numbers.values()), {}))
-    lines = [["", *columns]] + [
-        [row, *(cell_text(c).split("\t")[0] for c in cells.values())] for row, cells in first.numbers.items()
-    ]
-    table = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines if columns
-    )
+    """The HTML of a figure: controls, the numbers and the sentence of the start for who reads without a script, and the data."""
+    said = {key: html.escape(_minus(text)) for key, text in (("reading", first.reading), ("interval", first.interval))}
+    buttons = "".join(f'<button type="button">{html.escape(each["name"])}</button>' for each in spec["presets"])
+    named = {mark["name"]: mark for mark in reversed(spec["marks"]) if mark["name"]}
+    keys = [(name, mark["kind"], mark["tone"].split()) for name, mark in reversed(named.items())]
     text = json.dumps(
         {**spec, "words": list(store.words), "data": store.text()}, ensure_ascii=False, separators=(",", ":")
     )
     return FRAGMENT.format(
         name=spec["name"],
         title=html.escape(title),
-        reading=html.escape(_minus(f"{first.reading} {first.interval}")),
-        table=f"<table>{table}</table>" if table else "",
+        presets=f'<div class="mv-presets" role="group" aria-label="Settings to start from">{buttons}</div>\n'
+        if buttons
+        else "",
+        controls="".join(
+            _input(each, f"{spec['name']}-{k}", spec["start"][k]) for k, each in enumerate(spec["controls"])
+        ),
+        legend="".join(
+            f'<span class="mv-key mv-key-{kind} {" ".join(f"mv-{tone}" for tone in tones)}">{html.escape(name)}</span>'
+            for name, kind, tones in keys
+        ),
+        table=_table(first.numbers, spec["about"]),
         payload=text.replace("<", "\\u003c"),  # a name must not end the script
+        **said,
     )
+
+
+def _input(control: Mapping[str, Any], group: str, start: float) -> str:
+    name = html.escape(control["name"])
+    if "options" in control:
+        radios = "".join(
+            f'<label><input type="radio" name="{group}"{" checked" * (k == start)}><span>{html.escape(option)}</span></label>'
+            for k, option in enumerate(control["options"])
+        )
+        return f'<fieldset class="mv-choice"><legend>{name}</legend>{radios}</fieldset>'
+    slider = f'<input type="range" min="0" max="{control["positions"] - 1}" value="{start:g}">'
+    return f'<label class="mv-slider"><b>{name}</b> <i></i>{slider}</label>'
+
+
+def _table(numbers: Mapping[str, Mapping[str, str | tuple[str, str]]], about: str) -> str:
+    columns = list(next(iter(numbers.values()), {}))
+    if not columns:
+        return ""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    lines = []
+    for name, cells in numbers.items():
+        pairs = [(*cell_text(cell).split("\t"), "")[:2] for cell in cells.values()]
+        told = "".join(f"<td{f' class=mv-{tone}' if tone else ''}>{html.escape(text)}</td>" for text, tone in pairs)
+        lines.append(f'<tr><th scope="row">{html.escape(name)}</th>{told}</tr>')
+    return f'<table class="mv-numbers"><thead><tr><td>{html.escape(about)}</td>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>\n'
 
 
 def _share(value: Any, axis: Axis) -> Any:
