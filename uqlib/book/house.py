@@ -93,7 +93,9 @@ def api_pages(package: Path) -> dict[str, str]:
     for family in shown:
         files, parts, number, first = [], [], 0, _exported(package / family.name / "__init__.py")
         for module, about in _modules(package, family):
-            names = _public(package.parent / f"{module.replace('.', '/')}.py")
+            path = package.parent / f"{module.replace('.', '/')}.py"
+            own = _exported(path)
+            names = [name for name in _public(path) if not own or name in own]
             names = [name for name in names if name in first] or names
             stem = module.rpartition(".")[2]
             number += len(names)
@@ -138,7 +140,7 @@ def _public(path: Path) -> list[str]:
 
 
 def _exported(path: Path) -> list[str]:
-    """The public list of a family; what a file has beyond it is for the library's own use."""
+    """The public list of a family or a file; what it has beyond that is for the library's own use."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return [str(name) for name in ast.literal_eval(node.value)]

@@ -117,8 +117,8 @@ def two_kinds_figure(
         rows = np.random.default_rng(seed).permutation(len(doubts.total))[:shown]
         return Mark(
             "dots",
-            np.sqrt(doubts.aleatoric[rows]),
-            np.sqrt(doubts.epistemic[rows].clamp_max(1.2)),
+            doubts.aleatoric[rows].clamp(0, 2.3).sqrt().numpy(),
+            doubts.epistemic[rows].clamp(0, 1.2).sqrt().numpy(),
             tone=tone,
             name=what,
             size=3,

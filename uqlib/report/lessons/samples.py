@@ -1,7 +1,7 @@
 """What a few examples can say: wrong labels in a test set, how many images a comparison takes, how few labels a frozen network needs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from uqlib.metrics import accuracy, aurc, auroc, ece, paired_difference, resample
 from uqlib.metrics.outcomes import Judged
 from uqlib.networks.heads import fit_head
+from uqlib.report.lessons.sorted_answers import five_numbers
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_figure
 
 SUREST = 200  # errors that are looked at first
@@ -182,60 +183,62 @@ def sample_figure(
 
 def few_labels(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], each: int, *, seed: int = 0, l2: float = 0.1
-) -> dict[str, Any]:
-    """A linear head on frozen features, fitted on so many labelled images a class: logits on test images, and their measures."""
+) -> Judged:
+    """What a linear head on frozen features says of test images, fitted on so many labelled images of each class."""
     x, y = train
     classes, generator = int(y.max()) + 1, torch.Generator().manual_seed(seed)
-    rows = [
-        members[torch.randperm(len(members), generator=generator)[:each]]
-        for members in ((y == k).nonzero()[:, 0] for k in range(classes))
-    ]
-    picked = torch.cat(rows)
+    of_class = [(y == k).nonzero()[:, 0] for k in range(classes)]
+    picked = torch.cat([rows[torch.randperm(len(rows), generator=generator)[:each]] for rows in of_class])
     head = fit_head(x[picked], y[picked], classes=classes, l2=l2)
     weight, bias = (torch.as_tensor(part).double() for part in (head.weight, head.bias))
     logits = test[0].double() @ weight.T + bias
-    sure, right = logits.softmax(-1).amax(-1), logits.argmax(-1) == test[1]
-    measures = {"accuracy": right.double().mean().item(), "ECE": ece(sure, right), "AUROC": auroc(sure, right)}
-    return {"images": len(picked), "judged": Judged(sure, right), **measures}
+    return Judged(logits.softmax(-1).amax(-1), logits.argmax(-1) == test[1])
 
 
 def few_labels_figure(
-    trials: Mapping[int, Sequence[Mapping[str, Any]]], reference: Mapping[str, float], whose: str, *, name: str = "few-labels"
+    trials: Mapping[int, Sequence[Judged]], reference: Judged, whose: str, *, name: str = "few-labels"
 ) -> str:  # fmt: skip
-    """Measures of a frozen network's heads against the number of labelled images a class, beside a network trained on all of them.
+    """Accuracy, ECE and AUROC of a frozen network's heads by the number of labels, beside a network trained on all of them.
 
     Args:
         trials: by the number of labels a class, what `few_labels` gave for several seeds.
-        reference: the same measures of another network.
+        reference: what the other network said.
         whose: that one's name.
     """
-    sizes = list(trials)
-    logs = np.log10(sizes)
-    means = {key: [100 * np.mean([t[key] for t in trials[s]]) for s in sizes] for key in ("accuracy", "ECE", "AUROC")}
-    ends = {key: [[100 * f(t[key] for t in trials[s]) for s in sizes] for f in (min, max)] for key in means}
+    sizes, logs = list(trials), np.log10(list(trials))
+    keys = ("accuracy", "ECE", "AUROC")
+    heads = [[five_numbers(each) for each in tried] for tried in trials.values()]
+    other = {key: 100 * value for key, value in five_numbers(reference).items()}
+    means = {key: [100 * np.mean([each[key] for each in tried]) for tried in heads] for key in keys}
+    ends = {key: [[100 * f(each[key] for each in tried) for tried in heads] for f in (min, max)] for key in keys}
 
     def seen(key: str, size: int) -> View:
         k = sizes.index(size)
-        other = 100 * reference[key]
         marks = [
             Mark("band", logs, ends[key][0], y2=ends[key][1], tone="own faded", name="draws of the labels"),
             Mark("line", logs, means[key], tone="own", name="frozen network and a head"),
-            Mark("line", [logs[0], logs[-1]], [other, other], tone="reference dashed", name=whose),
+            Mark("line", [logs[0], logs[-1]], [other[key]] * 2, tone="reference dashed", name=whose),
             Mark("dots", logs[k], means[key][k], tone="own", size=6),
         ]
         rows = {
-            "frozen network and a head": {what: f"{means[what][k]:.1f}" for what in means},
-            whose: {what: f"{100 * reference[what]:.1f}" for what in means},
+            "frozen network and a head": {what: f"{means[what][k]:.1f}" for what in keys},
+            whose: {what: f"{other[what]:.1f}" for what in keys},
         }
-        reading = f"With {size} labelled image{'s' * (size > 1)} of each class the head is right in {means['accuracy'][k]:.0f} %; {whose} in {100 * reference['accuracy']:.0f} %."
+        reading = (
+            f"With {size} labelled image{'s' * (size > 1)} of each class the head is right in {means['accuracy'][k]:.0f} %; "
+            f"{whose} in {other['accuracy']:.0f} %."
+        )
         return View([marks], rows, reading)
 
+    middle = sizes[len(sizes) // 2]
+    ticks = {float(x): f"{size}" for x, size in zip(logs, sizes, strict=True)}
     return moving_figure(
         seen,
-        [Choice("Show", {key: key for key in means}), Slider("Labelled images of each class", sizes, words="{} a class", start=sizes[len(sizes) // 2])],
-        [Panel("By the number of labels", Axis("labelled images of each class", float(logs[0]), float(logs[-1]), {float(x): f"{s}" for x, s in zip(logs, sizes, strict=True)}),
+        [Choice("Show", {key: key for key in keys}),
+         Slider("Labelled images of each class", sizes, words="{} a class", start=middle)],
+        [Panel("By the number of labels", Axis("labelled images of each class", float(logs[0]), float(logs[-1]), ticks),
                Axis("percent", 0, 100), ratio=0.5, wide=True)],
         name=name,
         title="What a frozen network knows, by the number of labels",
-        about=f"{len(next(iter(trials.values()))[0]['judged'].correct):,} test images",
+        about=f"{len(next(iter(trials.values()))[0].correct):,} test images",
     )  # fmt: skip
