@@ -17,8 +17,10 @@ from sphinx import addnodes
 
 WORDS = 200  # a minute
 FIGURE = 0.5  # minutes
+DRAWN = ("<img", '<div class="moving"')  # in what a notebook shows
 SHOWN = (nodes.paragraph, nodes.title, nodes.term, nodes.caption)
 UNREAD = (nodes.table, addnodes.desc)
+FOLDED = {"cell_input", "dropdown"}  # code, and what opens on a click
 SEARCH, TEXTS = "book_search.js", "book_texts.js"
 
 
@@ -31,9 +33,9 @@ def role(name, rawtext, text, lineno, inliner, options=None, content=None):
 
 
 def prose(doctree):
-    """What is read of a page, as nodes: its paragraphs and headings; no code, no table, no reference of a function."""
+    """What is read of a page, as nodes: its paragraphs and headings; no code, no table, nothing folded, no reference of a function."""
     for node in doctree.findall(lambda node: isinstance(node, SHOWN)):
-        if not any(isinstance(each, UNREAD) or "cell_input" in each.get("classes", ()) for each in above(node)):
+        if not any(isinstance(each, UNREAD) or FOLDED & set(each.get("classes", ())) for each in above(node)):
             yield node
 
 
@@ -51,7 +53,7 @@ def count(doctree):
     """Words of prose and figures; a figure is a picture, or what a notebook draws or shows as HTML with a picture in it."""
     words = sum(len(plain(node).split()) for node in prose(doctree))
     drawn = sum(1 for node in doctree.findall(nodes.image)) + sum(
-        node.astext().count("<img") for node in doctree.findall(nodes.raw)
+        sum(map(node.astext().count, DRAWN)) for node in doctree.findall(nodes.raw)
     )
     return words, drawn
 
@@ -66,7 +68,7 @@ def write_minutes(app, doctree, docname):
     for node in list(doctree.findall(minutes)):
         if lost := [page for page in node["pages"] if page not in app.env.found_docs]:
             raise ValueError(f"{docname} asks how long {', '.join(lost)} takes to read; the book has no such page")
-        text = f"{time_of(app.env, node['pages'])} min"
+        text = f"{time_of(app.env, node['pages'])}\u00a0min"
         node.parent.replace(node, nodes.Text(text))
 
 

@@ -94,15 +94,13 @@ def api_pages(package: Path) -> dict[str, str]:
         files, parts, number, first = [], [], 0, _exported(package / family.name / "__init__.py")
         for module, about in _modules(package, family):
             path = package.parent / f"{module.replace('.', '/')}.py"
-            own = _exported(path)
-            names = [name for name in _public(path) if not own or name in own]
-            names = [name for name in names if name in first] or names
+            names = [name for name in _public(path) if name in first] or _public(path)
             stem = module.rpartition(".")[2]
             number += len(names)
             listed = ", ".join(f"{{py:obj}}`{name} <{module}.{name}>`" for name in names)
             files.append(f"| [`{stem}`](#file-{stem}) | {_cell(about)} | {listed} |")
             parts.append(
-                f"(file-{stem})=\n## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+                f"(file-{stem})=\n## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n```\n"
             )
         table = "| file | what | functions and classes |\n| --- | --- | --- |\n" + "\n".join(files) + "\n"
         title = f"{package.name}.{family.name}"
@@ -140,7 +138,7 @@ def _public(path: Path) -> list[str]:
 
 
 def _exported(path: Path) -> list[str]:
-    """The public list of a family or a file; what it has beyond that is for the library's own use."""
+    """The public list of a family; what a file has beyond it is for the library's own use."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return [str(name) for name in ast.literal_eval(node.value)]

@@ -65,10 +65,10 @@ def strip_figure(doubts: Mapping[str, Judged], *, name: str = "strip") -> str:
             Mark("line", [0, 1], [0, 1], tone="reference dashed"),
         ]
         numbers = five_numbers(doubt, bins=FEW)
-        shown = {key: f"{x:.2f}" if key == "NLL" else f"{100 * x:.0f} %" for key, x in numbers.items()}
+        shown = {key: f"{x:.2f}" if key == "NLL" else f"{100 * x:.1f} %" for key, x in numbers.items()}
         reading = (
-            f"Of the {kept} surest answers {wrong} {'is' if wrong == 1 else 'are'} wrong: a risk of {risks[kept - 1]:.0f} %. "
-            f"The mean of all {n} risks is the AURC, {100 * numbers['AURC']:.0f} %. On average the network says {100 * sure.mean():.0f} %, "
+            f"Of the {kept} surest answers {wrong} {'is' if wrong == 1 else 'are'} wrong: a risk of {risks[kept - 1]:.1f} %. "
+            f"The mean of all {n} risks is the AURC, {100 * numbers['AURC']:.1f} %. On average the network says {100 * sure.mean():.0f} %, "
             f"and {100 * right.mean():.0f} % are right."
         )
         return View([strip, curve, bars], {"all answers": shown}, reading)
