@@ -81,6 +81,7 @@ EXCEPTIONS = {
         f"report.{name}.*": "of cells that compare made, in tests/report"
         for name in ("charts", "moving", "tables", "telling", "verbs")
     },
+    "report.lessons.*": "figures of the library's own answers, in test_lessons.py",
     "book.pages.*": INNER,
     "book.build.html": "builds the book, in test_build.py",
     "bayes.laplace.find_last_layer": INNER,

@@ -27,8 +27,8 @@ def copy_mathjax(app, exception):
 
 
 def plain_docstring(app, what, name, obj, options, lines):
-    """Stars and bars as they stand, `code` as code, an indented block after an empty line as a listing."""
-    out, margin, listing = [], 0, False
+    """Stars and bars as they stand, `code` as code, an indented block after an empty line as a listing; examples untouched."""
+    out, margin, listing, example = [], 0, False, False
     for before, line in zip(["", *lines], lines, strict=False):
         indent = len(line) - len(line.lstrip())
         if line.strip():
@@ -39,7 +39,8 @@ def plain_docstring(app, what, name, obj, options, lines):
             elif not deeper:
                 listing = False
             margin = margin if listing else indent
-        out.append(line if listing else _plain(line))
+        example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))  # and what it prints
+        out.append(line if listing or example else _plain(line))
     lines[:] = out
 
 

@@ -37,14 +37,28 @@ def test_the_tree_goes_between_its_marks_and_nowhere_else(package):
         house.with_tree("a", package)
 
 
-def test_the_api_page_names_every_module(package):
-    page = house.api_page(package)
-    assert [line.split()[-1] for line in page.splitlines() if line.startswith("###")] == [
-        "pack.late.inner", "pack.late.inner.two", "pack.early.one",
-    ]  # fmt: skip
+def test_the_pages_of_the_api_name_every_module_and_its_public_functions(package, monkeypatch):
+    monkeypatch.setattr(house, "API", ("early", "late"))
+    (package / "early/one.py").write_text(
+        '"""One | two."""\ndef f():\n    """x"""\n\ndef _g():\n    """x"""\n\ndef h():\n    """x"""\n'
+    )
+    (package / "early/__init__.py").write_text('"""Early."""\n__all__ = ["f"]\n')
+    pages = house.api_pages(package)
+    assert list(pages) == ["api/early", "api/late", "api"]
+    assert [line for line in pages["api/late"].splitlines() if line.startswith("## ")] == ["## pack.late.inner.two"]
+    assert "| [`one`](#file-one) | One \\| two. | {py:obj}`f <pack.early.one.f>` |" in pages["api/early"]
+    assert "| [`pack.early`](results/api/early.md) | Early. | 1 |" in pages["api"]
 
 
 def test_a_file_without_a_docstring_is_named(package):
     (package / "late/three.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"three\.py has no docstring"):
         house.tree(package)
+
+
+def test_where_the_book_is_to_be_had_comes_from_the_project(tmp_path):
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project.urls]\nRepository = "https://example.org/us/trusted.git"\n')
+    assert house.get_it(project) == "```sh\ngit clone https://example.org/us/trusted.git\ncd trusted\n```\n"
+    project.write_text("[project]\n")
+    assert "Unpack the archive" in house.get_it(project)

@@ -1,7 +1,9 @@
-"""The house as its folders say it: the tree of the README and the API page, from the first sentences of the files."""
+"""The house as its folders say it: the tree of the README and the pages of the API, from the first sentences of the files."""
 
 import ast
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,7 @@ from uqlib import FAMILIES
 START, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
 WIDTH = 22  # of the names in the tree
 INNER = ("base", "files", "solve")  # families that others rest on
+API = (*(name for name in FAMILIES if name not in (*INNER, "commands")), *INNER)  # `uqlib --help` tells of commands
 LONGEST = 100  # phrase of a file
 
 
@@ -79,18 +82,68 @@ def with_tree(readme: str, package: Path) -> str:
     return before + start + tree(package) + end + after
 
 
-def api_page(package: Path) -> str:
-    """Every public function from its docstring: a section a family, a heading a file; what a borrower rarely needs is last."""
-    parts = []
-    for family in sorted(families(package), key=lambda family: family.name in INNER):
-        if family.name == "commands":  # `uqlib --help` says what they do
-            continue
-        parts.append(f"## {family.name}\n\n{family.about}\n")
-        folder = ""
-        for name in family.files:
-            folder = name.rstrip("/") if name.endswith("/") else folder if name.startswith(" ") else ""
-            module = ".".join(
-                filter(None, [package.name, family.name, folder, name.strip() if not name.endswith("/") else ""])
+def api_pages(package: Path) -> dict[str, str]:
+    """The reference: by name a page a family, every public function from its docstring, and under "api" the list of the pages.
+
+    A page begins with a table of its files and their functions. What a borrower rarely needs stands last in the list.
+    """
+    shown = [family for family in families(package) if family.name in API]
+    shown.sort(key=lambda family: API.index(family.name))
+    pages, rows = {}, []
+    for family in shown:
+        files, parts, number, first = [], [], 0, _exported(package / family.name / "__init__.py")
+        for module, about in _modules(package, family):
+            path = package.parent / f"{module.replace('.', '/')}.py"
+            names = [name for name in _public(path) if name in first] or _public(path)
+            stem = module.rpartition(".")[2]
+            number += len(names)
+            listed = ", ".join(f"{{py:obj}}`{name} <{module}.{name}>`" for name in names)
+            files.append(f"| [`{stem}`](#file-{stem}) | {_cell(about)} | {listed} |")
+            parts.append(
+                f"(file-{stem})=\n## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n```\n"
             )
-            parts.append(f"### {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n")
-    return "\n".join(parts)
+        table = "| file | what | functions and classes |\n| --- | --- | --- |\n" + "\n".join(files) + "\n"
+        title = f"{package.name}.{family.name}"
+        pages[f"api/{family.name}"] = "\n".join([f"# {title}\n\n{family.about}\n", table, *parts])
+        rows.append(f"| [`{title}`](results/api/{family.name}.md) | {_cell(family.about)} | {number} |")
+    return pages | {"api": "| family | what | functions and classes |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"}
+
+
+def get_it(pyproject: Path) -> str:
+    """How to come by the folder of the book: from the repository that the project names, else by its archive."""
+    urls = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {}).get("urls", {})
+    address = next((url for name, url in urls.items() if name.lower() in ("repository", "source")), "")
+    if address:
+        folder = address.rstrip("/").rpartition("/")[2].removesuffix(".git")
+        return f"```sh\ngit clone {shlex.quote(address)}\ncd {shlex.quote(folder)}\n```\n"
+    return "Unpack the archive that this book came in, and go into the folder that holds its `Makefile`: all that follows is typed there.\n"
+
+
+def _modules(package: Path, family: Family) -> Iterator[tuple[str, str]]:
+    """The files of a family by their dotted names, with their first sentences; those of a folder in it come after it."""
+    folder = ""
+    for name, about in family.files.items():
+        if name.endswith("/"):
+            folder = name
+        else:
+            inner = folder.rstrip("/") + "." if name.startswith(" ") else ""
+            yield f"{package.name}.{family.name}.{inner}{name.strip()}", about
+
+
+def _public(path: Path) -> list[str]:
+    """Public functions and classes of a file, in their order, as far as they have a docstring: those that the page shows."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    defined = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [node.name for node in defined if not node.name.startswith("_") and ast.get_docstring(node)]
+
+
+def _exported(path: Path) -> list[str]:
+    """The public list of a family; what a file has beyond it is for the library's own use."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -57,13 +57,16 @@ def benchmarks_page(benches: Iterable[Benchmark]) -> str:
 
 
 def parameters_page(paths: Sequence[Path]) -> str:
-    """Every parameter of every notebook: default, type, meaning, and the command that sets it."""
+    """Every parameter of every notebook, folded: default, type, meaning, and the command that sets it."""
     parts = []
     for path in paths:
         known = notebooks.parameters(path)
         rows = [[code(p.name), code(repr(p.default)), p.kind, text(p.meaning, spans=True)] for p in known.values()]
-        parts += [f"## {code(path)}\n", table(["parameter", "default", "type", "meaning"], rows)]
-        parts.append(block(f"uqlib run {shlex.quote(str(path))} --scale cpu", "sh"))
+        parts += [
+            f":::{{admonition}} {code(path)}\n:class: dropdown\n",
+            table(["parameter", "default", "type", "meaning"], rows),
+        ]
+        parts += [block(f"uqlib run {shlex.quote(str(path))} --scale cpu", "sh"), ":::\n"]
     return "\n".join(parts)
 
 
@@ -111,9 +114,10 @@ def write_pages(folder: Path) -> None:
         "benchmarks": benchmarks_page(map(benchmarks.load_benchmark, benchmarks.benchmark_names())),
         "parameters": parameters_page(notebooks.paths()),
         "runs": runs_page(runs),
-        "api": house.api_page(Path("uqlib")),
         "guesses": playground.guesses_page(judged),
         "drop_example": drop_example(benchmarks.load_benchmark("cifar10")),
+        "get": house.get_it(Path("pyproject.toml")),
+        **house.api_pages(Path("uqlib")),
     }
     for name, page in texts.items():
         write_text(folder / f"{name}.md", page)

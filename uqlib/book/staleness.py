@@ -24,6 +24,7 @@ import uqlib
 from uqlib.book import notebooks, tracing
 from uqlib.book.definitions import code_digest, read_module
 from uqlib.book.graph import Package, Reached, RecordCache, join_records, versions
+from uqlib.book.house import API
 from uqlib.book.tracing import Noted, name_of, path_of
 from uqlib.files.digests import ABSENT, SETTLED, FileDigests, read_json
 from uqlib.files.whole import write_text
@@ -32,7 +33,7 @@ VERSION = 1  # of a basis; runs with another one are stale
 TEXT_ALONE = "text alone"
 PAGES = (
     "ledger.md", "summary.md", "verdicts.md", "beside.md", "criteria.md", "forecasts.md", "scales.md", "parameters.md", "runs.md",
-    "benchmarks.md", "api.md", "guesses.md", "drop_example.md",
+    "benchmarks.md", "guesses.md", "drop_example.md", "get.md", "api.md", *(f"api/{family}.md" for family in API),
 )  # fmt: skip
 BUILDERS = ("jupyter_book", "sphinx", "myst_nb", "sphinx_design", "sphinx_mathjax_offline")  # that make the HTML
 BUILT = ("build/", "_build/")  # folders of a checkout that hold no data

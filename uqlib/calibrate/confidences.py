@@ -26,6 +26,11 @@ def max_probability(logits: Table) -> Float[Array, " n"]:
 
     Source:
         Hendrycks & Gimpel 2017 (arXiv:1610.02136), section 3; "softmax response" in Geifman & El-Yaniv 2017.
+
+    Examples:
+        >>> from uqlib.calibrate import max_probability
+        >>> max_probability([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]]).round(3)
+        array([0.787, 0.422])
     """
     return _by_rows(logits, lambda z: z.softmax(-1).amax(-1))
 
@@ -35,6 +40,11 @@ def neg_entropy(logits: Table) -> Float[Array, " n"]:
 
     Raises:
         ValueError: if the logits are not finite or are probabilities.
+
+    Examples:
+        >>> from uqlib.calibrate import neg_entropy
+        >>> neg_entropy([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]]).round(3)
+        array([-0.666, -1.017])
     """
     return _by_rows(logits, lambda z: _plogp(z.log_softmax(-1)))
 
@@ -47,6 +57,11 @@ def margin(logits: Table) -> Float[Array, " n"]:
 
     Source:
         Scheffer, Decomain & Wrobel 2001, Active Hidden Markov Models for Information Extraction.
+
+    Examples:
+        >>> from uqlib.calibrate import margin
+        >>> margin([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]]).round(3)
+        array([ 0.68, -0.  ])
     """
     return _by_rows(logits, lambda z: -z.softmax(-1).topk(2).values.diff()[:, 0])
 
@@ -60,6 +75,11 @@ def max_logit(logits: Table) -> Float[Array, " n"]:
 
     Source:
         Hendrycks et al. 2022 (arXiv:1911.11132).
+
+    Examples:
+        >>> from uqlib.calibrate import max_logit
+        >>> max_logit([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+        array([2., 1.])
     """
     return _by_rows(logits, lambda z: z.amax(-1), sees_constant=True)
 
@@ -79,6 +99,11 @@ def energy(logits: Table, *, temperature: float = 1.0) -> Float[Array, " n"]:
 
     Source:
         Liu et al. 2020 (arXiv:2010.03759), equation 4; the sign is turned.
+
+    Examples:
+        >>> from uqlib.calibrate import energy
+        >>> energy([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]]).round(3)
+        array([2.24 , 1.862])
     """
     temperature = check_number(temperature, "temperature", above=0)
     return _by_rows(logits, lambda z: temperature * (z / temperature).logsumexp(-1), sees_constant=True)
@@ -99,6 +124,11 @@ def confidence(name: str, logits: Table) -> Float[Array, " n"]:
     Raises:
         ValueError: if the name is unknown, or the logits are not finite, are probabilities, or have lost what the score
             needs of them.
+
+    Examples:
+        >>> from uqlib.calibrate import confidence
+        >>> confidence('margin', [[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]]).round(3)
+        array([ 0.68, -0.  ])
     """
     return CONFIDENCES[check_choice(name, CONFIDENCES, "confidence")](logits)
 
@@ -120,6 +150,12 @@ def mutual_information(member_logits: Table) -> Float[Array, " n"]:
 
     Source:
         Houlsby et al. 2011, BALD (arXiv:1112.5745); Depeweg et al. 2018 (arXiv:1710.07283).
+
+    Examples:
+        >>> from uqlib.calibrate import mutual_information
+        >>> agree, differ = [[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 2.0]]
+        >>> mutual_information([agree, differ]).round(3)  # two members, two examples
+        array([0.   , 0.328])
     """
     members = check_members(member_logits)
     if len(members) < 2:

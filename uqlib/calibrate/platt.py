@@ -27,6 +27,12 @@ def platt_scale(confidence: Column, correct: Column, others: Column) -> Float[Ar
 
     Source:
         Platt 1999, as `cross_platt`.
+
+    Examples:
+        >>> from uqlib.calibrate import platt_scale
+        >>> confidence, correct = [0.9, 0.9, 0.9, 0.9, 0.6, 0.6], [True, True, True, False, True, False]
+        >>> platt_scale(confidence, correct, [0.9, 0.6]).round(3)  # right in 3 of 4, and in 1 of 2
+        array([0.75, 0.5 ])
     """
     score, right = check_share_and_hits(confidence, correct)
     slope, shift = _fit(torch.special.logit(score.double(), eps=1e-7), right)

@@ -80,6 +80,16 @@ def fit_duo(large: Table, small: Table, labels: Column) -> DuoFit:
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.combine import fit_duo
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 5, 2000)
+        >>> large, small = (skill * np.eye(5)[labels] + rng.normal(size=(2000, 5)) for skill in (2, 1))
+        >>> fit = fit_duo(large, small, labels)
+        >>> np.round(fit.weights, 1)  # the logits that are the log odds of these normal numbers: 2 and 1
+        array([2.1, 1.1])
     """
     members = _check_pair(large, small)
     for name, member in zip(("large", "small"), members, strict=True):
@@ -173,6 +183,17 @@ def decide(name: str, large: Table, small: Table, fit: DuoFit) -> Decision:
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.combine import decide, fit_duo
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 5, 2000)
+        >>> large, small = (skill * np.eye(5)[labels] + rng.normal(size=(2000, 5)) for skill in (2, 1))
+        >>> fit = fit_duo(large[:1000], small[:1000], labels[:1000])
+        >>> one, both = (decide(name, large[1000:], small[1000:], fit) for name in ('base', 'ours'))
+        >>> [float((each.preds == labels[1000:]).mean().round(2)) for each in (one, both)]
+        [0.8, 0.83]
     """
     return VARIANTS[check_choice(name, VARIANTS, "variant")](large, small, fit)
 
@@ -191,6 +212,15 @@ def fit_weights(member_logits: Table, labels: Column) -> WeightsFit:
 
     Source:
         The duo of Zhou et al. 2025 (arXiv:2505.18636), for m networks.
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.combine import fit_weights
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 5, 2000)
+        >>> members = [skill * np.eye(5)[labels] + rng.normal(size=(2000, 5)) for skill in (2, 1, 0)]
+        >>> np.round(fit_weights(members, labels).weights, 1)  # the last knows nothing
+        array([2.1, 1.1, 0. ])
     """
     members = check_members(member_logits)
     for m, member in enumerate(members):
@@ -224,6 +254,11 @@ def ensemble_probs(member_logits: Table, *, average: str = "probs") -> Float[Arr
 
     Raises:
         ValueError: if the average is unknown, shapes differ, or logits are not finite or are probabilities.
+
+    Examples:
+        >>> from uqlib.combine import ensemble_probs
+        >>> ensemble_probs([[[2.0, 0.0]], [[0.0, 2.0]]])  # two members that contradict each other
+        array([[0.5, 0.5]])
     """
     mean = AVERAGES[check_choice(average, AVERAGES, "average")]
     return like(mean(check_members(member_logits)), member_logits)
@@ -256,6 +291,11 @@ def flops_balance(small_macs: float, large_macs: float) -> float:
 
     Source:
         Zhou et al. 2025 (arXiv:2505.18636).
+
+    Examples:
+        >>> from uqlib.combine import flops_balance
+        >>> flops_balance(41e6, 410e6)
+        0.1
     """
     return check_number(small_macs, "small_macs", least=0) / check_number(large_macs, "large_macs", above=0)
 

@@ -107,6 +107,14 @@ def fit_gaussians(
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equations 1 to 4; for "oas" Chen et al. 2010, IEEE Transactions on Signal
         Processing 58(10), equation 23.
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.difficulty import fit_gaussians, moments
+        >>> labels = np.arange(200) % 2
+        >>> features = np.random.default_rng(0).normal(size=(200, 3)) + 4 * np.eye(2, 3)[labels]
+        >>> fit_gaussians(moments(features, labels, classes=2)).counts
+        array([100, 100])
     """
     regularise = COVARIANCES[check_choice(covariance, COVARIANCES, "covariance")]
     strength = _check_strength(covariance, ridge, shrinkage)

@@ -16,6 +16,11 @@ def training_loss(logits: Table, labels: Column) -> Float[Array, " n"]:
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), measure "Loss".
+
+    Examples:
+        >>> from uqlib.difficulty import training_loss
+        >>> training_loss([[2.0, 0.0], [2.0, 0.0]], [0, 1]).round(3)
+        array([0.127, 2.127])
     """
     table = check_logits(logits)
     y = check_labels(labels, table.shape[1], rows=len(table), device=table.device)
@@ -37,6 +42,11 @@ def forgetting(correct: Table) -> Int[Array, " n"]:
 
     Source:
         Toneva et al. 2019 (arXiv:1812.05159), section 3.
+
+    Examples:
+        >>> from uqlib.difficulty import forgetting
+        >>> forgetting([[False, True], [True, False], [True, True]])  # three epochs of two examples
+        array([0, 1])
     """
     table = as_tensor(correct, "correct")
     if table.ndim != 2 or len(table) < 2 or not table.numel():

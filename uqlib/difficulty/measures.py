@@ -51,6 +51,16 @@ def relative_mahalanobis(gaussians: Gaussians, features: Table, labels: Column) 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equations 5 to 7, with positive squared distances; Ren et al. 2021
         (arXiv:2106.09022).
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.difficulty import fit_gaussians, moments, relative_mahalanobis
+        >>> labels = np.arange(200) % 2
+        >>> features = np.random.default_rng(0).normal(size=(200, 3)) + 4 * np.eye(2, 3)[labels]
+        >>> given = np.where(np.arange(200) < 5, 1 - labels, labels)  # the first five labels are wrong
+        >>> gaussians = fit_gaussians(moments(features, given, classes=2))
+        >>> np.sort(np.argsort(relative_mahalanobis(gaussians, features, given))[-5:])  # the five hardest
+        array([0, 1, 2, 3, 4])
     """
     model, x = _check_pair(gaussians, features)
     _refuse_one_class(model)
@@ -89,6 +99,15 @@ def mahalanobis(gaussians: Gaussians, features: Table, labels: Column) -> Float[
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equation 6, with a positive sign; Lee et al. 2018 (arXiv:1807.03888).
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.difficulty import fit_gaussians, mahalanobis, moments
+        >>> labels = np.arange(200) % 2
+        >>> features = np.random.default_rng(0).normal(size=(200, 3)) + 4 * np.eye(2, 3)[labels]
+        >>> gaussians = fit_gaussians(moments(features, labels, classes=2))
+        >>> round(float(mahalanobis(gaussians, features, labels).mean()), 3)  # the number of features
+        3.0
     """
     model, x = _check_pair(gaussians, features)
     y = _check_own(labels, model, len(x))
@@ -105,6 +124,16 @@ def nearest_mahalanobis(gaussians: Gaussians, features: Table) -> Float[Array, "
 
     Source:
         Lee et al. 2018 (arXiv:1807.03888), for out-of-distribution detection.
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.difficulty import fit_gaussians, moments, nearest_mahalanobis
+        >>> labels = np.arange(200) % 2
+        >>> features = np.random.default_rng(0).normal(size=(200, 3)) + 4 * np.eye(2, 3)[labels]
+        >>> gaussians = fit_gaussians(moments(features, labels, classes=2))
+        >>> known, strange = (nearest_mahalanobis(gaussians, x) for x in (features, features + 9))
+        >>> bool(strange.min() > known.max())
+        True
     """
     return like(as_tensor(distances(gaussians, features).to_classes).amin(-1), features)
 

@@ -55,6 +55,12 @@ def moments(features: Table, labels: Column, *, classes: int, precision: str = "
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equations 1 to 4; Chan, Golub & LeVeque 1983 for the provisional means.
+
+    Examples:
+        >>> from uqlib.difficulty import moments
+        >>> moments([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0]], [0, 0, 1], classes=2).means
+        array([[1., 0.],
+               [5., 1.]])
     """
     running = _Running(classes, precision)
     running.add(features, labels)

@@ -31,6 +31,13 @@ def normalise(
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equation 10, before which the scale is not stated.
+
+    Examples:
+        >>> from uqlib.difficulty import normalise
+        >>> normalise([1, 2, 3, 11])
+        array([0. , 0.1, 0.2, 1. ])
+        >>> normalise([1, 2, 3, 11], 'ranks').round(3)
+        array([0.   , 0.333, 0.667, 1.   ])
     """
     values = check_confidence(difficulty, "difficulty").double()
     return like(_scaled(values, normaliser, dimensions, quantile), difficulty)
@@ -61,6 +68,13 @@ def weights(
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equation 10.
+
+    Examples:
+        >>> from uqlib.difficulty import weights
+        >>> weights([1, 2, 3, 11]).round(3)  # one odd example pushes the others down
+        array([0.24 , 0.276, 0.319, 1.   ])
+        >>> weights([1, 2, 3, 11], normaliser='ranks').round(3)
+        array([0.24 , 0.386, 0.621, 1.   ])
     """
     temperature, c = check_number(temperature, "temperature", above=0), check_number(c, "c", least=0)
     values = check_confidence(difficulty, "difficulty").double()
@@ -86,6 +100,11 @@ def effective_share(weights: Column) -> float:
 
     Source:
         Kish 1965, Survey Sampling, section 11.7.
+
+    Examples:
+        >>> from uqlib.difficulty import effective_share
+        >>> effective_share([1, 1, 1, 1]), effective_share([1, 0, 0, 0])
+        (1.0, 0.25)
     """
     given = check_confidence(weights, "weights").double()
     if given.min() < 0 or not given.max() > 0:

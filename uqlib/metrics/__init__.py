@@ -5,6 +5,7 @@
     metrics.aurc(confidence, correct)                    # selective prediction
     metrics.auroc(score, positive)                       # detection
     metrics.interval(metrics.aurc, confidence, correct)  # bootstrap interval
+    print(metrics.summary(confidence, correct))          # five numbers with theirs
 
 Sums are float64, ties are shared, the order of the rows never matters. What a paper's own code computes otherwise is in
 `uqlib.papers`, by name.
@@ -12,12 +13,14 @@ Sums are float64, ties are shared, the order of the rows never matters. What a p
 
 from uqlib.metrics.bootstrap import (
     Interval,
+    Summary,
     interval,
     paired_difference,
     pool,
     resample,
     resample_difference,
     resample_together,
+    summary,
 )
 from uqlib.metrics.calibration import (
     Bins,
@@ -75,6 +78,7 @@ __all__ = [
     "Ranking",
     "ReliabilityCurve",
     "RocCurve",
+    "Summary",
     "accuracy",
     "augrc",
     "aupr",
@@ -121,4 +125,5 @@ __all__ = [
     "selective_accuracy_coverage",
     "selective_risks",
     "smooth_ece",
+    "summary",
 ]

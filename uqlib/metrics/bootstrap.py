@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor
-from uqlib.base.checks import check_confidence, check_rows
+from uqlib.base.checks import check_confidence, check_hits, check_rows
 from uqlib.base.options import check_fraction, check_whole
-from uqlib.metrics.calibration import Bins
+from uqlib.metrics import classification, detection, selective
+from uqlib.metrics.calibration import Bins, ece
 from uqlib.metrics.draws import Draws, as_number, evaluators
 from uqlib.metrics.ranking import Ranking
 
@@ -30,6 +31,74 @@ class Interval(NamedTuple):
     high: float
     level: float
     draws: int
+
+
+class Summary(NamedTuple):
+    """Five numbers about a confidence, each with its interval; printed, a line each."""
+
+    accuracy: Interval  # higher is better
+    brier: Interval  # mean of (confidence - correct)², lower is better
+    ece: Interval  # 15 bins of equal width, lower is better
+    auroc: Interval  # of the right over the wrong, higher is better
+    aurc: Interval  # lower is better
+
+    def __str__(self) -> str:
+        names = ("accuracy", "Brier", "ECE", "AUROC", "AURC")
+        way = {"accuracy": "higher", "AUROC": "higher"}
+        return "\n".join(
+            f"{name:9}{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]  {way.get(name, 'lower')} is better"
+            for name, each in zip(names, self, strict=True)
+        )
+
+
+def summary(
+    confidence: Column,
+    correct: Column,
+    *,
+    draws: int = 2000,
+    level: float = 0.95,
+    generator: torch.Generator | None = None,
+    stratify: Column | None = None,
+) -> Summary:
+    """What there is to say of a confidence in five numbers, with their intervals over the examples, all on the same draws.
+
+    Args:
+        confidence: in [0, 1], (n,).
+        correct: whether each prediction equals its label, (n,); not all of them, nor none.
+        draws, level, generator, stratify: as in interval.
+
+    Raises:
+        ValueError: if a confidence is outside [0, 1] or NaN, the predictions are all correct or all wrong, or as interval.
+
+    Examples:
+        >>> import numpy as np, torch
+        >>> from uqlib.metrics import summary
+        >>> confidence = np.linspace(0.5, 1, 2000)
+        >>> correct = np.arange(2000) * 37 % 100 < 100 * confidence**1.5  # right less often than it says
+        >>> print(summary(confidence, correct, generator=torch.Generator().manual_seed(0)))
+        accuracy 0.664 [0.643, 0.684]  higher is better
+        Brier    0.197 [0.188, 0.207]  lower is better
+        ECE      0.086 [0.068, 0.105]  lower is better
+        AUROC    0.742 [0.721, 0.762]  higher is better
+        AURC     0.171 [0.154, 0.190]  lower is better
+    """
+    level = check_fraction(level, "level", within="(0, 1)")
+    score, hit = check_hits(confidence, correct)
+    both: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+        "accuracy": (classification.accuracy, (hit.long(), torch.ones_like(hit, dtype=torch.int64))),
+        "brier": (classification.brier, (torch.stack([1 - score.double(), score.double()], 1), hit.long())),
+        "ece": (ece, (score, hit)),
+        "auroc": (detection.correctness_auroc, (score, hit)),
+        "aurc": (selective.aurc, (score, hit)),
+    }
+    values = {name: as_number(statistic(*arrays)) for name, (statistic, arrays) in both.items()}
+    drawn = resample_together(list(both.values()), draws=draws, generator=generator, stratify=stratify)
+    share = {"brier": 0.5}  # of two classes, where a probability counts twice
+    parts = {
+        name: _percentiles(share.get(name, 1.0) * values[name], share.get(name, 1.0) * each, level)
+        for name, each in zip(both, drawn, strict=True)
+    }
+    return Summary(**parts)
 
 
 def interval(
@@ -69,6 +138,15 @@ def interval(
 
     Source:
         Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+
+    Examples:
+        >>> import numpy as np, torch
+        >>> from uqlib.metrics import aurc, interval
+        >>> confidence = np.linspace(0.5, 1, 2000)
+        >>> correct = np.arange(2000) * 37 % 100 < 100 * confidence
+        >>> found = interval(aurc, confidence, correct, generator=torch.Generator().manual_seed(0))
+        >>> [round(number, 3) for number in found[:3]]
+        [0.118, 0.104, 0.133]
     """
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"arrays": arrays})
@@ -99,6 +177,17 @@ def paired_difference(
 
     Raises:
         ValueError: as interval.
+
+    Examples:
+        >>> import numpy as np, torch
+        >>> from uqlib.metrics import aurc, paired_difference
+        >>> confidence = np.linspace(0.5, 1, 2000)
+        >>> correct = np.arange(2000) * 37 % 100 < 100 * confidence
+        >>> flat = np.full(2000, 0.75)  # the same answers, all equally sure
+        >>> seed = torch.Generator().manual_seed(0)
+        >>> found = paired_difference(aurc, (confidence, correct), (flat, correct), generator=seed)
+        >>> [round(number, 3) for number in found[:3]]  # below 0 throughout: the order is worth something
+        [-0.125, -0.137, -0.113]
     """
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"first": first, "second": second})
@@ -165,6 +254,13 @@ def resample_together(
 
     Raises:
         ValueError: as resample, or if there is no statistic.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.metrics import aurc, ece, resample_together
+        >>> both = ([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
+        >>> resample_together([(aurc, both), (ece, both)], draws=5, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 5])
     """
     statistics = list(statistics)
     if not statistics:
@@ -196,6 +292,11 @@ def pool(values: Column, draws: Sequence[Column] | Table, *, level: float = 0.95
 
     Raises:
         ValueError: if there is no repetition, not one set of draws for each value, or one of them is not finite.
+
+    Examples:
+        >>> from uqlib.metrics import pool
+        >>> pool([0.10, 0.12], [[0.08, 0.10, 0.12], [0.10, 0.12, 0.14]], level=0.8)[:3]
+        (0.11, 0.09, 0.13)
     """
     level = check_fraction(level, "level", within="(0, 1)")
     values = check_confidence(values, "values").double().tolist()

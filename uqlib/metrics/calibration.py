@@ -81,6 +81,11 @@ def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15) -> Bins
 
     Raises:
         ValueError: if a confidence is outside [0, 1] or NaN, or bins is below 1.
+
+    Examples:
+        >>> from uqlib.metrics import bin_by_width
+        >>> bin_by_width([0.2, 0.5, 0.6, 0.9], [False, True, True, True], bins=2).count  # 0.5 belongs to (0, 0.5]
+        array([2, 2])
     """
     bins = check_whole(bins, "bins", least=1)
     score, hit = _check(confidence, correct)
@@ -105,6 +110,13 @@ def bin_by_mass(confidence: Column, correct: Column, *, bins: int = 15) -> Bins:
 
     Raises:
         ValueError: if a confidence is outside [0, 1] or NaN, or bins is below 1.
+
+    Examples:
+        >>> from uqlib.metrics import bin_by_mass
+        >>> bin_by_mass([0.7, 0.8, 0.9, 0.9], [False, True, True, True], bins=2).count
+        array([2, 2])
+        >>> bin_by_mass([0.8, 0.9, 0.9, 0.9], [False, True, True, True], bins=2).count  # what is equal stays together
+        array([4, 0])
     """
     bins = check_whole(bins, "bins", least=1)
     score, hit = _check(confidence, correct)
@@ -164,6 +176,13 @@ def ece(
 
     Source:
         Guo et al. 2017 (arXiv:1706.04599), section 2; equal mass: Nguyen & O'Connor 2015 (arXiv:1508.05154).
+
+    Examples:
+        >>> from uqlib.metrics import ece
+        >>> round(ece([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)  # 0.9 and 1, 0.6 and a half
+        0.1
+        >>> round(ece([0.9, 0.9, 0.6, 0.6], [True, True, True, False], norm='max'), 3)
+        0.1
     """
     measure = NORMS[check_choice(norm, NORMS, "norm")]
     return measure(*_gaps(_as_bins(confidence, correct, bins, by))).item()
@@ -200,6 +219,11 @@ def debiased_ece(
 
     Source:
         Kumar, Liang & Ma 2019, Verified Uncertainty Calibration (arXiv:1909.10155), debiased estimator.
+
+    Examples:
+        >>> from uqlib.metrics import debiased_ece
+        >>> round(debiased_ece([0.75] * 4, [True, True, True, False], bins=1), 3)  # no gap, less what chance gives
+        -0.062
     """
     totals = _as_bins(confidence, correct, bins, by)
     count, right, summed = (as_tensor(x).double() for x in (totals.count, totals.correct, totals.confidence))
@@ -226,6 +250,11 @@ def classwise_ece(probs: Table, labels: Column, *, bins: int = 15, by: str = "wi
 
     Source:
         Kull et al. 2019 (arXiv:1910.12656); Nixon et al. 2019 (arXiv:1904.01685).
+
+    Examples:
+        >>> from uqlib.metrics import classwise_ece
+        >>> round(classwise_ece([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.2, 0.8]], [0, 0, 1, 0]), 3)
+        0.25
     """
     probs = check_probs(probs)
     labels = check_labels(labels, probs.shape[1], rows=len(probs), device=probs.device)
@@ -254,6 +283,11 @@ def smooth_ece(confidence: Column, correct: Column) -> float:
 
     Source:
         Blasiok & Nakkiran 2023, Smooth ECE (arXiv:2309.12236), with the reflected Gaussian kernel.
+
+    Examples:
+        >>> from uqlib.metrics import smooth_ece
+        >>> round(smooth_ece([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)
+        0.09
     """
     score, hit = _check(confidence, correct)
     spectrum = _cosine_series(score, hit)
@@ -279,6 +313,12 @@ def reliability_curve(
 
     Raises:
         ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
+
+    Examples:
+        >>> from uqlib.metrics import reliability_curve
+        >>> curve = reliability_curve([0.9, 0.9, 0.6, 0.6], [True, True, True, False], bins=2)
+        >>> curve.accuracy[1], curve.count  # nothing lies in the lower half
+        (np.float64(0.75), array([0, 4]))
     """
     totals = _as_bins(confidence, correct, bins, by)
     count = as_tensor(totals.count)

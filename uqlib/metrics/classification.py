@@ -15,7 +15,13 @@ CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which sta
 
 
 def accuracy(preds: Column, labels: Column) -> float:
-    """Fraction of predictions equal to their label, higher is better: the mean of correctness."""
+    """Fraction of predictions equal to their label, higher is better: the mean of correctness.
+
+    Examples:
+        >>> from uqlib.metrics import accuracy
+        >>> accuracy([0, 1, 2, 2], [0, 1, 2, 1])
+        0.75
+    """
     return as_tensor(correctness(preds, labels)).mean(dtype=torch.float64).item()
 
 
@@ -34,6 +40,11 @@ def macro_f1(preds: Column, labels: Column) -> float:
         ValueError: if there are no rows, not as many predictions as labels, or a class is negative, or 255 where every
             other is far below it (marks of rows to leave out).
         TypeError: if either is not of integer type.
+
+    Examples:
+        >>> from uqlib.metrics import macro_f1
+        >>> round(macro_f1([0, 1, 2, 2], [0, 1, 2, 1]), 3)
+        0.778
     """
     preds, labels = check_classes(preds, labels)
     classes = 1 + int(torch.maximum(preds.max(), labels.max()))
@@ -53,7 +64,14 @@ def macro_f1_from_counts(hits: Tensor, occurrences: Tensor) -> Tensor:
 
 
 def nll(logits: Table, labels: Column) -> float:
-    """Negative log-likelihood of the labels in nats, lower is better: the mean of nll_each."""
+    """Negative log-likelihood of the labels in nats, lower is better: the mean of nll_each.
+
+    Examples:
+        >>> import numpy as np
+        >>> from uqlib.metrics import nll
+        >>> round(nll(np.log([[0.8, 0.2], [0.5, 0.5]]), [0, 1]), 3)  # the mean of -log 0.8 and -log 0.5
+        0.458
+    """
     return as_tensor(nll_each(logits, labels)).mean().item()
 
 
@@ -63,6 +81,11 @@ def brier(probs: Table, labels: Column) -> float:
     Summed over the classes (Brier 1950) and averaged over the examples: the mean of brier_each. Half-precision
     probabilities are taken as they are, not divided by their sum.
     Some papers divide by the number of classes as well, see brier_zhou2025.
+
+    Examples:
+        >>> from uqlib.metrics import brier
+        >>> round(brier([[0.8, 0.2], [0.5, 0.5]], [0, 1]), 3)  # the mean of 0.2² + 0.2² and 0.5² + 0.5²
+        0.29
     """
     return as_tensor(brier_each(probs, labels)).mean().item()
 
@@ -87,6 +110,11 @@ def correctness(preds: Column, labels: Column) -> Bool[Array, " n"]:
         ValueError: if there are no rows, not as many predictions as labels, or a class is negative, or 255 where every
             other is far below it (marks of rows to leave out).
         TypeError: if either is not of integer type.
+
+    Examples:
+        >>> from uqlib.metrics import correctness
+        >>> correctness([0, 1, 2], [0, 1, 1])
+        array([ True,  True, False])
     """
     pair = check_classes(preds, labels)
     return like(pair[0] == pair[1], preds)

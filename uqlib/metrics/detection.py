@@ -52,6 +52,11 @@ def auroc(score: Column | Ranking, positive: Column | None = None) -> float:
 
     Source:
         Hanley & McNeil 1982, Radiology 143(1), 29-36: the Mann-Whitney statistic.
+
+    Examples:
+        >>> from uqlib.metrics import auroc
+        >>> auroc([3, 2, 2, 1], [True, True, False, False])  # of the four pairs three are in order, and one is a tie
+        0.875
     """
     ranking = _both(ranked(score, positive), "auroc")
     return auroc_from_counts(ranking.count, ranking.positives).item()
@@ -72,6 +77,11 @@ def aupr(score: Column | Ranking, positive: Column | None = None) -> float:
 
     Source:
         Davis & Goadrich 2006 (ICML), section 4, on why not to interpolate.
+
+    Examples:
+        >>> from uqlib.metrics import aupr
+        >>> round(aupr([3, 2, 1], [True, False, True]), 3)  # the mean of the precisions 1 and 2/3
+        0.833
     """
     ranking = _both(ranked(score, positive), "aupr")
     return aupr_from_counts(ranking.count, ranking.positives).item()
@@ -92,6 +102,11 @@ def correctness_auroc(confidence: Column | Ranking, correct: Column | None = Non
 
     Source:
         Hendrycks & Gimpel 2017 (arXiv:1610.02136), section 2.
+
+    Examples:
+        >>> from uqlib.metrics import correctness_auroc
+        >>> round(correctness_auroc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # two of three are surer than the error
+        0.667
     """
     ranking = _both(ranked(confidence, correct, names=NAMES), "correctness_auroc", SIDES)
     return auroc_from_counts(ranking.count, ranking.positives).item()
@@ -133,6 +148,11 @@ def r_precision(score: Column | Ranking, positive: Column | None = None) -> floa
 
     Source:
         Manning, Raghavan & Schütze 2008, Introduction to Information Retrieval, section 8.4.
+
+    Examples:
+        >>> from uqlib.metrics import r_precision
+        >>> r_precision([4, 3, 2, 1], [True, False, True, False])
+        0.5
     """
     ranking = _both(ranked(score, positive), "r_precision")
     return r_precision_from_counts(ranking.count, ranking.positives).item()
@@ -149,6 +169,11 @@ def fpr_at_tpr(score: Column | Ranking, positive: Column | None = None, *, tpr: 
 
     Source:
         Liang, Li & Srikant 2018 (arXiv:1706.02690), section 4, FPR at 95 % TPR. There the in-distribution is positive.
+
+    Examples:
+        >>> from uqlib.metrics import fpr_at_tpr
+        >>> fpr_at_tpr([4, 3, 2, 1], [True, False, True, False], tpr=1)  # with both positives comes one of two negatives
+        0.5
     """
     ranking = _both(ranked(score, positive), "fpr_at_tpr")
     return fpr_at_tpr_from_counts(ranking.count, ranking.positives, tpr=tpr).item()

@@ -47,6 +47,12 @@ def rank(score: Column, positive: Column, *, names: tuple[str, str] = ("score", 
 
     Raises:
         ValueError: if a score is not finite, the lengths differ, or there is no example.
+
+    Examples:
+        >>> from uqlib.metrics import aurc, correctness_auroc, rank
+        >>> ranking = rank([0.9, 0.8, 0.7, 0.6], [True, True, False, True])  # one sort
+        >>> round(aurc(ranking), 3), round(correctness_auroc(ranking), 3)
+        (0.146, 0.667)
     """
     score = check_confidence(score, names[0])
     positive = check_mask(positive, names[1], rows=len(score), device=score.device)
@@ -70,6 +76,12 @@ def merge_rankings(*rankings: Ranking) -> Ranking:
     Raises:
         ValueError: if there is nothing to merge.
         TypeError: if something is no Ranking.
+
+    Examples:
+        >>> from uqlib.metrics import aurc, merge_rankings, rank
+        >>> first, second = rank([0.9, 0.7], [True, False]), rank([0.8, 0.6], [True, True])
+        >>> round(aurc(merge_rankings(first, second)), 3)
+        0.146
     """
     if not rankings:
         raise ValueError("merge needs at least one Ranking")

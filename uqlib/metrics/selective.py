@@ -66,7 +66,13 @@ def last_of_ties(values: Float[Tensor, " n"]) -> Int64[Tensor, " k"]:
 
 
 def coverages(confidence: Column | Ranking) -> Float[Array, " n"]:
-    """The fractions kept, 1/n, 2/n, ..., 1: the horizontal axis of selective_risks, in float64."""
+    """The fractions kept, 1/n, 2/n, ..., 1: the horizontal axis of selective_risks, in float64.
+
+    Examples:
+        >>> from uqlib.metrics import coverages
+        >>> coverages([0.9, 0.8, 0.7, 0.6])
+        array([0.25, 0.5 , 0.75, 1.  ])
+    """
     if isinstance(confidence, Ranking):
         n, device = int(confidence.count.sum()), confidence.count.device
     else:
@@ -93,6 +99,11 @@ def selective_risks(confidence: Column | Ranking, correct: Column | None = None)
 
     Source:
         Geifman & El-Yaniv 2017 (arXiv:1705.08500), section 2, selective risk.
+
+    Examples:
+        >>> from uqlib.metrics import selective_risks
+        >>> selective_risks([0.9, 0.8, 0.7, 0.6], [True, True, False, True]).round(3)
+        array([0.   , 0.   , 0.333, 0.25 ])
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     wrong = count - positives
@@ -122,6 +133,11 @@ def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
     Source:
         Geifman, Uziel & El-Yaniv 2019 (arXiv:1805.08206), section 3. Other conventions of the area (trapezoids,
         an added point at coverage 0) are in uqlib.papers.
+
+    Examples:
+        >>> from uqlib.metrics import aurc
+        >>> round(aurc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # the mean of 0, 0, 1/3 and 1/4
+        0.146
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return aurc_from_counts(count, positives).item()
@@ -145,6 +161,11 @@ def e_aurc(confidence: Column | Ranking, correct: Column | None = None) -> float
 
     Source:
         Geifman, Uziel & El-Yaniv 2019 (arXiv:1805.08206), section 3.
+
+    Examples:
+        >>> from uqlib.metrics import e_aurc
+        >>> round(e_aurc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # with the error last it were 0
+        0.083
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return e_aurc_from_counts(count, positives).item()
@@ -165,6 +186,11 @@ def augrc(confidence: Column | Ranking, correct: Column | None = None) -> float:
 
     Source:
         Traub et al. 2024 (arXiv:2407.01032), section 3, which takes the trapezoid.
+
+    Examples:
+        >>> from uqlib.metrics import augrc
+        >>> round(augrc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # the mean of 0, 0, 1/4 and 1/4
+        0.125
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return augrc_from_counts(count, positives).item()
@@ -181,6 +207,11 @@ def coverage_at_risk(confidence: Column | Ranking, correct: Column | None = None
 
     Source:
         Geifman & El-Yaniv 2017 (arXiv:1705.08500), section 2.
+
+    Examples:
+        >>> from uqlib.metrics import coverage_at_risk
+        >>> coverage_at_risk([0.9, 0.8, 0.7, 0.6], [True, True, False, True], risk=0.1)
+        0.5
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return coverage_at_risk_from_counts(count, positives, risk=risk).item()
@@ -199,6 +230,11 @@ def selective_accuracy_coverage(
 
     Source:
         Zhou, Shelhamer & Pleiss 2025 (arXiv:2505.18636), selective accuracy constraint.
+
+    Examples:
+        >>> from uqlib.metrics import selective_accuracy_coverage
+        >>> selective_accuracy_coverage([0.9, 0.8, 0.7, 0.6], [True, True, False, True], accuracy=0.98)
+        0.5
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return sac_from_counts(count, positives, accuracy=accuracy).item()
@@ -211,6 +247,11 @@ def risk_at_coverage(confidence: Column | Ranking, correct: Column | None = None
 
     Args:
         coverage: the fraction to keep, in (0, 1].
+
+    Examples:
+        >>> from uqlib.metrics import risk_at_coverage
+        >>> round(risk_at_coverage([0.9, 0.8, 0.7, 0.6], [True, True, False, True], coverage=0.75), 3)
+        0.333
     """
     _, count, positives = ranked(confidence, correct, names=NAMES)
     return risk_at_coverage_from_counts(count, positives, coverage=coverage).item()

@@ -58,6 +58,11 @@ def misclassified(confidence: Column, correct: Column) -> Detection:
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), table 3; Hendrycks & Gimpel 2017 (arXiv:1610.02136), section 2, "AUPR Succ".
+
+    Examples:
+        >>> from uqlib.metrics import misclassified
+        >>> [round(number, 3) for number in misclassified([0.9, 0.8, 0.7, 0.6], [True, True, False, True])]
+        [1.0, 0.667, 0.917]
     """
     sides = "correct predictions", "wrong predictions"
     return _detection(_of_both(rank(confidence, correct, names=NAMES), sides, "Training images? Pass held-out ones."))
@@ -80,6 +85,11 @@ def out_of_distribution(confidence_in: Column, confidence_out: Column) -> Detect
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), table 4; Liang, Li & Srikant 2018 (arXiv:1706.02690), section 4, "AUPR-In".
+
+    Examples:
+        >>> from uqlib.metrics import out_of_distribution
+        >>> [round(number, 3) for number in out_of_distribution([0.9, 0.8, 0.7], [0.75, 0.5])]
+        [0.5, 0.833, 0.917]
     """
     return _detection(rank(*both_sides(confidence_in, confidence_out)))
 
@@ -107,6 +117,11 @@ def mislabelled(difficulty: Column, wrong: Column) -> Mislabelled:
 
     Raises:
         ValueError: if a difficulty is not finite, the lengths differ, or the labels are all right or all wrong.
+
+    Examples:
+        >>> from uqlib.metrics import mislabelled
+        >>> mislabelled([5, 4, 2, 1], [True, False, True, False])
+        Mislabelled(auroc=0.75, aupr=0.8333333333333333, precision=0.5)
     """
     sides, remedy = ("wrong labels", "right labels"), "Pass `given != true`."
     ranking = _of_both(rank(difficulty, wrong, names=("difficulty", "wrong")), sides, remedy)
