@@ -32,7 +32,7 @@ VERSION = 1  # of a basis; runs with another one are stale
 TEXT_ALONE = "text alone"
 PAGES = (
     "ledger.md", "summary.md", "verdicts.md", "beside.md", "criteria.md", "forecasts.md", "scales.md", "parameters.md", "runs.md",
-    "benchmarks.md", "api.md",
+    "benchmarks.md", "api.md", "verdicts.json",
 )  # fmt: skip
 BUILDERS = ("jupyter_book", "sphinx", "myst_nb", "sphinx_design", "sphinx_mathjax_offline")  # that make the HTML
 BUILT = ("build/", "_build/")  # folders of a checkout that hold no data

@@ -18,7 +18,17 @@ with named():
 
 NOTHING = "not measured here"
 ENDS = ("value", "low", "high")
-ABOUT = (*ENDS, "level", "splits", "seeds", "examples", "covers", "start")  # columns of cells that are no names
+ABOUT = (
+    *ENDS,
+    "level",
+    "splits",
+    "seeds",
+    "examples",
+    "covers",
+    "start",
+    "paper",
+)  # columns of cells that are no names
+LISTED = 4  # cells that evidence gives one by one; of more, the least and the largest
 THREE_DIGITS = ("aurc", "augrc", "nll")
 
 
@@ -141,6 +151,71 @@ def facts(
     for end, k in ((".least", int(frame["value"].argmin())), (".most", int(frame["value"].argmax()))):
         told |= {end: bare[k], f"{end}_at": named[k]}
     return told
+
+
+def evidence_text(
+    frame: pd.DataFrame, better: str = "", *, labels: Mapping[Any, str] | None = None, **style: Any
+) -> str:
+    """What stands behind the facts of some cells, in a few words: which, their values and unit, what the intervals cover, n.
+
+    Args:
+        frame, better, labels, style: as of `facts`.
+    """
+    if not len(frame):
+        return f"{NOTHING}."
+    names = names_of(frame)
+    words = {n: [label(value, labels) for value in frame[n]] for n in names if _worded(frame[n], labels)}
+    of = ", ".join(each[0] for each in words.values() if each[0] and len(set(each)) == 1)
+    apart = {name: each for name, each in words.items() if len(set(each)) > 1}
+    if not apart:  # numbers tell the cells apart, such as a strength
+        apart = {
+            n: [f"{n} {label(value)}" for value in frame[n]] for n in names if n not in words and frame[n].nunique() > 1
+        }
+    cells = [_without_parts(each) for each in zip(*apart.values(), strict=True)] or [""] * len(frame)
+    texts, unit = in_print(frame, **style | {"ends": True}), unit_text(frame, **style)
+    told = [f"{text} ({name})" if name else text for name, text in zip(cells, texts, strict=True)]
+    if len(frame) > LISTED:
+        way = better or _direction(frame)
+        found, (good, bad) = tally(frame, way or "higher"), ("better", "worse") if way else ("above 0", "below 0")
+        counts = f", {found.better} {good}, {found.surely} surely, {found.worse} surely {bad}"
+        least, most = (told[int(k)] for k in (frame["value"].argmin(), frame["value"].argmax()))
+        told = [f"{len(frame)} results{counts if style.get('signed', True) else ''}, from {least} to {most}"]
+    return f"{of and of + ': '}{'; '.join(told)}{unit}{rests_on(frame)}."
+
+
+def _worded(column: pd.Series, labels: Mapping[Any, str] | None) -> bool:
+    """Whether a reader knows the names of a column: words, and none of the program's own."""
+    return all(isinstance(value, str) and "_" not in label(value, labels) for value in column)
+
+
+def _without_parts(words: Sequence[str]) -> str:
+    """The words, without those that another of them holds already."""
+    return ", ".join(word for word in words if not any(word in other and word != other for other in words))
+
+
+def unit_text(frame: pd.DataFrame, **style: Any) -> str:
+    """Of the numbers in print: points of a difference, percent of a level, nats of NLL; nothing where nobody says."""
+    measures = set(frame["measure"]) if "measure" in frame else set()
+    if measures == {"nll"}:
+        return " nats"
+    hundredths = "nll" not in measures if style.get("percent") is None else style["percent"]
+    return "" if not hundredths else " points" if style.get("signed", True) else " %"
+
+
+def rests_on(frame: pd.DataFrame) -> str:
+    """What the intervals of some cells cover, and of how many examples, splits and trainings the cells are."""
+    known = frame.reindex(columns=["level", "covers", "examples", "splits", "seeds"])
+    parts = []
+    if covers := list(dict.fromkeys(known["covers"].dropna())):
+        level = known["level"].dropna()
+        parts.append(
+            f"{100 * level.iloc[0] if len(level) else 95:.0f} % intervals over other {' or '.join(each.replace(', ', ' and ') for each in covers)}"
+        )
+    for name, words in (("examples", "n = {}"), ("splits", "{} splits"), ("seeds", "{} trainings")):
+        if len(counts := known[name].dropna()) and counts.max() > 1:
+            least, most = (f"{int(x):,}" for x in (counts.min(), counts.max()))
+            parts.append(words.format(most if least == most else f"{least} to {most}"))
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 def grouped(template: str, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
