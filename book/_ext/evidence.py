@@ -12,6 +12,7 @@ import base64
 import functools
 import json
 import re
+import tomllib
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 BEHIND = "§"  # ends the name of what stands behind a fact; uqlib.report.verbs gives it
 FIGURE = re.compile(r"results/(\w+/\w+)\.figures/([\w.-]+)\.svg$")
+NUMBER = re.compile(r"(?<![\w-])[+−]?\d[\d.,]*(?![\w-])")  # not that of ResNet-56
 MADE = re.compile(r'<img[^>]*?\balt="([^"]*)"')
 
 
@@ -228,25 +230,38 @@ def add_verdicts(app, doctree, docname):
     for box in doctree.findall(lambda n: isinstance(n, nodes.container) and "in-short" in n["classes"]):
         own = [v for v in known.values() if v["notebook"] == box.get("notebook") or v["paper"] == box.get("paper")]
         chips = _of_notebook(own, ledger) if "notebook" in box else _of_paper(own, ledger)
+        if "paper" in box:
+            box.append(nodes.raw("", _papers(app, box["paper"], ledger), format="html"))
         if chips:
             box.append(nodes.raw("", f'<ul class="chips" aria-label="Verdicts">{chips}</ul>', format="html"))
+
+
+def _papers(app, paper, ledger):
+    """Where the paper and its code are, as its ledger says."""
+    known = tomllib.loads(Path(app.srcdir, f"../data/ledger/{paper}.toml").read_text(encoding="utf-8"))
+    number, code = known.get("arxiv"), known.get("code")
+    links = [f'<a href="https://arxiv.org/abs/{number}">the paper, arXiv:{number}</a>'] if number else []
+    links += [f'<a href="{code}">its code</a>' if code else "no code of its authors is known to us"]
+    links += [f'<a href="{ledger}#ledger-{paper}">every claim in the ledger</a>']
+    return f'<p class="papers">{" · ".join(links)}</p>'
 
 
 def _of_notebook(own, ledger):
     """One chip a table or figure of the paper and verdict, which leads to the first claim of it."""
     groups = {}
     for each in own:
-        groups.setdefault((each["place"], each["verdict"]), []).append(each)
+        groups.setdefault((each["row"], each["order"]), []).append(each)
     return "".join(
-        _chip(f"{ledger}#{each[0]['anchor']}", each[0], f"{place}: {verdict}{f' ×{len(each)}' if len(each) > 1 else ''}",
-              "; ".join(one["text"] for one in each))
-        for (place, verdict), each in groups.items()
+        _chip(f"{ledger}#{each[0]['anchor']}", each[0],
+              f"{each[0]['place']}: {each[0]['verdict']}{f' ×{len(each)}' if len(each) > 1 else ''}", "; ".join(one["text"] for one in each))
+        for each in groups.values()
     )  # fmt: skip
 
 
 def _of_paper(own, ledger):
     """How many of the paper's own claims have which verdict."""
-    chips = []
+    count = sum(not each["ours"] for each in own)
+    chips = [f'<li class="lead">Of {count} claims of the paper:</li>'] if count else []
     for verdict in dict.fromkeys(each["verdict"] for each in sorted(own, key=lambda each: each["order"])):
         some = [each for each in own if each["verdict"] == verdict and not each["ours"]]
         if some:

@@ -61,6 +61,7 @@ function switchCode() {
   };
   button.addEventListener("click", () => set(button.getAttribute("aria-pressed") !== "true"));
   set(false);
+  title.closest(".bd-article").classList.add("one-switch"); // in place of a word at each cell
   title.after(button);
 }
 
@@ -69,28 +70,30 @@ function filterLedger() {
   if (!place || !claims.length) return;
   const papers = every("section").filter((section) => section.querySelector(":scope > h2") && section.querySelector(".claim"));
   const asked = new URLSearchParams(location.search);
-  const verdicts = [...new Set(claims.map((claim) => claim.classList[1]))];
-  const choices = (label, values, words, given) => {
-    const boxes = values.map((value, k) => element("input", { type: "checkbox", checked: !given || given === value, value }));
-    const group = element("fieldset", { className: "filters" }, element("legend", { className: "visually-hidden", textContent: label }));
-    boxes.forEach((box, k) => group.append(element("label", {}, box, ` ${words[k]}`)));
-    return [group, () => new Set(boxes.filter((box) => box.checked).map((box) => box.value))];
+  const kind = (claim) => claim.classList[1];
+  const defined = new Map(every("dl dt").map((dt) => [dt.textContent.trim().slice(2).replaceAll(" ", "-"), dt.nextElementSibling?.textContent.trim()]));
+  const verdicts = [...defined.keys()].filter((name) => claims.some((claim) => kind(claim) === name));
+  const choose = (label, values, words, given, meaning = () => "") => {
+    const boxes = values.map((value) => element("input", { type: "checkbox", checked: !given || given === value, value }));
+    const labels = boxes.map((box, k) => element("label", { title: meaning(values[k]) }, box, ` ${words[k]}`));
+    place.append(element("fieldset", { className: "filters" }, element("legend", { className: "visually-hidden", textContent: label }), ...labels));
+    return () => new Set(boxes.filter((box) => box.checked).map((box) => box.value));
   };
-  const count = (name) => claims.filter((claim) => claim.classList.contains(name)).length;
-  const ids = papers.map((section) => section.querySelector(":scope > span[id], :scope")?.id || section.id);
-  const [byVerdict, chosen] = choices("Verdict", verdicts, verdicts.map((v) => `${v.replaceAll("-", " ")} (${count(v)})`),
-    asked.get("verdict")?.replaceAll(" ", "-"));
-  const [byPaper, read] = choices("Paper", ids, papers.map((section) => section.querySelector("h2").firstChild.textContent),
-    ids.find((id, k) => asked.get("paper") && papers[k].querySelector(`[id^="claim-${asked.get("paper")}"]`)));
+  const own = (section) => section.querySelector(".claim[id]").id.split("-")[1];
+  const title = (section) => section.querySelector("h2").firstChild.textContent.split(":")[0];
+  const count = (name) => claims.filter((claim) => kind(claim) === name).length;
+  const read = choose("Paper", papers.map(own), papers.map(title), asked.get("paper"));
+  const chosen = choose("Verdict", verdicts, verdicts.map((name) => `${name.replaceAll("-", " ")} (${count(name)})`),
+    asked.get("verdict")?.replaceAll(" ", "-"), (name) => defined.get(name));
   const apply = () => {
-    const verdict = chosen(), paper = read();
-    for (const claim of claims) claim.classList.toggle("filtered-out", !verdict.has(claim.classList[1]));
-    papers.forEach((section, k) => section.classList.toggle("filtered-out", !paper.has(ids[k])));
-    const all = verdict.size === verdicts.length;
-    for (const row of every("section section").filter((section) => section.querySelector(":scope > h3")))
-      row.classList.toggle("filtered-out", !all && !row.querySelector(".claim:not(.filtered-out)"));
+    const verdict = chosen(), paper = read(), all = verdict.size === verdicts.length;
+    for (const claim of claims) claim.classList.toggle("filtered-out", !verdict.has(kind(claim)));
+    for (const section of papers) {
+      section.classList.toggle("filtered-out", !paper.has(own(section)));
+      for (const row of every(":scope > section", section))
+        row.classList.toggle("filtered-out", !all && !row.querySelector(".claim:not(.filtered-out)"));
+    }
   };
-  place.append(byPaper, byVerdict);
   place.addEventListener("change", apply);
   apply();
 }
@@ -104,4 +107,5 @@ showEvidence();
 switchCode();
 filterLedger();
 openTarget();
+if (location.search) document.getElementById(location.hash.slice(1))?.scrollIntoView(); // the page is shorter now
 addEventListener("hashchange", openTarget);

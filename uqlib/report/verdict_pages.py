@@ -61,7 +61,7 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
 def verdict_facts(judged: Sequence[JudgedLedger]) -> list[dict[str, Any]]:
     """What a page shows of a verdict without computing it: one plain dictionary a claim, in the order of the ledgers."""
     return [
-        {"id": v.claim.id, "anchor": target(v.claim.id), "paper": each.ledger.paper, "notebook": row.notebook, "place": row.place,
+        {"id": v.claim.id, "anchor": target(v.claim.id), "paper": each.ledger.paper, "row": row.id, "notebook": row.notebook, "place": row.place,
          "text": v.claim.text, "ours": v.claim.ours, "verdict": v.verdict, "mark": MARKS[v.verdict][0],
          "order": list(VERDICTS).index(v.verdict), "scale": v.scale}
         for each in judged for row in each.ledger.rows for v in each.verdicts if v.claim in row.claims
@@ -153,7 +153,7 @@ def _links(ledger: Ledger) -> str:
 
 def _alike(ledger: Ledger, shown: Collection[str]) -> dict[str, list[str]]:
     """For each claim links to the others that rest on the same finding, of those that are shown with evidence."""
-    places = {claim: row.place for row in ledger.rows for claim in row.claims}
+    places = {claim: row.title or row.id for row in ledger.rows for claim in row.claims}
     facts = {claim.id: claim.fact or claim.quantity for claim in places}
     links = {
         claim.id: f'<a href="#{target(claim.id)}">{html(place)}</a>'
@@ -191,7 +191,9 @@ def _notes(v: Verdict, universe: Result | None, alike: Sequence[str]) -> list[st
     if reason := claim.by_construction or claim.not_testable:
         notes.append(html(reason))
     if not math.isnan(v.p) and v.verdict in TRIED:
-        notes.append(f"p of fewer settings than asked for: {_p(v.p)}; of the contrary: {_p(v.q)}")
+        notes.append(
+            f"that it holds in fewer settings than asked for has p {_p(v.p)}; that it holds in enough, p {_p(v.q)}"
+        )
     if bare := sum(claim.unit not in each.covers for each in v.results):
         notes.append(f"in {bare} of {len(v.results)} settings no interval covers other {claim.unit}")
     if v.verdict == "undecided" and not math.isnan(v.detectable):
