@@ -94,6 +94,7 @@ function filterLedger() {
         row.classList.toggle("filtered-out", !all && !row.querySelector(".claim:not(.filtered-out)"));
     }
   };
+  place.closest("section").after(place); // there it stays in sight
   place.addEventListener("change", apply);
   apply();
 }

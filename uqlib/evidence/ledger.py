@@ -145,9 +145,9 @@ class Ledger(TomlTable, frozen=True):
     paper: str
     title: str
     cite: str
+    rows: tuple[Row, ...] = field(name="row", default=())
     arxiv: str = ""  # its number there
     code: str = ""  # where the authors' code lies
-    rows: tuple[Row, ...] = field(name="row", default=())
 
     def __post_init__(self) -> None:
         _check_pattern(self.paper, ID, "paper", "letters, digits, _ . and -")

@@ -37,7 +37,7 @@ def code(value: Any) -> str:
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
-def html(value: Any) -> str:
+def html_line(value: Any) -> str:
     """The value as one line of HTML, for a part of a page that is written as such; `code` between single backticks is code."""
     parts = CODE.split(_one_line(value))
     return "".join(f"<code>{escape(part)}</code>" if k % 2 else escape(part) for k, part in enumerate(parts))

@@ -163,15 +163,7 @@ def evidence_text(
     """
     if not len(frame):
         return f"{NOTHING}."
-    names = names_of(frame)
-    words = {n: [label(value, labels) for value in frame[n]] for n in names if _worded(frame[n], labels)}
-    of = ", ".join(each[0] for each in words.values() if each[0] and len(set(each)) == 1)
-    apart = {name: each for name, each in words.items() if len(set(each)) > 1}
-    if not apart:  # numbers tell the cells apart, such as a strength
-        apart = {
-            n: [f"{n} {label(value)}" for value in frame[n]] for n in names if n not in words and frame[n].nunique() > 1
-        }
-    cells = [_without_parts(each) for each in zip(*apart.values(), strict=True)] or [""] * len(frame)
+    of, cells = _called(frame, labels)
     texts, unit = in_print(frame, **style | {"ends": True}), unit_text(frame, **style)
     told = [f"{text} ({name})" if name else text for name, text in zip(cells, texts, strict=True)]
     if len(frame) > LISTED:
@@ -181,6 +173,21 @@ def evidence_text(
         least, most = (told[int(k)] for k in (frame["value"].argmin(), frame["value"].argmax()))
         told = [f"{len(frame)} results{counts if style.get('signed', True) else ''}, from {least} to {most}"]
     return f"{of and of + ': '}{'; '.join(told)}{unit}{rests_on(frame)}."
+
+
+def _called(frame: pd.DataFrame, labels: Mapping[Any, str] | None) -> tuple[str, list[str]]:
+    """What some cells are called together, and each beside the others, without names that only the program knows."""
+    words: dict[str, list[str]] = {}
+    numbers: dict[str, list[str]] = {}  # that tell cells apart where no words do, such as a strength
+    for name in names_of(frame):
+        told = [label(value, labels) for value in frame[name]]
+        if _worded(frame[name], labels):
+            words[name] = told
+        elif len(set(told)) > 1 and not isinstance(frame[name].iloc[0], str):
+            numbers[name] = [f"{name} {each}" for each in told]
+    apart = {name: told for name, told in words.items() if len(set(told)) > 1} or numbers
+    together = ", ".join(told[0] for told in words.values() if told[0] and len(set(told)) == 1)
+    return together, [_without_parts(each) for each in zip(*apart.values(), strict=True)] or [""] * len(frame)
 
 
 def _worded(column: pd.Series, labels: Mapping[Any, str] | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from uqlib.evidence.ledger import Claim, Ledger
 from uqlib.evidence.records import Result
 from uqlib.evidence.verdicts import CRITERIA, TRIED, VERDICTS, JudgedLedger, Verdict, judge_row, needed_settings
-from uqlib.report.markdown import code, html, table, text
+from uqlib.report.markdown import code, html_line, table, text
 
 MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐?✘≡–○", strict=True)}
 MULTIVERSE = "multiverse_share"  # recorded with the id of a claim as its setting
@@ -156,7 +156,7 @@ def _alike(ledger: Ledger, shown: Collection[str]) -> dict[str, list[str]]:
     places = {claim: row.title or row.id for row in ledger.rows for claim in row.claims}
     facts = {claim.id: claim.fact or claim.quantity for claim in places}
     links = {
-        claim.id: f'<a href="#{target(claim.id)}">{html(place)}</a>'
+        claim.id: f'<a href="#{target(claim.id)}">{html_line(place)}</a>'
         for claim, place in places.items()
         if claim.id in shown
     }
@@ -167,17 +167,19 @@ def _claim(v: Verdict, anchor: str, notes: Sequence[str]) -> str:
     """A claim with its verdict, as HTML without an empty line; its evidence is folded, as it would be a yard long on a phone."""
     claim, k = v.claim, len(v.results)
     whose = "Ours: " if claim.ours and not claim.text.startswith("Ours") else ""
-    holds = f"asks for <code>{html(claim.holds)}</code> for other {claim.unit}"
+    holds = f"asks for <code>{html_line(claim.holds)}</code> for other {claim.unit}"
     if k:
         needed = needed_settings(claim, k)
         some = "in all" if needed == k else f"in {needed}"
         holds += f" {some} of {k} setting{'s' * (k > 1)}: sure in {v.certain}, by value in {v.likely}"
     scale = f" ({v.scale})" if v.scale else ""
-    head = f"<b>{MARKS[v.verdict]}{scale}</b> {whose}{html(claim.text)} <small>{holds}</small>"
+    head = f"<b>{MARKS[v.verdict]}{scale}</b> {whose}{html_line(claim.text)} <small>{holds}</small>"
     if shared := _shared(v):
         notes = [*notes, f"every setting: {', '.join(shared)}"]
     lines = [f"<p>{note[0].upper()}{note[1:]}.</p>" for note in notes]
-    settings = "".join(f"<li>{html(r.setting.replace('_', ' '))}: {html(_interval(r, shared))}</li>" for r in v.results)
+    settings = "".join(
+        f"<li>{html_line(r.setting.replace('_', ' '))}: {html_line(_interval(r, shared))}</li>" for r in v.results
+    )
     body = "".join(lines) + (f"<ul>{settings}</ul>" if settings else "")
     name, id = v.verdict.replace(" ", "-"), f' id="{anchor}"' if anchor else ""
     if not body:
@@ -189,10 +191,10 @@ def _notes(v: Verdict, universe: Result | None, alike: Sequence[str]) -> list[st
     """What follows from all settings of a claim, as HTML."""
     claim, notes = v.claim, []
     if reason := claim.by_construction or claim.not_testable:
-        notes.append(html(reason))
+        notes.append(html_line(reason))
     if not math.isnan(v.p) and v.verdict in TRIED:
         notes.append(
-            f"that it holds in fewer settings than asked for has p {_p(v.p)}; that it holds in enough, p {_p(v.q)}"
+            f"the p of the null that it holds in too few settings: {_p(v.p)}; that it holds in enough: {_p(v.q)}"
         )
     if bare := sum(claim.unit not in each.covers for each in v.results):
         notes.append(f"in {bare} of {len(v.results)} settings no interval covers other {claim.unit}")
@@ -204,7 +206,7 @@ def _notes(v: Verdict, universe: Result | None, alike: Sequence[str]) -> list[st
     if claim.effect is not None:
         low, high = v.predicted
         expected = "" if math.isnan(low) else f"; ours predicts [{_number(low)}, {_number(high)}]"
-        notes.append(f"the paper reports {_number(claim.effect)} ({html(claim.effect_at)}){expected}")
+        notes.append(f"the paper reports {_number(claim.effect)} ({html_line(claim.effect_at)}){expected}")
     if universe is not None:
         notes.append(
             f"stands in {_share(universe.value)} of the universes of choices that could have been made as well"
