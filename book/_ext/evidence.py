@@ -24,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 BEHIND = "§"  # ends the name of what stands behind a fact; uqlib.report.verbs gives it
 FIGURE = re.compile(r"results/(\w+/\w+)\.figures/([\w.-]+)\.svg$")
 NUMBER = re.compile(r"(?<![\w-])[+−]?\d[\d.,]*(?![\w-])")  # not that of ResNet-56
+NUMBER = re.compile(r"(?<![\w-])[+−]?\d[\d.,]*(?![\w-])")  # not that of ResNet-56
 MADE = re.compile(r'<img[^>]*?\balt="([^"]*)"')
 
 
@@ -70,9 +71,10 @@ def list_evidence(app, doctree, docname):
     folder, by_page = app.env.mystnb_config.output_folder, {}
     for node in list(doctree.findall(lambda n: isinstance(n, nodes.inline) and "fact" in n)):
         page, key = node["fact"]
-        text = (
-            behind(facts(folder, page), key) or f"{key.replace('_', ' ').replace('.', ', ')}: counted in the notebook."
-        )
+        text = behind(facts(folder, page), key)
+        if not text and not NUMBER.search(node.astext()):
+            continue  # a name, or words
+        text = text or f"{re.sub('[._]+', ' ', key)}: computed in the notebook."
         entries = by_page.setdefault(page, {})
         id = entries.setdefault(text, f"ev-{sum(map(len, by_page.values())) + 1}")
         node.replace_self(nodes.reference("", node.astext(), refid=id, classes=["ev"]))
@@ -119,13 +121,9 @@ def _linked(app, docname, text):
     """Evidence as HTML, the claims that it names as links to the ledger."""
     known = _verdicts(f"{app.srcdir}/results/verdicts.json")
     text, *claims = re.split(r" ?\{claim:([\w.-]+)\}", text)
-    links = []
-    for each in (known.get(claim) for claim in claims[::2]):
-        if each:
-            links.append(
-                f'<a href="{_ledger(app, docname)}#{each["anchor"]}">{escape(each["place"])}, {each["verdict"]}</a>'
-            )
-    return escape(text, quote=False) + (f" In the ledger: {'; '.join(dict.fromkeys(links))}." if links else "")
+    links = {f"{v['place']}, {v['verdict']}": v["anchor"] for v in map(known.get, reversed(claims[::2])) if v}
+    told = [f'<a href="{_ledger(app, docname)}#{anchor}">{escape(words)}</a>' for words, anchor in links.items()]
+    return escape(text, quote=False) + (f" In the ledger: {'; '.join(told)}." if told else "")
 
 
 # figures
