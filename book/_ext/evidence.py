@@ -71,13 +71,14 @@ def list_evidence(app, doctree, docname):
     folder, by_page = app.env.mystnb_config.output_folder, {}
     for node in list(doctree.findall(lambda n: isinstance(n, nodes.inline) and "fact" in n)):
         page, key = node["fact"]
+        shown = re.sub(r"(?<![\w.-])-(?=\d)", "−", node.astext())  # a page may format a number by itself
         text = behind(facts(folder, page), key)
-        if not text and not NUMBER.search(node.astext()):
+        if not text and not NUMBER.search(shown):
             continue  # a name, or words
         text = text or f"{re.sub('[._]+', ' ', key)}: computed in the notebook."
         entries = by_page.setdefault(page, {})
         id = entries.setdefault(text, f"ev-{sum(map(len, by_page.values())) + 1}")
-        node.replace_self(nodes.reference("", node.astext(), refid=id, classes=["ev"]))
+        node.replace_self(nodes.reference("", shown, refid=id, classes=["ev"]))
     if by_page:
         groups = "".join(_group(app, docname, page, entries, facts(folder, page)) for page, entries in by_page.items())
         count = sum(map(len, by_page.values()))

@@ -159,7 +159,13 @@ def test_the_ledger_is_filtered_by_verdict_and_paper(book, browser):
     page = browser.new_page()
     page.goto(f"{(book / 'ledger.html').as_uri()}?paper=cui2023&verdict=undecided")
     seen = page.locator(".claim:visible")
-    assert seen.count() == page.locator("section:has(> h2 ~ section #claim-cui2023-t2-ece, #claim-cui2023-t2-ece) .claim.undecided:visible").count() > 0
+    assert (
+        seen.count()
+        == page.locator(
+            "section:has(> h2 ~ section #claim-cui2023-t2-ece, #claim-cui2023-t2-ece) .claim.undecided:visible"
+        ).count()
+        > 0
+    )
     page.get_by_label(re.compile("contradicted")).check()
     assert page.locator(".claim.contradicted:visible").count() > 0
     page.goto(f"{(book / 'ledger.html').as_uri()}#claim-zhou2025-f5-ours")

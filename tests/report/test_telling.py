@@ -139,3 +139,8 @@ def test_evidence_names_nothing_by_a_word_of_the_program():
 def test_units_of_evidence():
     assert telling.unit_text(EVIDENCE.assign(measure="nll")) == " nats"
     assert telling.unit_text(EVIDENCE, percent=False) == ""
+
+
+def test_a_name_that_nobody_gave_a_label_is_shown_with_spaces():
+    assert telling.label("all_members") == "all members"
+    assert telling.label("all_members", {"all_members": "all"}) == "all"

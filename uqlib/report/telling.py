@@ -192,7 +192,7 @@ def _called(frame: pd.DataFrame, labels: Mapping[Any, str] | None) -> tuple[str,
 
 def _worded(column: pd.Series, labels: Mapping[Any, str] | None) -> bool:
     """Whether a reader knows the names of a column: words, and none of the program's own."""
-    return all(isinstance(value, str) and "_" not in label(value, labels) for value in column)
+    return all(isinstance(x, str) and ("_" not in x or x in MEASURES or (labels and x in labels)) for x in column)
 
 
 def _without_parts(words: Sequence[str]) -> str:
@@ -249,10 +249,12 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 
 def label(value: Any, labels: Mapping[Any, str] | None = None) -> str:
-    """A name in print: as the labels have it, the name of a measure, or the value itself."""
+    """A name in print: as the labels have it, the name of a measure, or the value itself, with spaces."""
     if labels and value in labels:
         return labels[value]
-    return MEASURES[value].name if value in MEASURES else f"{value:g}" if isinstance(value, float) else str(value)
+    if value in MEASURES:
+        return MEASURES[value].name
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
 
 
 def _direction(frame: pd.DataFrame) -> str:
