@@ -297,7 +297,7 @@ def test_what_is_told_has_its_evidence(run, told):
     run.done()
     text = "accuracy, ours: +20.00 [+10.00, +30.00] points; 95 % intervals over other examples and trainings, 2 splits, 3 trainings."
     assert told["accuracy§"] == f"{text} Paper: 25.00 points (table 1, last line). {{claim:toy-up}}"
-    assert told["claim.toy-up§"] == "it rises: certain in 1, by value in 1 of 1 settings. {claim:toy-up}"
+    assert told["claim.toy-up§"] == "it rises: certain in 1, by value in 1 of 1 setting. {claim:toy-up}"
     assert re.fullmatch(r"seed 0, scale cpu, \d{4}-\d\d-\d\d", told["§"])
 
 

@@ -105,7 +105,7 @@ class Reported(TomlTable, frozen=True):
         check_whole(self.decimals, f"decimals of {self.quantity} for {self.setting}", least=0, most=20)
 
     def __str__(self) -> str:
-        return f"{self.value:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}".replace("-", "−")
 
 
 class Row(TomlTable, frozen=True):

@@ -244,6 +244,8 @@ class Report:
             told = telling.facts(part, better, labels=self.labels, **style)
             self.note(**{f"{own}{end}": value for end, value in told.items()})
             text = telling.evidence_text(part, better, labels=self.labels, **style)
+            if ": " not in text.partition(";")[0]:  # no cell says of what the number is
+                text = f"{re.sub('[._]+', ' ', own)}: {text}"
             self._told[own] = part, text, telling.unit_text(part, **style)
 
     def note(self, **facts: Any) -> None:
@@ -301,8 +303,9 @@ class Report:
             paper = f" Paper: {'; '.join(printed[:PRINTED])}." if printed else ""
             self.behind[name] = text + paper + "".join(f" {{claim:{claim.id}}}" for claim in about[:PRINTED])
         for v in found:
-            counts = f"certain in {v.certain}, by value in {v.likely} of {len(v.results)}"
-            self.behind[f"claim.{v.claim.id}"] = f"{v.claim.text}: {counts} settings. {{claim:{v.claim.id}}}"
+            settings = f"{len(v.results)} setting{'s' * (len(v.results) != 1)}"
+            counts = f"certain in {v.certain}, by value in {v.likely} of {settings}"
+            self.behind[f"claim.{v.claim.id}"] = f"{v.claim.text}: {counts}. {{claim:{v.claim.id}}}"
         self.behind[""] = self._provenance()
         with named():
             from myst_nb import glue
