@@ -150,3 +150,8 @@ def test_importing_registers_and_does_nothing_else():
         "assert torch.equal(before, torch.get_rng_state()); assert timm.is_model('cifar_resnet110')"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_names_in_print():
+    printed = [zoo.network_label(name) for name in ("cifar_resnet8_w32", "cifar_resnet56", "resnet18")]
+    assert printed == ["ResNet-8 of 32 channels", "ResNet-56", "resnet18"]

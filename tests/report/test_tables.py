@@ -94,3 +94,17 @@ def test_the_paper_has_no_column_where_it_reports_nothing():
 
 def test_a_table_of_nothing_says_so():
     assert tables.spread(CELLS.iloc[:0], ["measure"], ["variant"]).to_numpy().tolist() == [["not measured here"]]
+
+
+def test_folded_intervals_stand_in_their_cells():
+    wide = tables.spread(CELLS, ["variant"], ["measure"])
+    html = tables.show_table(wide, fold=True)._repr_html_()
+    assert "<td>+10.00<small> [+9.00, +11.00]</small></td>" in html
+    assert html.count("<small>") == len(CELLS)
+    assert '<input type="checkbox"> intervals' in html
+    assert "checkbox" not in tables.show_table(pd.DataFrame({"a": [1.0]}), fold=True)._repr_html_()  # nothing to show
+
+
+def test_what_made_it_stands_below():
+    html = tables.show_table(CELLS, made="made by <code>x</code>")._repr_html_()
+    assert '</table><p class="made">made by <code>x</code> · <a class="csv"' in html

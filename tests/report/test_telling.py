@@ -100,3 +100,47 @@ def test_a_number_of_the_paper_stands_above_below_or_within_ours(reported, where
     assert told == f"{telling.number_text(reported, signed=True)}, {where} ours of +0.40 [−0.20, +1.00]"
     with pytest.raises(ValueError, match="beside an interval"):
         telling.placed(reported, {"value": 0.004})
+
+
+EVIDENCE = pd.DataFrame(
+    {"measure": "aurc", "variant": ["a", "b", "a_x"], "value": [0.01, -0.02, 0.03], "low": [0.0, -0.03, 0.02], "high": [0.02, -0.01, 0.04],
+     "level": 0.95, "covers": "examples, splits", "examples": [90, 1200, 90], "splits": 10, "seeds": 1}
+)  # fmt: skip
+
+
+def test_evidence_gives_cells_unit_what_the_interval_covers_and_n():
+    one = telling.evidence_text(EVIDENCE.iloc[:1], labels={"a": "the duo"}, ends=False)
+    assert (
+        one
+        == "AURC, the duo: +1.000 [0.000, +2.000] points; 95 % intervals over other examples and splits, n = 90, 10 splits."
+    )
+    two = telling.evidence_text(EVIDENCE.iloc[:2], signed=False)
+    assert two.startswith("AURC: 1.000 [0.000, 2.000] (a); −2.000 [−3.000, −1.000] (b) %; ")
+    assert two.endswith("n = 90 to 1,200, 10 splits.")
+    assert telling.evidence_text(EVIDENCE.iloc[:0]) == "not measured here."
+
+
+def test_evidence_of_many_cells_counts_them_and_gives_the_ends():
+    many = pd.concat([EVIDENCE.assign(variant=["a", "b", "c"]), EVIDENCE.assign(variant=["d", "e", "f"])])
+    text = telling.evidence_text(many)
+    assert (
+        "AURC: 6 results, 2 better, 2 surely, 2 surely worse, from −2.000 [−3.000, −1.000] (b) to +3.000 [+2.000, +4.000] (c) points"
+        in text
+    )
+    assert "better" not in telling.evidence_text(many, signed=False)
+
+
+def test_evidence_names_nothing_by_a_word_of_the_program():
+    text = telling.evidence_text(EVIDENCE.assign(cost=[1, 2, 3]))
+    assert "a_x" not in text
+    assert "(cost 3)" in text  # numbers tell the cells apart where no words do
+
+
+def test_units_of_evidence():
+    assert telling.unit_text(EVIDENCE.assign(measure="nll")) == " nats"
+    assert telling.unit_text(EVIDENCE, percent=False) == ""
+
+
+def test_a_name_that_nobody_gave_a_label_is_shown_with_spaces():
+    assert telling.label("all_members") == "all members"
+    assert telling.label("all_members", {"all_members": "all"}) == "all"

@@ -18,6 +18,7 @@ cite = "toy"
 [[row]]
 id = "toy2000-T1"
 shows = "a table"
+title = "Table 1: a gain"
 notebook = "toy2000/one"
 reported = [{setting = "S", quantity = "accuracy", value = 1.5, decimals = 1}]
 [[row.claim]]
@@ -25,6 +26,8 @@ id = "toy-up"
 text = "it rises"
 quantity = "accuracy_gain"
 holds = "> 0"
+effect = 0.25
+effect_at = "table 1, last line; read as printed"
 [[row.claim]]
 id = "toy-other"
 text = "nobody measured it"
@@ -285,3 +288,32 @@ def test_gains_of_the_paper_stand_beside_our_intervals(names, told):
         == "over their loss +1.50, above ours of +1.00 [0.00, +1.20]"
     )
     assert run.placed("toy2000-T1", frame, **asked, place="U") == "not measured here"
+
+
+def test_what_is_told_has_its_evidence(run, told):
+    """Whatever the order of the verbs: the claim is that of the quantity under which the same cell is recorded."""
+    run.tell("{measure}", CELLS)
+    run.record("{measure}_gain", CELLS, setting="S", examples=50)
+    run.done()
+    text = "accuracy, ours: +20.00 [+10.00, +30.00] points; 95 % intervals over other examples and trainings, 2 splits, 3 trainings."
+    assert told["accuracy§"] == f"{text} Paper: 25.00 points (table 1, last line). {{claim:toy-up}}"
+    assert told["claim.toy-up§"] == "it rises: certain in 1, by value in 1 of 1 setting. {claim:toy-up}"
+    assert re.fullmatch(r"seed 0, scale cpu, \d{4}-\d\d-\d\d", told["§"])
+
+
+def test_the_papers_number_in_a_table_is_told_with_ours(run, told):
+    run.tell("x", CELLS)
+    run.beside("toy2000-T1", CELLS, setting="S", rows="variant", columns="measure", caption="c")
+    run.note(draws=9, reported=run.paper["toy2000-T1"].reported[0])
+    run.done()
+    assert "Paper: 1.5 in Table 1." in told["x§"]
+    assert told["draws§"] == "A parameter of the notebook."
+    assert (told["reported"], told["reported§"]) == (1.5, "Table 1 of the paper: accuracy, S.")
+
+
+def test_a_table_says_what_made_it_and_what_it_rests_on(run):
+    shown = run.table(CELLS, rows="measure", columns="variant", caption="c", ends=False)._repr_html_()
+    made = r'<p class="made">made by <code>uqlib run notebooks/toy2000/one.ipynb</code>, seed 0, scale cpu, [\d-]+'
+    assert re.search(made + " · 95 % intervals over other examples and trainings, 2 splits, 3 trainings · <a", shown)
+    assert "<td>+20.00<small> [+10.00, +30.00]</small></td>" in shown
+    assert re.search(made + " · Table 1 of the paper", run.reported("toy2000-T1", caption="c")._repr_html_())

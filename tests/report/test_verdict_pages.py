@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import msgspec
 
 from uqlib.evidence.ledger import Claim, Ledger, Row
@@ -6,8 +9,8 @@ from uqlib.evidence.verdicts import judge_ledger
 from uqlib.report import verdict_pages
 
 CLAIM = Claim("c", "it falls", "change", "< 0")
-LEDGER = Ledger("p2020", "A paper", "key2020", (
-    Row("p2020-T1", "what it shows", notebook="p2020/one", claims=(CLAIM,)),
+LEDGER = Ledger("p2020", "A paper", "key2020", arxiv="2001.00001", rows=(
+    Row("p2020-T1", "what it shows", title="Table 1: a slope", notebook="p2020/one", claims=(CLAIM,)),
     Row("p2020-T2", "a list", not_testable="no data"),
     Row("p2020-T3", "more", claims=(Claim("d", "|x| is small", "other", "|x| < 2", ours=True),)),
 ))  # fmt: skip
@@ -51,12 +54,43 @@ def test_the_largest_scale_with_evidence_counts():
 
 def test_ledger_page_gives_the_evidence():
     page = verdict_pages.ledger_page(LEDGER, [RESULT])
-    assert "| it falls | ✔ confirmed (cpu) | `< 0` for other examples: certain in 1, by value in 1 of 1 |" in page
-    assert "(claim-c)=\n:::{admonition} Evidence: c, cpu\n:class: dropdown\n" in page
-    assert "- digits: -2 [-3, -1] (over examples and splits, 3 splits, 2 trainings, n = 90)" in page
+    head = '<details class="claim confirmed" id="claim-c"><summary><b>✔ confirmed (cpu)</b> it falls <small>asks for <code>&lt; 0</code>'
+    assert f"{head} for other examples in all of 1 setting: sure in 1, by value in 1</small></summary>" in page
+    assert (
+        "<li>digits: −2 [−3, −1] (95 % interval over examples and splits, 3 splits, 2 trainings, n = 90)</li>" in page
+    )
+    assert "(p2020-T1)=\n### Table 1: a slope\n" in page
+    assert "`p2020-T1` · re-derived in [one](results/p2020/one.ipynb)" in page
     assert "– not testable here: no data." in page
     assert "no claim in checkable form" not in page  # each row has claims, or the reason why not
-    assert "Ours: \\|x\\| is small" in page  # a bar would break the table
+    assert '<div class="claim open" id="claim-d"><b>○ open</b> Ours: |x| is small' in page
+    assert "arXiv:2001.00001](https://arxiv.org/abs/2001.00001)" in page
+
+
+def test_what_all_settings_share_is_said_once():
+    both = [RESULT, dataclasses.replace(RESULT, setting="letters_2", examples=80)]
+    page = verdict_pages.ledger_page(LEDGER, both)
+    assert "Every setting: 95 % interval over examples and splits, 3 splits, 2 trainings." in page
+    assert "<li>digits: −2 [−3, −1] (n = 90)</li><li>letters 2: −2 [−3, −1] (n = 80)</li>" in page
+
+
+def test_text_of_a_claim_never_runs():
+    claim = msgspec.structs.replace(CLAIM, text="</details><script>\n\n`<b>`")
+    page = verdict_pages.ledger_page(Ledger("p2020", "t", "k", (Row("r", "x", claims=(claim,)),)), [RESULT])
+    assert "&lt;/details&gt;&lt;script&gt;  <code>&lt;b&gt;</code>" in page
+
+
+def test_the_facts_of_a_verdict_are_plain():
+    c, d = verdict_pages.verdict_facts([judge_ledger(LEDGER, [RESULT])])
+    assert json.loads(json.dumps([c, d])) == [c, d]
+    assert (c["id"], c["anchor"], c["notebook"], c["place"], c["verdict"]) == (
+        "c",
+        "claim-c",
+        "p2020/one",
+        "Table 1",
+        "confirmed",
+    )
+    assert (d["place"], d["ours"], d["verdict"], d["mark"]) == ("p2020-T3", True, "open", "○")
 
 
 def test_what_an_undecided_claim_could_have_seen_is_told():
@@ -70,17 +104,17 @@ def test_what_an_undecided_claim_could_have_seen_is_told():
         "would have seen a distance of 1.4 from the bound in four of five cases, and the paper's number in 52 %."
         in page
     )
-    assert "The paper reports -1 (table 1); ours predicts [-1.49, 1.29]." in page
+    assert "The paper reports −1 (table 1); ours predicts [−1.49, 1.29]." in page
     assert "Stands in 93 % of the universes" in page
     (row,) = rows(verdict_pages.papers_numbers([judge_ledger(ledger, [result])]))
-    assert (row["paper"], row["ours"], row["sceptical p"]) == ("-1", "-0.1", "")
-    assert row["paper's in our prediction interval"] == "inside of [-1.49, 1.29]"
+    assert (row["paper"], row["ours"], row["sceptical p"]) == ("−1", "−0.1", "")
+    assert row["paper's in our prediction interval"] == "inside of [−1.49, 1.29]"
 
 
 def test_claims_that_rest_on_one_finding_name_each_other():
     claims = (msgspec.structs.replace(CLAIM, id="a", fact="f"), msgspec.structs.replace(CLAIM, id="b", fact="f"))
     page = verdict_pages.ledger_page(Ledger("p2020", "t", "k", (Row("r", "x", claims=claims),)), [RESULT])
-    assert "Rests on the same finding as [b](#claim-b)" in page
+    assert 'Rests on the same finding as <a href="#claim-b">r</a>' in page
 
 
 def test_only_verdicts_that_depend_on_the_criterion_are_listed():
@@ -97,7 +131,7 @@ def test_only_verdicts_that_depend_on_the_criterion_are_listed():
         [judge_ledger(Ledger("p2020", "t", "k", (Row("r", "x", claims=claims),)), [bare, like, sure])]
     )
     assert "2 of 3 verdicts depend on how the intervals are read" in page
-    assert "| [c](#claim-c) | ✔ | ◐ | ✔ | ✔ | ✔ | ✔ |" in page
+    assert "| [r: it falls](#claim-c) | ✔ | ◐ | ✔ | ✔ | ✔ | ✔ |" in page
     assert "(#claim-e)" not in page
 
 

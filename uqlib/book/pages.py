@@ -3,6 +3,7 @@
 Text of a ledger, a record or a notebook goes through `uqlib.report.markdown`, so that it stands in the page and never runs there.
 """
 
+import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -121,6 +122,7 @@ def write_pages(folder: Path) -> None:
     }
     for name, page in texts.items():
         write_text(folder / f"{name}.md", page)
+    write_text(folder / "verdicts.json", json.dumps(verdict_pages.verdict_facts(judged), indent=1) + "\n")
 
 
 def published_runs(folder: str | Path = "book/results") -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ TEXT_ALONE = "text alone"
 PAGES = (
     "ledger.md", "summary.md", "verdicts.md", "beside.md", "criteria.md", "forecasts.md", "scales.md", "parameters.md", "runs.md",
     "benchmarks.md", "guesses.md", "drop_example.md", "get.md", "api.md", *(f"api/{family}.md" for family in API),
+    "verdicts.json",
 )  # fmt: skip
 BUILDERS = ("jupyter_book", "sphinx", "myst_nb", "sphinx_design", "sphinx_mathjax_offline")  # that make the HTML
 BUILT = ("build/", "_build/")  # folders of a checkout that hold no data

@@ -105,7 +105,7 @@ class Reported(TomlTable, frozen=True):
         check_whole(self.decimals, f"decimals of {self.quantity} for {self.setting}", least=0, most=20)
 
     def __str__(self) -> str:
-        return f"{self.value:.{self.decimals}f}"
+        return f"{self.value:.{self.decimals}f}".replace("-", "−")
 
 
 class Row(TomlTable, frozen=True):
@@ -113,6 +113,7 @@ class Row(TomlTable, frozen=True):
 
     id: str
     shows: str
+    title: str = ""  # in a few words, after the paper's name of it: "Table 2: accuracy and ECE of seven losses"
     notebook: str = ""
     not_testable: str = ""  # the reason, where nothing at hand can test it
     source: str = ""  # of the reported numbers
@@ -123,6 +124,11 @@ class Row(TomlTable, frozen=True):
         _check_pattern(self.id, ID, "the id of a row", "letters, digits, _ . and -")
         if self.notebook:
             _check_pattern(self.notebook, NOTEBOOK, f"row {self.id}: notebook", "PAPER/NAME of a-z, 0-9 and _")
+
+    @property
+    def place(self) -> str:
+        """What the paper calls it, such as "Table 2"; the id where the ledger gives no title."""
+        return self.title.partition(":")[0] or self.id
 
     def number(self, setting: str, quantity: str) -> Reported:
         """The reported number; the error lists those that there are."""
@@ -140,6 +146,8 @@ class Ledger(TomlTable, frozen=True):
     title: str
     cite: str
     rows: tuple[Row, ...] = field(name="row", default=())
+    arxiv: str = ""  # its number there
+    code: str = ""  # where the authors' code lies
 
     def __post_init__(self) -> None:
         _check_pattern(self.paper, ID, "paper", "letters, digits, _ . and -")

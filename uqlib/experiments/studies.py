@@ -28,6 +28,7 @@ from uqlib.files.fingerprint import fingerprint
 from uqlib.files.typed import TomlTable, read_toml
 from uqlib.files.whole import DamagedError, in_checkout, parsed, sha256_of_file
 from uqlib.metrics import Judged
+from uqlib.networks.zoo import network_label
 
 with named():
     from msgspec import field
@@ -84,7 +85,7 @@ class Study(TomlTable, frozen=True):
 
     def __str__(self) -> str:
         how = self.training
-        return f"{how['network']} on {self.images:,} images of {self.title}, {how['epochs']} epochs"
+        return f"{network_label(how['network'])} on {self.images:,} images of {self.title}, {how['epochs']} epochs"
 
     def differing(self, name: str, *places: str) -> dict[Any, str]:
         """The variants that differ from one in these places alone, by what they have there, the one itself among them.

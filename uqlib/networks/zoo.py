@@ -4,6 +4,7 @@ The ResNets of He et al. for CIFAR, wide ResNets, and small TensorFlow networks 
 timm's contract (forward_features, forward_head, num_features, get_classifier, reset_classifier, default_cfg).
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -210,6 +211,12 @@ def _stage(block: Callable[..., nn.Module], blocks: int, inputs: int, outputs: i
 
 def _feature_info(*channels: int) -> list[dict]:
     return [{"num_chs": c, "reduction": 2**k, "module": f"layer{k + 1}"} for k, c in enumerate(channels)]
+
+
+def network_label(name: str) -> str:
+    """The name of a network in print: "ResNet-8 of 32 channels" for cifar_resnet8_w32; one that is not of CIFAR keeps its own."""
+    found = re.fullmatch(r"cifar_resnet(\d+)(?:_w(\d+))?", name)
+    return name if not found else f"ResNet-{found[1]}" + (f" of {found[2]} channels" if found[2] else "")
 
 
 def without_wrapper(state: dict, model: nn.Module | None = None) -> dict:

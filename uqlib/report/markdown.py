@@ -7,6 +7,7 @@ emphasis that a notebook writes into its cells.
 
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 MEANT = re.compile(r"[\\`*_{}\[\]~$|]")  # what Markdown or MyST reads as more than a character
@@ -34,6 +35,12 @@ def code(value: Any) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if not line.strip() or line[0] in "` " or line[-1] in "` " else ""
     return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def html_line(value: Any) -> str:
+    """The value as one line of HTML, for a part of a page that is written as such; `code` between single backticks is code."""
+    parts = CODE.split(_one_line(value))
+    return "".join(f"<code>{escape(part)}</code>" if k % 2 else escape(part) for k, part in enumerate(parts))
 
 
 def block(value: str, language: str = "") -> str:

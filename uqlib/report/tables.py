@@ -1,6 +1,7 @@
 """Tables: data frames of results with a caption, names in print, and their data as CSV behind a link."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
@@ -14,11 +15,16 @@ with named():
     import pandas as pd
 
 
+INTERVAL = re.compile(r"(<td>[^<\[]*\d) (\[[^<\]]*\])</td>")  # of a cell in print
+
+
 class Shown:
     """Something with a caption and its data as CSV, as a notebook and the book show it."""
 
-    def __init__(self, html: str, *, name: str, data: pd.DataFrame | None, plain: str):
-        self._html, self._plain = html + _csv_link(name, data), plain
+    def __init__(self, html: str, *, name: str, data: pd.DataFrame | None, plain: str, made: str = ""):
+        """Args: html, name of the file with the data, data, the same without HTML, and `made`: HTML that says by what."""
+        line = " · ".join(part for part in (made, _csv_link(name, data)) if part)
+        self._html, self._plain = html + (f'<p class="made">{line}</p>' if line else ""), plain
 
     def _repr_html_(self) -> str:
         return f'<div class="shown">{self._html}</div>'
@@ -28,8 +34,9 @@ class Shown:
 
 
 def show_table(
-    frame: pd.DataFrame, *, caption: str = "", name: str = "table", data: pd.DataFrame | None = None, digits: int = 2
-) -> Shown:
+    frame: pd.DataFrame, *, caption: str = "", name: str = "table", data: pd.DataFrame | None = None, digits: int = 2,
+    fold: bool = False, made: str = "",
+) -> Shown:  # fmt: skip
     """A data frame of texts and numbers as a table; what it holds is shown as the characters that it is.
 
     Args:
@@ -38,13 +45,17 @@ def show_table(
         name: of the file with the data.
         data: what the file holds; the frame itself by default.
         digits: of numbers that are no whole ones.
+        fold: whether a box above the table shows and hides the intervals, which need no script for it; print shows them.
+        made: HTML of the line below: by what, and what the numbers rest on.
     """
     index = not isinstance(frame.index, pd.RangeIndex)
     style = {"index": index, "na_rep": "–", "float_format": partial(number_text, digits=digits)}
     html = frame.to_html(classes="numbers", border=0, index_names=False, **style)
     html = html.replace("<thead>", f"<caption>{escape(caption)}</caption><thead>", 1) if caption else html
+    if fold and (parts := INTERVAL.subn(r"\1<small> \2</small></td>", html))[1]:
+        html = f'<label class="ends"><input type="checkbox"> intervals</label>{parts[0]}'
     return Shown(html, name=name, data=frame.reset_index() if data is None and index else frame if data is None else data,
-                 plain=f"{caption}\n{frame.to_string(**style)}".strip())  # fmt: skip
+                 plain=f"{caption}\n{frame.to_string(**style)}".strip(), made=made)  # fmt: skip
 
 
 def spread(

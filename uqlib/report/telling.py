@@ -18,7 +18,17 @@ with named():
 
 NOTHING = "not measured here"
 ENDS = ("value", "low", "high")
-ABOUT = (*ENDS, "level", "splits", "seeds", "examples", "covers", "start")  # columns of cells that are no names
+ABOUT = (
+    *ENDS,
+    "level",
+    "splits",
+    "seeds",
+    "examples",
+    "covers",
+    "start",
+    "paper",
+)  # columns of cells that are no names
+LISTED = 4  # cells that evidence gives one by one; of more, the least and the largest
 THREE_DIGITS = ("aurc", "augrc", "nll")
 
 
@@ -143,6 +153,78 @@ def facts(
     return told
 
 
+def evidence_text(
+    frame: pd.DataFrame, better: str = "", *, labels: Mapping[Any, str] | None = None, **style: Any
+) -> str:
+    """What stands behind the facts of some cells, in a few words: which, their values and unit, what the intervals cover, n.
+
+    Args:
+        frame, better, labels, style: as of `facts`.
+    """
+    if not len(frame):
+        return f"{NOTHING}."
+    of, cells = _called(frame, labels)
+    texts, unit = in_print(frame, **style | {"ends": True}), unit_text(frame, **style)
+    told = [f"{text} ({name})" if name else text for name, text in zip(cells, texts, strict=True)]
+    if len(frame) > LISTED:
+        way = better or _direction(frame)
+        found, (good, bad) = tally(frame, way or "higher"), ("better", "worse") if way else ("above 0", "below 0")
+        counts = f", {found.better} {good}, {found.surely} surely, {found.worse} surely {bad}"
+        least, most = (told[int(k)] for k in (frame["value"].argmin(), frame["value"].argmax()))
+        told = [f"{len(frame)} results{counts if style.get('signed', True) else ''}, from {least} to {most}"]
+    return f"{of and of + ': '}{'; '.join(told)}{unit}{rests_on(frame)}."
+
+
+def _called(frame: pd.DataFrame, labels: Mapping[Any, str] | None) -> tuple[str, list[str]]:
+    """What some cells are called together, and each beside the others, without names that only the program knows."""
+    words: dict[str, list[str]] = {}
+    numbers: dict[str, list[str]] = {}  # that tell cells apart where no words do, such as a strength
+    for name in names_of(frame):
+        told = [label(value, labels) for value in frame[name]]
+        if _worded(frame[name], labels):
+            words[name] = told
+        elif len(set(told)) > 1 and not isinstance(frame[name].iloc[0], str):
+            numbers[name] = [f"{name} {each}" for each in told]
+    apart = {name: told for name, told in words.items() if len(set(told)) > 1} or numbers
+    together = ", ".join(told[0] for told in words.values() if told[0] and len(set(told)) == 1)
+    return together, [_without_parts(each) for each in zip(*apart.values(), strict=True)] or [""] * len(frame)
+
+
+def _worded(column: pd.Series, labels: Mapping[Any, str] | None) -> bool:
+    """Whether a reader knows the names of a column: words, and none of the program's own."""
+    return all(isinstance(x, str) and ("_" not in x or x in MEASURES or (labels and x in labels)) for x in column)
+
+
+def _without_parts(words: Sequence[str]) -> str:
+    """The words, without those that another of them holds already."""
+    return ", ".join(word for word in words if not any(word in other and word != other for other in words))
+
+
+def unit_text(frame: pd.DataFrame, **style: Any) -> str:
+    """Of the numbers in print: points of a difference, percent of a level, nats of NLL; nothing where nobody says."""
+    measures = set(frame["measure"]) if "measure" in frame else set()
+    if measures == {"nll"}:
+        return " nats"
+    hundredths = "nll" not in measures if style.get("percent") is None else style["percent"]
+    return "" if not hundredths else " points" if style.get("signed", True) else " %"
+
+
+def rests_on(frame: pd.DataFrame) -> str:
+    """What the intervals of some cells cover, and of how many examples, splits and trainings the cells are."""
+    known = frame.reindex(columns=["level", "covers", "examples", "splits", "seeds"])
+    parts = []
+    if covers := list(dict.fromkeys(known["covers"].dropna())):
+        level = known["level"].dropna()
+        parts.append(
+            f"{100 * level.iloc[0] if len(level) else 95:.0f} % intervals over other {' or '.join(each.replace(', ', ' and ') for each in covers)}"
+        )
+    for name, words in (("examples", "n = {}"), ("splits", "{} splits"), ("seeds", "{} trainings")):
+        if len(counts := known[name].dropna()) and counts.max() > 1:
+            least, most = (f"{int(x):,}" for x in (counts.min(), counts.max()))
+            parts.append(words.format(most if least == most else f"{least} to {most}"))
+    return f"; {', '.join(parts)}" if parts else ""
+
+
 def grouped(template: str, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The cells by the names in a template: "{measure}_{variant}" gives one part for each measure of each variant."""
     fields = template_fields(template, frame)
@@ -167,10 +249,12 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 
 def label(value: Any, labels: Mapping[Any, str] | None = None) -> str:
-    """A name in print: as the labels have it, the name of a measure, or the value itself."""
+    """A name in print: as the labels have it, the name of a measure, or the value itself, with spaces."""
     if labels and value in labels:
         return labels[value]
-    return MEASURES[value].name if value in MEASURES else f"{value:g}" if isinstance(value, float) else str(value)
+    if value in MEASURES:
+        return MEASURES[value].name
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
 
 
 def _direction(frame: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ import base64
 import difflib
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,8 @@ with named():
 
 PLAIN = (bool, int, float, str, list, dict, type(None))
 KEPT = ("value", "low", "high", "level", "splits", "seeds", "examples")  # of a result that is read back
+EVIDENCE = "§"  # ends the name of what stands behind a fact; the book shows it beside the number
+PRINTED = 3  # numbers of the paper, and claims, that evidence names
 NO_PARAMETERS = ("scale", "record")  # nor are names of capitals, which are constants
 
 
@@ -44,6 +47,11 @@ class Report:
     def __init__(self, run: Run, paper: Ledger | None):
         self.run, self.paper = run, paper
         self.labels: dict[Any, str] = {}  # names in print, by value; a notebook fills it
+        self.behind: dict[str, str] = {}  # evidence, by the name of what is told, or by a text that is
+        self._told: dict[str, tuple[pd.DataFrame, str, str]] = {}  # cells, their evidence and unit, by name
+        self._known: dict[
+            tuple[float, ...], set[str]
+        ] = {}  # what is recorded of a cell, and what the paper reports for it
         self.claimed = {claim.quantity for row in paper.rows for claim in row.claims} if paper else None
 
     def record(
@@ -71,6 +79,7 @@ class Report:
             words = row | ({"title": MEASURES[row["measure"]].name} if row.get("measure") in MEASURES else {})
             name = quantity.format(**words)
             self._check_claimed(name, unclaimed)
+            self._note_known(row, name)
             ends = {
                 k: None if (x := row.get(k)) is None or x != x else float(x) for k in ("value", "low", "high", "level")
             }
@@ -126,12 +135,15 @@ class Report:
         if not len(frame := cells(found)):
             return _nothing(caption)
         down, across = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
-        wide = tables.spread(frame, down, across, labels=self.labels, **style)
-        return tables.show_table(wide, caption=caption, name=name or "_".join(down + across), data=frame)
+        wide = tables.spread(frame, down, across, labels=self.labels, **style | {"ends": True})
+        fold, made = not style.get("ends", True), self._made(frame)
+        return tables.show_table(
+            wide, caption=caption, name=name or "_".join(down + across), data=frame, fold=fold, made=made
+        )
 
     def frame(self, frame: pd.DataFrame, *, caption: str, name: str = "table", digits: int = 2) -> tables.Shown:
         """Any data frame as a table, with itself as CSV."""
-        return tables.show_table(frame, caption=caption, name=name, digits=digits)
+        return tables.show_table(frame, caption=caption, name=name, digits=digits, made=self._made())
 
     def beside(
         self, row: str | Sequence[str], found: Any, *, setting: str, quantity: str = "{measure}", minus: str = "", **options: Any
@@ -139,7 +151,10 @@ class Report:
         """Cells as a table beside what rows of the paper's ledger report; see `tables.with_paper`, and `table` for the rest."""
         rows = [self._row(each) for each in ([row] if isinstance(row, str) else row)]
         whole = ledger.replace(rows[0], reported=tuple(number for each in rows for number in each.reported))
-        return self.table(tables.with_paper(cells(found), whole, setting, quantity, minus), **options)
+        frame = tables.with_paper(cells(found), whole, setting, quantity, minus)
+        for cell in frame.query("paper != '–'").to_dict("records"):
+            self._note_known(cell, f"paper:{cell['paper']} in {' and '.join(dict.fromkeys(r.place for r in rows))}")
+        return self.table(frame, **options)
 
     def placed(self, row: str, found: Any, *, setting: str, quantity: str, minus: str, **where: Any) -> str:
         """The gains that a row of the paper's ledger reports beside our intervals, in words; see `telling.placed`.
@@ -158,7 +173,11 @@ class Report:
                 ours, other = (setting.format(**(cell | {"variant": each})) for each in (minus, cell["variant"]))
                 gain = reported.number(ours, quantity).value - reported.number(other, quantity).value
                 told.append(f"over {telling.label(cell['variant'], self.labels)} {telling.placed(gain, cell)}")
-        return "; ".join(told) or telling.NOTHING
+        text = "; ".join(told) or telling.NOTHING
+        self.behind[text] = (
+            f"{reported.place} of the paper, {quantity} in points, beside ours{telling.rests_on(frame)}."
+        )
+        return text
 
     def reported(
         self,
@@ -175,7 +194,9 @@ class Report:
         across = parts.apply(lambda names: ", ".join(telling.label(name, self.labels) for name in names), axis=1)
         wide = frame.assign(across=across).pivot(index=rows, columns="across", values="paper")
         wide = wide.reindex(index=frame[rows].unique(), columns=across.unique())
-        return tables.show_table(wide, caption=caption, name=row, data=frame)
+        return tables.show_table(
+            wide, caption=caption, name=row, data=frame, made=f"{self._made()} · {self._row(row).place} of the paper"
+        )
 
     def forest(self, found: Any, *, rows: str, name: str, what: str, **options: Any) -> tables.Shown:
         """Draw, keep and show a forest of intervals; `what` it shows begins the alternative text. See `charts.forest`."""
@@ -207,7 +228,8 @@ class Report:
         frame = None if found is None else cells(found)
         alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
         source = f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
-        return tables.Shown(f'<img alt="{escape(alt)}" src="{source}">', name=name, data=frame, plain=alt)
+        image = f'<img alt="{escape(alt)}" src="{source}">'
+        return tables.Shown(image, name=name, data=frame, plain=alt, made=self._made(frame))
 
     def tell(self, name: str, found: Any, *, better: str = "", **style: Any) -> None:
         """Give the prose its numbers and phrases: NAME, NAME.phrase, ...; see `telling.facts`.
@@ -221,12 +243,23 @@ class Report:
         for own, part in telling.grouped(name, cells(found)):
             told = telling.facts(part, better, labels=self.labels, **style)
             self.note(**{f"{own}{end}": value for end, value in told.items()})
+            text = telling.evidence_text(part, better, labels=self.labels, **style)
+            if ": " not in text.partition(";")[0]:  # no cell says of what the number is
+                text = f"{re.sub('[._]+', ' ', own)}: {text}"
+            self._told[own] = part, text, telling.unit_text(part, **style)
 
     def note(self, **facts: Any) -> None:
-        """Give the prose plain facts by name: numbers, to be formatted there, and texts."""
+        """Give the prose plain facts by name: numbers, to be formatted there, texts, and numbers that the ledger reports."""
         with named():
             from myst_nb import glue
         for name, value in facts.items():
+            if isinstance(value, ledger.Reported):
+                self.behind[name] = f"{self._place(value)} of the paper: {value.quantity}, {value.setting}."
+                value = value.value
+            elif isinstance(value, str) and value in self.behind:
+                self.behind[name] = self.behind[value]
+            elif name in self.run.parameters and value == self.run.parameters[name]:
+                self.behind[name] = "A parameter of the notebook."
             glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
     def done(self) -> tables.Shown:
@@ -243,6 +276,7 @@ class Report:
             for each in verdicts.judge_row(ledger.replace(row, claims=(claim,)), results)
         ]  # fmt: skip
         self.note(**{f"claim.{each.claim.id}": each.verdict for each in found})
+        self._note_evidence(found)
         lines = [
             {"claim": each.claim.text, "verdict": each.verdict, "surely in": each.certain, "by value in": each.likely,
              "surely not in": each.against, "of": len(each.results)} for each in found
@@ -250,7 +284,47 @@ class Report:
         if not lines:
             return tables.Shown("", name="claims", data=None, plain="The ledger has no claim about this notebook.")
         told = pd.DataFrame(lines).set_index("claim")
-        return tables.show_table(told, caption="What this run says of the claims", name="claims")
+        return tables.show_table(told, caption="What this run says of the claims", name="claims", made=self._made())
+
+    def _note_known(self, cell: dict[Any, Any], what: str) -> None:
+        """A cell with an interval is known again by its numbers, wherever it is told."""
+        if (low := cell.get("low")) is not None and low == low:
+            self._known.setdefault((cell["value"], low, cell["high"]), set()).add(what)
+
+    def _note_evidence(self, found: Sequence[verdicts.Verdict]) -> None:
+        """Glue what stands behind each fact under its name and EVIDENCE: cells, the paper's numbers, claims of the ledger."""
+        claims = [claim for row in self.paper.rows for claim in row.claims] if self.paper else []
+        for name, (frame, text, unit) in self._told.items():
+            keys = [(row.get("value"), row.get("low"), row.get("high")) for row in frame.to_dict("records")]
+            known = sorted(set().union(*(self._known.get(key, ()) for key in keys)))
+            printed = [each.removeprefix("paper:") for each in known if each.startswith("paper:")]
+            about = [claim for claim in claims if claim.quantity in known]
+            printed += [f"{_effect(claim, unit)}" for claim in about if claim.effect is not None]
+            paper = f" Paper: {'; '.join(printed[:PRINTED])}." if printed else ""
+            self.behind[name] = text + paper + "".join(f" {{claim:{claim.id}}}" for claim in about[:PRINTED])
+        for v in found:
+            settings = f"{len(v.results)} setting{'s' * (len(v.results) != 1)}"
+            counts = f"certain in {v.certain}, by value in {v.likely} of {settings}"
+            self.behind[f"claim.{v.claim.id}"] = f"{v.claim.text}: {counts}. {{claim:{v.claim.id}}}"
+        self.behind[""] = self._provenance()
+        with named():
+            from myst_nb import glue
+        for name, text in self.behind.items():
+            glue(f"{name}{EVIDENCE}", text, display=False)
+
+    def _provenance(self) -> str:
+        seed = self.run.parameters.get("seed")
+        seeded = "" if seed is None else f"seed {seed}, "
+        return f"{seeded}scale {self.run.scale}, {datetime.now(UTC):%Y-%m-%d}"
+
+    def _made(self, frame: pd.DataFrame | None = None) -> str:
+        """By what a figure or table was made, and what the numbers of its cells rest on, as HTML."""
+        command = f"made by <code>uqlib run notebooks/{escape(self.run.notebook)}.ipynb</code>, {self._provenance()}"
+        rests = telling.rests_on(frame) if frame is not None and "value" in frame else ""
+        return command + escape(rests.replace("; ", " · ", 1))
+
+    def _place(self, number: ledger.Reported) -> str:
+        return next((row.place for row in (self.paper.rows if self.paper else ()) if number in row.reported), "a table")
 
     def _kept_record(self) -> dict[str, Any] | None:
         place = f"data/records/{self.run.notebook}.json"
@@ -272,6 +346,12 @@ class Report:
             f"no claim of the ledger names the quantity {quantity!r}; {'nearest: ' + ', '.join(near) if near else 'none is near'}. "
             "Pass unclaimed=True to keep numbers that no claim is about"
         )
+
+
+def _effect(claim: ledger.Claim, unit: str) -> str:
+    """What the paper reports of a claim's quantity, in the unit of ours, and where."""
+    shown = telling.number_text((100 if unit in (" points", " %") else 1) * (claim.effect or 0))
+    return f"{shown}{unit} ({claim.effect_at.partition(';')[0]})"
 
 
 def _nothing(what: str) -> tables.Shown:

@@ -1,14 +1,16 @@
 """The pages of the ledger: the summary, every claim with its verdict and evidence, other criteria, forecasts. Verdicts in, Markdown out."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from statistics import fmean
+from typing import Any
 
-from uqlib.evidence.ledger import Ledger
+from uqlib.evidence.ledger import Claim, Ledger
 from uqlib.evidence.records import Result
 from uqlib.evidence.verdicts import CRITERIA, TRIED, VERDICTS, JudgedLedger, Verdict, judge_row, needed_settings
-from uqlib.report.markdown import code, table, text
+from uqlib.report.markdown import code, html_line, table, text
 
 MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐?✘≡–○", strict=True)}
 MULTIVERSE = "multiverse_share"  # recorded with the id of a claim as its setting
@@ -32,43 +34,52 @@ def verdicts_list() -> str:
 
 
 def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
-    """Every row of a paper's ledger: what it shows, its claims, and the verdict with its evidence."""
-    parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`\n"]
+    """Every row of a paper's ledger: what it shows, its claims with their verdicts, and under each, folded, its evidence."""
+    parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`{_links(ledger)}\n"]
     universes = {r.setting: r for r in results if r.quantity == MULTIVERSE}
     by_row = [judge_row(row, results) for row in ledger.rows]
-    first = {
-        v.claim.id: v for judged in by_row for v in reversed(judged) if v.results
-    }  # to which the link of a claim leads
-    alike = _alike(ledger, first)
+    shown = {v.claim.id: v for judged in by_row for v in judged}  # of several scales the largest; links lead to it
+    alike = _alike(ledger, [id for id, v in shown.items() if v.results])
     for row, judged in zip(ledger.rows, by_row, strict=True):
-        parts.append(f"### {row.id}\n\n{text(row.shows, spans=True)}\n")
-        if row.notebook:
-            parts.append(f"Re-derived in [`{row.notebook}`](results/{row.notebook}.ipynb).\n")
+        parts.append(f"({row.id})=\n### {text(row.title or row.id)}\n\n{text(row.shows, spans=True)}\n")
+        where = (
+            f" · re-derived in [{row.notebook.split('/')[1].replace('_', ' ')}](results/{row.notebook}.ipynb)"
+            if row.notebook
+            else ""
+        )
+        parts.append(f"{code(row.id)}{where}\n")
         if row.not_testable:
             parts.append(f"{MARKS['not testable here']}: {text(row.not_testable, spans=True)}.\n")
-        if row.claims:
-            parts.append(table(["claim", "verdict", "holds"], [_counted(v) for v in judged]))
-            for v in judged:
-                if v.results:
-                    target = f"({_target(v.claim.id)})=\n" if v is first[v.claim.id] else ""
-                    parts.append(target + _evidence(v, universes.get(v.claim.id), alike[v.claim.id]))
-        elif not row.not_testable:
+        for v in judged:
+            anchor = target(v.claim.id) if v is shown[v.claim.id] else ""
+            parts.append(_claim(v, anchor, _notes(v, universes.get(v.claim.id), alike[v.claim.id])))
+        if not row.claims and not row.not_testable:
             parts.append(f"{MARKS['open']}: no claim in checkable form yet.\n")
     return "\n".join(parts)
+
+
+def verdict_facts(judged: Sequence[JudgedLedger]) -> list[dict[str, Any]]:
+    """What a page shows of a verdict without computing it: one plain dictionary a claim, in the order of the ledgers."""
+    return [
+        {"id": v.claim.id, "anchor": target(v.claim.id), "paper": each.ledger.paper, "row": row.id, "notebook": row.notebook, "place": row.place,
+         "text": v.claim.text, "ours": v.claim.ours, "verdict": v.verdict, "mark": MARKS[v.verdict][0],
+         "order": list(VERDICTS).index(v.verdict), "scale": v.scale}
+        for each in judged for row in each.ledger.rows for v in each.verdicts if v.claim in row.claims
+    ]  # fmt: skip
 
 
 def papers_numbers(judged: Sequence[JudgedLedger]) -> str:
     """The claims of which the paper gives a number: that number, ours, and whether the one is expected by the other."""
     rows = []
-    for v in (v for each in judged for v in each.verdicts):
+    for own, v in ((each.ledger, v) for each in judged for v in each.verdicts):
         if v.claim.effect is None or not v.results:
             continue
         low, high = v.predicted
         sure = {None: "no interval", True: "inside", False: "outside"}[v.agrees]
-        where = "" if math.isnan(low) else f" of [{low:.3g}, {high:.3g}]"
+        where = "" if math.isnan(low) else f" of [{_number(low)}, {_number(high)}]"
         error = f" ± {v.claim.effect_error:.2g}" if v.claim.effect_error else ""
         rows.append([
-            _link(v.claim.id), f"{v.claim.effect:.3g}{error}", f"{fmean(r.value for r in v.results):.3g}",
+            _link(own, v.claim), f"{_number(v.claim.effect)}{error}", _number(fmean(r.value for r in v.results)),
             f"{sure}{where}", _p(v.sceptical), _p(v.equivalent), _share(v.chance),
         ])  # fmt: skip
     head = [
@@ -94,7 +105,7 @@ def criteria_page(judged: Sequence[JudgedLedger]) -> str:
         parts.append(
             f"\n**{text(each.ledger.title)}**: {len(odd)} of {tried} verdicts depend on how the intervals are read.\n"
         )
-        rows: list[list] = [[_link(v.claim.id), *(MARKS[verdict][0] for verdict in own)] for v, own in odd]
+        rows: list[list] = [[_link(each.ledger, v.claim), *(MARKS[verdict][0] for verdict in own)] for v, own in odd]
         total: list[list] = [
             [f"**{name}**", *(Counter(column)[name] or "" for column in found.values())] for name in TRIED
         ]
@@ -121,41 +132,70 @@ def forecasts_page(judged: Sequence[JudgedLedger]) -> str:
     return "\n".join(lines) + "\n" + table(["forecast", "claims", "mean forecast", "confirmed"], rows)
 
 
-def _target(claim: str) -> str:
-    return f"claim-{claim.lower()}"
+def target(claim: str) -> str:
+    """The anchor of a claim on the page of the ledger."""
+    return f"claim-{re.sub('[^a-z0-9]+', '-', claim.lower())}"
 
 
-def _link(claim: str) -> str:
-    return f"[{claim}](#{_target(claim)})"
+def _link(ledger: Ledger, claim: Claim) -> str:
+    return f"[{_place(ledger, claim)}: {text(claim.text)}](#{target(claim.id)})"
+
+
+def _place(ledger: Ledger, claim: Claim) -> str:
+    return next(row.place for row in ledger.rows if claim in row.claims)
+
+
+def _links(ledger: Ledger) -> str:
+    """The paper and its authors' code, one move away."""
+    paper = f" · [arXiv:{ledger.arxiv}](https://arxiv.org/abs/{ledger.arxiv})" if ledger.arxiv else ""
+    return paper + (f" · [the authors' code]({ledger.code})" if ledger.code else "")
 
 
 def _alike(ledger: Ledger, shown: Collection[str]) -> dict[str, list[str]]:
-    """For each claim the others that rest on the same finding, of those that are shown with evidence."""
-    claims = [claim for row in ledger.rows for claim in row.claims]
-    facts = {claim.id: claim.fact or claim.quantity for claim in claims}
-    return {one: [c for c in shown if c != one and facts[c] == fact] for one, fact in facts.items()}
+    """For each claim links to the others that rest on the same finding, of those that are shown with evidence."""
+    places = {claim: row.title or row.id for row in ledger.rows for claim in row.claims}
+    facts = {claim.id: claim.fact or claim.quantity for claim in places}
+    links = {
+        claim.id: f'<a href="#{target(claim.id)}">{html_line(place)}</a>'
+        for claim, place in places.items()
+        if claim.id in shown
+    }
+    return {one: [link for c, link in links.items() if c != one and facts[c] == fact] for one, fact in facts.items()}
 
 
-def _counted(verdict: Verdict) -> list[str]:
-    """What a claim says, its verdict, and in how many settings it holds."""
-    claim, k = verdict.claim, len(verdict.results)
-    holds = f"{code(claim.holds)} for other {claim.unit}"
+def _claim(v: Verdict, anchor: str, notes: Sequence[str]) -> str:
+    """A claim with its verdict, as HTML without an empty line; its evidence is folded, as it would be a yard long on a phone."""
+    claim, k = v.claim, len(v.results)
+    whose = "Ours: " if claim.ours and not claim.text.startswith("Ours") else ""
+    holds = f"asks for <code>{html_line(claim.holds)}</code> for other {claim.unit}"
     if k:
         needed = needed_settings(claim, k)
-        asked = f", {needed} asked for" if needed < k else ""
-        holds += f": certain in {verdict.certain}, by value in {verdict.likely} of {k}{asked}"
-    whose = "Ours: " if claim.ours and not claim.text.startswith("Ours") else ""
-    scale = f" ({verdict.scale})" if verdict.scale else ""
-    return [whose + text(claim.text, spans=True), MARKS[verdict.verdict] + scale, holds]
+        some = "in all" if needed == k else f"in {needed}"
+        holds += f" {some} of {k} setting{'s' * (k > 1)}: sure in {v.certain}, by value in {v.likely}"
+    scale = f" ({v.scale})" if v.scale else ""
+    head = f"<b>{MARKS[v.verdict]}{scale}</b> {whose}{html_line(claim.text)} <small>{holds}</small>"
+    if shared := _shared(v):
+        notes = [*notes, f"every setting: {', '.join(shared)}"]
+    lines = [f"<p>{note[0].upper()}{note[1:]}.</p>" for note in notes]
+    settings = "".join(
+        f"<li>{html_line(r.setting.replace('_', ' '))}: {html_line(_interval(r, shared))}</li>" for r in v.results
+    )
+    body = "".join(lines) + (f"<ul>{settings}</ul>" if settings else "")
+    name, id = v.verdict.replace(" ", "-"), f' id="{anchor}"' if anchor else ""
+    if not body:
+        return f'<div class="claim {name}"{id}>{head}</div>\n'
+    return f'<details class="claim {name}"{id}><summary>{head}</summary>{body}</details>\n'
 
 
-def _evidence(v: Verdict, universe: Result | None, alike: Sequence[str]) -> str:
-    """Every setting of a claim, and what follows from all of them, folded away: on a phone a table of them would be a yard long."""
+def _notes(v: Verdict, universe: Result | None, alike: Sequence[str]) -> list[str]:
+    """What follows from all settings of a claim, as HTML."""
     claim, notes = v.claim, []
     if reason := claim.by_construction or claim.not_testable:
-        notes.append(text(reason, spans=True))
+        notes.append(html_line(reason))
     if not math.isnan(v.p) and v.verdict in TRIED:
-        notes.append(f"p of fewer settings than asked for: {_p(v.p)}; of the contrary: {_p(v.q)}")
+        notes.append(
+            f"the p of the null that it holds in too few settings: {_p(v.p)}; that it holds in enough: {_p(v.q)}"
+        )
     if bare := sum(claim.unit not in each.covers for each in v.results):
         notes.append(f"in {bare} of {len(v.results)} settings no interval covers other {claim.unit}")
     if v.verdict == "undecided" and not math.isnan(v.detectable):
@@ -165,25 +205,36 @@ def _evidence(v: Verdict, universe: Result | None, alike: Sequence[str]) -> str:
         notes.append(seen + ("" if math.isnan(v.chance) else f", and the paper's number in {_share(v.chance)}"))
     if claim.effect is not None:
         low, high = v.predicted
-        expected = "" if math.isnan(low) else f"; ours predicts [{low:.3g}, {high:.3g}]"
-        notes.append(f"the paper reports {claim.effect:.3g} ({text(claim.effect_at)}){expected}")
+        expected = "" if math.isnan(low) else f"; ours predicts [{_number(low)}, {_number(high)}]"
+        notes.append(f"the paper reports {_number(claim.effect)} ({html_line(claim.effect_at)}){expected}")
     if universe is not None:
         notes.append(
             f"stands in {_share(universe.value)} of the universes of choices that could have been made as well"
         )
     if alike:
-        links = ", ".join(map(_link, alike))
-        notes.append(f"rests on the same finding as {links}, and counts once with what agrees")
-    lines = [f"- {text(result.setting)}: {_interval(result)}" for result in v.results]
-    body = "\n".join([*(f"{note[0].upper()}{note[1:]}.\n" for note in notes), *lines])
-    return f":::{{admonition}} Evidence: {claim.id}, {v.scale}\n:class: dropdown\n\n{body}\n:::\n"
+        notes.append(f"rests on the same finding as {', '.join(alike)}, and counts once with what agrees")
+    return notes
 
 
-def _interval(result: Result) -> str:
+def _shared(v: Verdict) -> list[str]:
+    """What is the same of all settings of a claim, so that it is said once."""
+    first, *others = (_about(each) for each in v.results) if len(v.results) > 1 else ([],)
+    return [part for part in first if all(part in other for other in others)]
+
+
+def _about(result: Result) -> list[str]:
+    told = f"95 % interval over {' and '.join(result.covers)}" if result.covers else "no interval"
     counted = [f"{n} {name}" for n, name in ((result.splits, "splits"), (result.seeds, "trainings")) if n > 1]
-    counted += [f"n = {result.examples}"] if result.examples else []
-    told = f"over {' and '.join(result.covers)}" if result.covers else "without an interval"
-    return f"{result} ({', '.join([told, *counted])})"
+    return [told, *counted, *([f"n = {result.examples:,}"] if result.examples else [])]
+
+
+def _interval(result: Result, shared: Collection[str]) -> str:
+    own = ", ".join(part for part in _about(result) if part not in shared)
+    return f"{result}".replace("-", "−") + (f" ({own})" if own else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _p(p: float) -> str:
