@@ -15,11 +15,21 @@ from docutils import nodes
 SHORT = "Trusted?"  # the book's name behind the title of a page
 QUESTION = "How far can a pretrained vision model be trusted?"
 SUMMARY = "A network says “cat, 93 % sure”. When may you believe the 93? Papers that promise an answer, run again on real images."
-VENDOR = ("styles/pydata-sphinx-theme.css", "styles/sphinx-book-theme.css", "sphinx-design.min.css", "mystnb.*.css", "basic.css")
+VENDOR = (
+    "styles/pydata-sphinx-theme.css",
+    "styles/sphinx-book-theme.css",
+    "sphinx-design.min.css",
+    "mystnb.*.css",
+    "basic.css",
+)
 OTHERS = ("searchindex.js", "mathjax", "fontawesome.js")  # scripts whose words are no names of classes
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
-MATHJAX = re.compile(r"\s*<script[^>]*(?:>window\.MathJax = |mathjax/)[^\n]*</script>")
-ICONS = re.compile(r'\s*<!-- So that users can add custom icons -->\s*<script[^>]*fontawesome\.js[^>]*></script>')
+ICONS = re.compile(r"\s*<!-- So that users can add custom icons -->\s*<script[^>]*fontawesome\.js[^>]*></script>")
+NEEDED = {  # files that only some pages need, by what those hold
+    "copybutton|clipboard": 'class="highlight', "design-tabs": "sd-tab-", "togglebutton|toggleHint|toggleOpen": 'admonition[^"]*dropdown|class="[^"]*(?:tag_hide|toggle )',
+    "explorer": 'class="explorer', "mathjax/|>window.MathJax = ": 'class="(?:math|amsmath)',
+}  # fmt: skip
+FILES = r"\s*<(?:script|link)\b[^\n]*(?:{})[^\n]*>(?:[^\n]*</script>)?(?=\n)"
 MODE = 'localStorage.getItem("theme") || "auto"'
 SEEN = 'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.S)
@@ -37,6 +47,7 @@ def prepare(app, config):
 
 def without_thebe(app, config):
     """No code of a page is run by a server; the extension would name one on every page, twice."""
+    app.registry.css_files[:] = [each for each in app.registry.css_files if "thebe" not in each[0]]
     for listeners in app.events.listeners.values():
         listeners[:] = [each for each in listeners if not each.handler.__module__.startswith("sphinx_thebe")]
 
@@ -48,7 +59,11 @@ def dress(app, pagename, templatename, context, doctree):
     summary = SUMMARY if first else _summary(doctree) or SUMMARY
     context["docstitle"] = ""
     context["title"] = QUESTION if first else f"{title} · {SHORT}"
-    card = app.config.html_baseurl + "_static/card.png" if app.config.html_baseurl else context["pathto"]("_static/card.png", 1)
+    card = (
+        app.config.html_baseurl + "_static/card.png"
+        if app.config.html_baseurl
+        else context["pathto"]("_static/card.png", 1)
+    )
     about = {"og:title": QUESTION if first else title, "og:description": summary, "og:type": "book" if first else "article",
              "og:site_name": QUESTION, "og:image": card, "og:image:alt": QUESTION}  # fmt: skip
     named = {"description": summary, "twitter:card": "summary_large_image", "color-scheme": "light dark"}
@@ -56,7 +71,9 @@ def dress(app, pagename, templatename, context, doctree):
     tags += [f'<meta name="{name}" content="{html.escape(text)}" />' for name, text in named.items()]
     context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(tags)
     if "body" in context:
-        context["body"] = re.sub(r"<table\b.*?</table>", lambda m: f'<div class="wide">{aligned(m[0])}</div>', context["body"], flags=re.S)
+        context["body"] = re.sub(
+            r"<table\b.*?</table>", lambda m: f'<div class="wide">{aligned(m[0])}</div>', context["body"], flags=re.S
+        )
 
 
 def aligned(table):
@@ -73,7 +90,10 @@ def aligned(table):
 
     def row(match):
         count = iter(numbers if len(CELL.findall(match[0])) == wide else [False] * wide)
-        return CELL.sub(lambda m: f'<{m[1]} class="num"{m[2]}>{m[3]}</{m[1]}>' if next(count) and "class=" not in m[2] else m[0], match[0])
+        return CELL.sub(
+            lambda m: f'<{m[1]} class="num"{m[2]}>{m[3]}</{m[1]}>' if next(count) and "class=" not in m[2] else m[0],
+            match[0],
+        )
 
     return re.sub(r"<tr.*?</tr>", row, table, flags=re.S)
 
@@ -94,9 +114,15 @@ def slim(app, exception):
     out, used = Path(app.outdir), set()
     for path in out.rglob("*.html"):
         if "_static" not in path.parts:
-            page = ICONS.sub("", path.read_text(encoding="utf-8")).replace(MODE, SEEN).replace('data-theme="auto"', 'data-theme="light"', 1)
+            page = (
+                ICONS.sub("", path.read_text(encoding="utf-8"))
+                .replace(MODE, SEEN)
+                .replace('data-theme="auto"', 'data-theme="light"', 1)
+            )
             page = page if path.name == "search.html" else SEARCH.sub("", page)
-            page = page if 'class="math' in page else MATHJAX.sub("", page)
+            body = page.partition("<body")[2]
+            for name, needle in NEEDED.items():
+                page = page if re.search(needle, body) else re.sub(FILES.format(name), "", page)
             path.write_text(page, encoding="utf-8")
             used.update(name for names in re.findall(r'\bclass="([^"]*)"', page) for name in names.split())
     for path in (out / "_static").rglob("*.js"):
@@ -105,7 +131,9 @@ def slim(app, exception):
     for path in (path for pattern in VENDOR for path in (out / "_static").glob(pattern)):
         text = path.read_text(encoding="utf-8")
         licences = re.findall(r"/\*!.*?\*/", text, re.S)
-        path.write_text("\n".join([*licences, used_rules(re.sub(r"/\*.*?\*/", "", text, flags=re.S), used)]), encoding="utf-8")
+        path.write_text(
+            "\n".join([*licences, used_rules(re.sub(r"/\*.*?\*/", "", text, flags=re.S), used)]), encoding="utf-8"
+        )
     for path in [*(out / "_static").rglob("*.map"), out / "_static/scripts/fontawesome.js"]:
         path.unlink(missing_ok=True)
 

@@ -60,13 +60,13 @@ def test_an_interval_beside_its_value_is_drawn_where_it_is(ax):
     assert sorted(line.get_ydata()[0] for line in ax.lines[1:]) == pytest.approx([60, 70])
 
 
-def test_a_hollow_series_has_white_markers_and_a_dashed_line(ax):
+def test_a_hollow_series_has_markers_of_the_page_and_a_dashed_line(ax):
     one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
     for hollow in (False, True):
         plots.metric_against_cost(ax, [0.3], one, label="duo", colour=plots.COLOURS["blue"], hollow=hollow)
     full, hollow = (container.lines[0] for container in ax.containers)
     assert (full.get_markerfacecolor(), full.get_linestyle()) == (plots.COLOURS["blue"], "-")
-    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == ("white", "--")
+    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == (plots.HOLLOW, "--")
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (5, 2, 3), (7, 3, 3)])

@@ -49,7 +49,9 @@ def sheet(book: str | Path, target: str | Path, height: int = 620) -> Path:
             page.goto((Path(book).absolute() / f"{name}.html").as_uri())
             page.wait_for_timeout(300)  # fonts and scripts
             picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
-            taken.append((f"{name}  {width} px  {mode}", picture.resize((round(height * width / SIZES[width]), height))))
+            taken.append(
+                (f"{name}  {width} px  {mode}", picture.resize((round(height * width / SIZES[width]), height)))
+            )
             page.close()
         browser.close()
     rows = [taken[: len(taken) // 2], taken[len(taken) // 2 :]]

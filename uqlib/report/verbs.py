@@ -25,7 +25,7 @@ from uqlib.base.scales import at_scale, check_scale
 from uqlib.evidence import ledger, verdicts
 from uqlib.evidence.ledger import Ledger
 from uqlib.evidence.records import Run, read_record, start_run
-from uqlib.files.whole import in_checkout, sha256_of_file
+from uqlib.files.whole import in_checkout, sha256_of_file, write_text
 from uqlib.metrics.compare import cells
 from uqlib.metrics.outcomes import MEASURES
 from uqlib.report import charts, plots, tables, telling
@@ -202,12 +202,23 @@ class Report:
             what: it shows, in words; of a figure without cells this is the whole alternative text.
             found: the cells that it shows, or any data frame; the first are told, the second only linked.
         """
-        picture = self.run.save_figure(figure, name).read_bytes()
+        wide = self._save(figure, name)
+        phone = (
+            f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
+            if plots.narrow(figure)
+            else ""
+        )
         plots.plt.close(figure)
         frame = None if found is None else cells(found)
         alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
-        source = f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
-        return tables.Shown(f'<img alt="{escape(alt)}" src="{source}">', name=name, data=frame, plain=alt)
+        picture = f'<picture>{phone}<img alt="{escape(alt)}" src="{wide}"></picture>'
+        return tables.Shown(picture, name=name, data=frame, plain=alt)
+
+    def _save(self, figure: Any, name: str) -> str:
+        """Keep a figure beside the record, and return it as an address that holds all of it."""
+        path = self.run.save_figure(figure, name)
+        write_text(path, plots.adapted(path.read_text(encoding="utf-8")))
+        return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
     def tell(self, name: str, found: Any, *, better: str = "", **style: Any) -> None:
         """Give the prose its numbers and phrases: NAME, NAME.phrase, ...; see `telling.facts`.
