@@ -7,10 +7,13 @@ classes no page and no script has. The icons are in book.css.
 
 import html
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
 from docutils import nodes
+
+from uqlib.report import cover
 
 SHORT = "Trusted?"  # the book's name behind the title of a page
 QUESTION = "How far can a pretrained vision model be trusted?"
@@ -34,6 +37,7 @@ MODE = 'localStorage.getItem("theme") || "auto"'
 SEEN = 'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.S)
 NUMBER = re.compile(r"[+−±-]?[\d.,]+(?: ?(?:%|s|h|MB|px|k|M))?(?: \[[^\]]*\])?(?: ?± ?[\d.]+)?")
+PICTURE = re.compile(r'<img\b[^>]*\bsrc="([^"]*_images/)([^"]+\.svg)"[^>]*>')
 LISTED = re.compile(r"(?:[^,(]|\((?:[^()]|\([^()]*\))*\))+")  # selectors between commas
 
 
@@ -112,6 +116,7 @@ def slim(app, exception):
     if exception or app.builder.format != "html":
         return
     out, used = Path(app.outdir), set()
+    twins = _copy_twins(app, out / "_images")
     for path in out.rglob("*.html"):
         if "_static" not in path.parts:
             page = (
@@ -123,6 +128,7 @@ def slim(app, exception):
             body = page.partition("<body")[2]
             for name, needle in NEEDED.items():
                 page = page if re.search(needle, body) else re.sub(FILES.format(name), "", page)
+            page = PICTURE.sub(lambda m: _picture(m, twins), page)
             path.write_text(page, encoding="utf-8")
             used.update(name for names in re.findall(r'\bclass="([^"]*)"', page) for name in names.split())
     for path in (out / "_static").rglob("*.js"):
@@ -134,8 +140,26 @@ def slim(app, exception):
         path.write_text(
             "\n".join([*licences, used_rules(re.sub(r"/\*.*?\*/", "", text, flags=re.S), used)]), encoding="utf-8"
         )
+    cover.draw_card(out / "_static/card.png", QUESTION.replace("vision", "\nvision"), SHORT)
     for path in [*(out / "_static").rglob("*.map"), out / "_static/scripts/fontawesome.js"]:
         path.unlink(missing_ok=True)
+
+
+def _copy_twins(app, images):
+    """The narrow twin of each figure of the book that has one, beside it; their names."""
+    found = {}
+    for source, (_, name) in app.env.images.items():
+        if (twin := (Path(app.srcdir) / source).with_suffix(".narrow.svg")).is_file():
+            found[name] = name.removesuffix(".svg") + ".narrow.svg"
+            shutil.copyfile(twin, images / found[name])
+    return found
+
+
+def _picture(image, twins):
+    """An image, or where it has a twin, the two of which a screen takes the one that fits."""
+    folder, name = image[1], image[2]
+    phone = f'<source media="(max-width: 600px)" srcset="{folder}{twins[name]}" />' if name in twins else ""
+    return f"<picture>{phone}{image[0]}</picture>" if phone else image[0]
 
 
 def used_rules(css, used):

@@ -31,7 +31,7 @@ from uqlib.files.whole import write_text
 VERSION = 1  # of a basis; runs with another one are stale
 TEXT_ALONE = "text alone"
 PAGES = (
-    "ledger.md", "summary.md", "verdicts.md", "beside.md", "criteria.md", "forecasts.md", "scales.md", "parameters.md", "runs.md",
+    "ledger.md", "summary.md", "cover.md", "verdicts.md", "beside.md", "criteria.md", "forecasts.md", "scales.md", "parameters.md", "runs.md",
     "benchmarks.md", "api.md",
 )  # fmt: skip
 BUILDERS = ("jupyter_book", "sphinx", "myst_nb", "sphinx_design", "sphinx_mathjax_offline")  # that make the HTML

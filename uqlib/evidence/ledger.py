@@ -139,6 +139,7 @@ class Ledger(TomlTable, frozen=True):
     paper: str
     title: str
     cite: str
+    gist: str = ""  # what the paper promises, in a sentence of plain words
     rows: tuple[Row, ...] = field(name="row", default=())
 
     def __post_init__(self) -> None:

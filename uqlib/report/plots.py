@@ -212,6 +212,8 @@ def metric_against_cost(
     # an interval need not hold its value, as that of a biased metric; then the bar stands beside the point
     lower.set_ydata(low)
     upper.set_ydata(high)
+    for part in (lower, upper, bars):
+        part.set_alpha(0.5)  # the values stand before their intervals
     bars.set_segments(np.stack([np.stack([x, low], -1), np.stack([x, high], -1)], 1))
     return ax
 
@@ -289,8 +291,11 @@ def narrow(figure: Figure) -> bool:
             ax.set_yticks(ax.get_yticks(), [_folded(name, 16) for name in names])
     if heading := figure.get_suptitle():
         figure.suptitle(_folded(heading, 40), x=0.01, ha="left")
-    for legend in figure.legends:
-        legend.set_ncols(2 if max(len(text.get_text()) for text in legend.get_texts()) < 22 else 1)
+    for legend in list(figure.legends):
+        names = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        columns = 2 if max(map(len, names)) < 22 else 1
+        figure.legend(legend.legend_handles, names, loc="outside lower center", ncols=columns)
     return True
 
 
