@@ -26,6 +26,12 @@ VENDOR = (
     "basic.css",
 )
 OTHERS = ("searchindex.js", "mathjax", "fontawesome.js")  # scripts whose words are no names of classes
+SAID = {  # what the theme leaves without a name, and a role that there is no more
+    ' role="doc-biblioentry"': "",
+    ' role="list" class="citation-list"': ' class="citation-list"',
+    '<div id="pst-primary-sidebar" ': '<div id="pst-primary-sidebar" role="complementary" aria-label="Book" ',
+    '<summary><span class="toctree-toggle"': '<summary aria-label="Its pages"><span class="toctree-toggle"',
+}
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
 ICONS = re.compile(r"\s*<!-- So that users can add custom icons -->\s*<script[^>]*fontawesome\.js[^>]*></script>")
 NEEDED = {  # files that only some pages need, by what those hold
@@ -35,6 +41,9 @@ NEEDED = {  # files that only some pages need, by what those hold
 FILES = r"\s*<(?:script|link)\b[^\n]*(?:{})[^\n]*>(?:[^\n]*</script>)?(?=\n)"
 MODE = 'localStorage.getItem("theme") || "auto"'
 SEEN = 'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
+TABLE = re.compile(
+    r'<table(?:\s+class="(?:table|docutils|dataframe)\b[^"]*"|(?!\s+class)[^>]*)[^>]*>.*?</table>', re.S
+)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.S)
 NUMBER = re.compile(r"[+−±-]?[\d.,]+(?: ?(?:%|s|h|MB|px|k|M))?(?: \[[^\]]*\])?(?: ?± ?[\d.]+)?")
 PICTURE = re.compile(r'<img\b[^>]*\bsrc="([^"]*_images/)([^"]+\.svg)"[^>]*>')
@@ -75,9 +84,7 @@ def dress(app, pagename, templatename, context, doctree):
     tags += [f'<meta name="{name}" content="{html.escape(text)}" />' for name, text in named.items()]
     context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(tags)
     if "body" in context:
-        context["body"] = re.sub(
-            r"<table\b.*?</table>", lambda m: f'<div class="wide">{aligned(m[0])}</div>', context["body"], flags=re.S
-        )
+        context["body"] = TABLE.sub(lambda m: f'<div class="wide">{aligned(m[0])}</div>', context["body"])
 
 
 def aligned(table):
@@ -99,7 +106,8 @@ def aligned(table):
             match[0],
         )
 
-    return re.sub(r"<tr.*?</tr>", row, table, flags=re.S)
+    table = re.sub(r"<tr.*?</tr>", row, table, flags=re.S)
+    return re.sub(r"<th\b[^>]*>(?:<p></p>)?\s*</th>", "<td></td>", table)  # a head that says nothing is none
 
 
 def _summary(doctree):
@@ -128,6 +136,8 @@ def slim(app, exception):
             body = page.partition("<body")[2]
             for name, needle in NEEDED.items():
                 page = page if re.search(needle, body) else re.sub(FILES.format(name), "", page)
+            for before, after in SAID.items():
+                page = page.replace(before, after)
             page = PICTURE.sub(lambda m: _picture(m, twins), page)
             path.write_text(page, encoding="utf-8")
             used.update(name for names in re.findall(r'\bclass="([^"]*)"', page) for name in names.split())

@@ -4,7 +4,8 @@
   const mark = () => document.querySelectorAll(boxes).forEach((box) => {
     const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";
     if (scrolls === (box.tabIndex === 0)) return;
-    const said = { tabindex: "0", role: "region", "aria-label": `${box.querySelector("caption")?.textContent || "Content"} (scrolls sideways)` };
+    const told = { role: "group", "aria-label": `${box.querySelector("caption")?.textContent || "Content"} (scrolls sideways)` };
+    const said = { tabindex: "0", ...(box.tagName === "FIGURE" ? {} : told) };  // a figure is one, and has its caption
     for (const [name, value] of Object.entries(said)) scrolls ? box.setAttribute(name, value) : box.removeAttribute(name);
   });
   addEventListener("load", mark);

@@ -293,9 +293,10 @@ def narrow(figure: Figure) -> bool:
         figure.suptitle(_folded(heading, 40), x=0.01, ha="left")
     for legend in list(figure.legends):
         names = [text.get_text() for text in legend.get_texts()]
+        known = {name: one for ax in figure.axes for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+        handles = [known.get(name, own) for name, own in zip(names, legend.legend_handles, strict=True)]
         legend.remove()
-        columns = 2 if max(map(len, names)) < 22 else 1
-        figure.legend(legend.legend_handles, names, loc="outside lower center", ncols=columns)
+        figure.legend(handles, names, loc="outside lower center", ncols=2 if max(map(len, names)) < 22 else 1)
     return True
 
 
