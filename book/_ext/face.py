@@ -41,9 +41,7 @@ NEEDED = {  # files that only some pages need, by what those hold
 FILES = r"\s*<(?:script|link)\b[^\n]*(?:{})[^\n]*>(?:[^\n]*</script>)?(?=\n)"
 MODE = 'localStorage.getItem("theme") || "auto"'
 SEEN = 'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
-TABLE = re.compile(
-    r'<table(?:\s+class="(?:table|docutils|dataframe)\b[^"]*"|(?!\s+class)[^>]*)[^>]*>.*?</table>', re.S
-)
+TABLE = re.compile(r'<table(?:\s+class="(?:table|docutils|dataframe)\b[^"]*"|(?!\s+class)[^>]*)[^>]*>.*?</table>', re.S)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.S)
 NUMBER = re.compile(r"[+−±-]?[\d.,]+(?: ?(?:%|s|h|MB|px|k|M))?(?: \[[^\]]*\])?(?: ?± ?[\d.]+)?")
 PICTURE = re.compile(r'<img\b[^>]*\bsrc="([^"]*_images/)([^"]+\.svg)"[^>]*>')

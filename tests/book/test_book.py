@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uqlib.book import screens
+from uqlib.commands import screens
 
 BROWSER = next(filter(None, map(shutil.which, screens.BROWSERS)), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

@@ -31,7 +31,6 @@ def forest(
     xlabel: str = "change (points)",
     percent: bool = True,
     zero: bool = True,
-    title: str = "",
     labels: Mapping[Any, str] | None = None,
 ) -> Figure:
     """Values with their intervals, a line a row; what differs in colour stands side by side.
@@ -42,14 +41,13 @@ def forest(
         xlabel: of the axis.
         percent: show 100 times the values.
         zero: draw the line of no difference.
-        title: the finding, of all panels; a template of counts, see `finding`.
         labels: names in print, by value.
     """
     order, series, parts = _split(frame, rows, colour, panels)
     height = 1.1 + (0.24 + 0.14 * len(series)) * len(order)
     fig, axes = plots.panels(len(parts), columns=2, panel=(plots.WIDTH / min(2, len(parts)), height), sharey=True)
     times, step = 100 if percent else 1, min(0.16, 0.8 / len(series))
-    for ax, (part_title, part) in zip(axes, parts.items(), strict=True):
+    for ax, (title, part) in zip(axes, parts.items(), strict=True):
         for k, each in enumerate(series):
             some = part[part[colour] == each] if colour else part
             y = np.array([order.index(value) for value in some[rows]]) + step * (k - (len(series) - 1) / 2)
@@ -66,13 +64,13 @@ def forest(
             )
         if zero:
             ax.axvline(0, color=plots.COLOURS["grey"], linewidth=1, zorder=1)
-        ax.set(xlabel=xlabel, title=plots.plain(label(part_title, labels)) if panels else "")
+        ax.set(xlabel=xlabel, title=plots.plain(label(title, labels)) if panels else "")
         ax.set_yticks(range(len(order)), [plots.plain(label(value, labels)) for value in order])
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
     axes[0].set_ylim(len(order) - 0.5, -0.5)  # no row is cut by the frame
-    _finish(fig, len(series), finding(title, frame))
+    _legend(fig, len(series))
     return fig
 
 
@@ -87,7 +85,6 @@ def against(
     percent: bool = True,
     log: bool = True,
     zero: bool = True,
-    title: str = "",
     labels: Mapping[Any, str] | None = None,
     **style: Any,
 ) -> Figure:
@@ -98,7 +95,7 @@ def against(
     across = min(len(parts), 3)
     fig, axes = plots.panels(len(parts), panel=(plots.WIDTH / across, 3.6 if across == 1 else 2.7))
     step = 0 if log else 0.015 * float(np.ptp(frame[cost].astype(float)))  # side by side, so that no bar hides another
-    for i, (ax, (part_title, part)) in enumerate(zip(axes, parts.items(), strict=True)):
+    for i, (ax, (title, part)) in enumerate(zip(axes, parts.items(), strict=True)):
         here = [each for each in series if not colour or (part[colour] == each).any()]
         for shift, each in enumerate(here):
             k, some = series.index(each), part[part[colour] == each] if colour else part
@@ -115,8 +112,8 @@ def against(
             ax.set_xscale("log")
             plots.log_ticks(ax.xaxis)
         ax.set(xlabel=xlabel or cost, ylabel=ylabel if i % 3 == 0 else "")
-        ax.set_title(plots.plain(label(part_title, labels)) if panels else "")
-    _finish(fig, len(series), finding(title, frame))
+        ax.set_title(plots.plain(label(title, labels)) if panels else "")
+    _legend(fig, len(series))
     return fig
 
 
@@ -258,23 +255,24 @@ def _split(
     return list(frame[rows].unique()), series, parts
 
 
-def finding(template: str, frame: pd.DataFrame) -> str:
-    """A title that the result completes: {higher}, {lower}, {surely_higher} and {surely_lower} of {count} values; see `Tally`."""
-    up, down = tally(frame), tally(frame, "lower")
-    counts = {
-        "count": up.count,
-        "higher": up.better,
-        "lower": down.better,
-        "surely_higher": up.surely,
-        "surely_lower": down.surely,
-    }
-    return template.format(**counts)
+def entitle(figure: Figure, title: str, frame: pd.DataFrame | None = None) -> None:
+    """Put a finding over all panels, which the result completes.
+
+    Args:
+        figure: of matplotlib.
+        title: a template of {higher}, {lower}, {surely_higher} and {surely_lower} of {count} values; see `telling.Tally`.
+        frame: the cells that are counted.
+    """
+    counts = {}
+    if frame is not None and "value" in frame:
+        up, down = tally(frame), tally(frame, "lower")
+        counts = {"count": up.count, "higher": up.better, "lower": down.better}
+        counts |= {"surely_higher": up.surely, "surely_lower": down.surely}
+    figure.suptitle(plots.plain(title.format(**counts)), x=0.01, ha="left")
 
 
-def _finish(fig: Figure, series: int, title: str) -> None:
-    """A title over all panels, and one legend for them: a series may be in some of them alone."""
-    if title:
-        fig.suptitle(plots.plain(title), x=0.01, ha="left")
+def _legend(fig: Figure, series: int) -> None:
+    """One for all panels: a series may be in some of them alone."""
     if series > 1:
         drawn = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in fig.axes]
         handles = {label: handle for each in drawn for handle, label in each}

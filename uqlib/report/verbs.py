@@ -177,23 +177,23 @@ class Report:
         wide = wide.reindex(index=frame[rows].unique(), columns=across.unique())
         return tables.show_table(wide, caption=caption, name=row, data=frame)
 
-    def forest(self, found: Any, *, rows: str, name: str, what: str, **options: Any) -> tables.Shown:
+    def forest(self, found: Any, *, rows: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show a forest of intervals; `what` it shows begins the alternative text. See `charts.forest`."""
         if not len(frame := cells(found)):
             return _nothing(what)
-        return self.show(charts.forest(frame, rows=rows, labels=self.labels, **options), name, what, frame)
+        return self.show(charts.forest(frame, rows=rows, labels=self.labels, **options), name, what, frame, title)
 
-    def against(self, found: Any, *, cost: str, name: str, what: str, **options: Any) -> tables.Shown:
+    def against(self, found: Any, *, cost: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show values against a cost. See `charts.against`."""
         if not len(frame := cells(found)):
             return _nothing(what)
-        return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame)
+        return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame, title)
 
     def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
         """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
         return _nothing(what) if frame.empty else self.show(charts.heat(frame, **options), name, what, found)
 
-    def show(self, figure: Any, name: str, what: str, found: Any = None) -> tables.Shown:
+    def show(self, figure: Any, name: str, what: str, found: Any = None, title: str = "") -> tables.Shown:
         """Keep a figure beside the record and show it, with an alternative text made from its cells, and these as CSV.
 
         Args:
@@ -201,15 +201,15 @@ class Report:
             name: of its file.
             what: it shows, in words; of a figure without cells this is the whole alternative text.
             found: the cells that it shows, or any data frame; the first are told, the second only linked.
+            title: the finding, which the cells complete; see `charts.entitle`.
         """
-        wide = self._save(figure, name)
-        phone = (
-            f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
-            if plots.narrow(figure)
-            else ""
-        )
-        plots.plt.close(figure)
         frame = None if found is None else cells(found)
+        if title:
+            charts.entitle(figure, title, frame)
+        wide, phone = self._save(figure, name), ""
+        if plots.narrow(figure):
+            phone = f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
+        plots.plt.close(figure)
         alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
         picture = f'<picture>{phone}<img alt="{escape(alt)}" src="{wide}"></picture>'
         return tables.Shown(picture, name=name, data=frame, plain=alt)
