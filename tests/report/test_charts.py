@@ -135,3 +135,22 @@ def test_a_specification_curve_sorts_the_universes_and_shows_what_made_each():
     assert [each.get_text() for each in below.get_yticklabels()] == ["bins: 15", "bins: 10"]  # others do not differ
     marks = {tuple(each) for part in below.collections for each in part.get_offsets()}
     assert marks == {(0, 0), (1, 0), (2, 1), (3, 1)}
+
+
+def test_a_title_is_completed_by_the_result():
+    frame = pd.DataFrame({"value": [-1.0, -2.0, 3.0], "low": [-2.0, -3.0, -1.0], "high": [1.0, -1.0, 4.0]})
+    fig = charts.forest(frame.assign(row=["a", "b", "c"]), rows="row")
+    charts.entitle(
+        fig, "lower in {lower} of {count}, surely in {surely_lower}, surely higher in {surely_higher}", frame
+    )
+    assert fig.get_suptitle() == "lower in 2 of 3, surely in 1, surely higher in 0"
+    plt.close(fig)
+
+
+def test_no_row_of_a_forest_is_cut_by_its_frame():
+    frame = pd.DataFrame({"row": ["a", "b"], "value": [1.0, 2.0], "low": [0.5, 1.5], "high": [1.5, 2.5]})
+    fig = charts.forest(frame, rows="row")
+    low, high = sorted(fig.axes[0].get_ylim())
+    assert low <= -0.5
+    assert high >= 1.5
+    plt.close(fig)

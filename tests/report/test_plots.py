@@ -1,3 +1,5 @@
+import io
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -60,13 +62,13 @@ def test_an_interval_beside_its_value_is_drawn_where_it_is(ax):
     assert sorted(line.get_ydata()[0] for line in ax.lines[1:]) == pytest.approx([60, 70])
 
 
-def test_a_hollow_series_has_white_markers_and_a_dashed_line(ax):
+def test_a_hollow_series_has_markers_of_the_page_and_a_dashed_line(ax):
     one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
     for hollow in (False, True):
         plots.metric_against_cost(ax, [0.3], one, label="duo", colour=plots.COLOURS["blue"], hollow=hollow)
     full, hollow = (container.lines[0] for container in ax.containers)
     assert (full.get_markerfacecolor(), full.get_linestyle()) == (plots.COLOURS["blue"], "-")
-    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == ("white", "--")
+    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == (plots.HOLLOW, "--")
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (5, 2, 3), (7, 3, 3)])
@@ -223,9 +225,59 @@ def contrast(first, second):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_are_distinct_and_stand_out_from_white():
+def test_colours_are_distinct_and_can_be_read_as_words_on_a_light_and_on_a_dark_page():
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
-    assert all(contrast(colour, "white") > 2 for colour in plots.COLOURS.values())
+    assert all(contrast(colour, "white") >= (3 if name == "sky" else 4.5) for name, colour in plots.COLOURS.items())
+    assert all(contrast(plots.DARK[colour], plots.DARK[plots.HOLLOW]) >= 4.5 for colour in plots.COLOURS.values())
+    assert contrast(plots.RULE, "white") >= 3 <= contrast(plots.DARK[plots.RULE], plots.DARK[plots.HOLLOW])
+
+
+def drawn(figure):
+    figure.savefig(stream := io.StringIO(), format="svg")
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def test_a_figure_bears_its_colours_for_a_dark_page_and_the_numbers_in_its_words_stay():
+    with plt.rc_context(plots.STYLE):
+        figure, ax = plt.subplots()
+        ax.plot([1, 2], color=plots.COLOURS["blue"], label="0.123456")
+        ax.legend()
+        text = drawn(figure)
+    svg = plots.adapted(text)
+    ElementTree.fromstring(svg)
+    assert f'[style*="stroke: {plots.COLOURS["blue"]}"]{{stroke:{plots.DARK[plots.COLOURS["blue"]]}!important}}' in svg
+    assert ">0.123456<" in svg
+    assert len(svg) < 0.7 * len(text)
+    coloured = set(re.findall("#[0-9a-f]{6}", re.sub("<style.*?</style>", "", svg, flags=re.S)))
+    assert coloured <= plots.DARK.keys()  # nothing is left that a dark page would swallow
+
+
+def test_panels_side_by_side_stand_in_a_column_on_a_phone():
+    figure, axes = plots.panels(4, columns=2, panel=(3.5, 2), sharey=True)
+    axes[0].set_ylabel("points")
+    axes[1].plot([1, 2], label="a")
+    figure.legend(loc="outside lower center", ncols=4)
+    axes[0].set_yticks([0], ["a name that is longer than a phone is wide"])
+    assert plots.narrow(figure)
+    figure.draw_without_rendering()
+    tops = [ax.get_position().y1 for ax in axes]
+    assert tops == sorted(tops, reverse=True)
+    assert len({round(ax.get_position().x0, 6) for ax in axes}) == 1
+    assert figure.get_size_inches().tolist() == [plots.NARROW, 8]
+    assert axes[1].get_ylabel() == "points"
+    assert "\n" in axes[0].get_yticklabels()[0].get_text()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+    plt.close(figure)
+
+
+def test_pictures_and_many_panels_stay_as_they_are():
+    figure, axes = plots.panels(2)
+    axes[0].imshow(np.zeros((2, 2)))
+    many, _ = plots.panels(9)
+    assert not plots.narrow(figure)
+    assert not plots.narrow(many)
+    plt.close("all")
 
 
 @pytest.mark.parametrize("label", [None, ""])

@@ -4,6 +4,7 @@ Text of a ledger, a record or a notebook goes through `uqlib.report.markdown`, s
 """
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,14 +16,14 @@ from uqlib.base.splits import split
 from uqlib.book import house, notebooks
 from uqlib.book.staleness import basis_path, read_basis, shortened
 from uqlib.combine.duos import decide, fit_duo
-from uqlib.evidence.ledger import read_ledgers
+from uqlib.evidence.ledger import Ledger, read_ledgers
 from uqlib.evidence.records import VERSIONS, orphans, read_runs
 from uqlib.evidence.verdicts import judge_ledger
 from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark
 from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
-from uqlib.report import playground, verdict_pages
+from uqlib.report import cover, playground, verdict_pages
 from uqlib.report.markdown import block, code, table, text
 
 
@@ -107,6 +108,7 @@ def write_pages(folder: Path) -> None:
     texts = {
         "ledger": "\n".join(verdict_pages.ledger_page(each, results) for each in ledgers),
         "summary": verdict_pages.summary_page(judged),
+        "cover": cover.verdict_bars(judged, chapter_names(ledgers)),
         "verdicts": verdict_pages.verdicts_list(),
         "beside": verdict_pages.papers_numbers(judged),
         "criteria": verdict_pages.criteria_page(judged),
@@ -123,6 +125,17 @@ def write_pages(folder: Path) -> None:
     for name, page in texts.items():
         write_text(folder / f"{name}.md", page)
     write_text(folder / "verdicts.json", json.dumps(verdict_pages.verdict_facts(judged), indent=1) + "\n")
+
+
+def chapter_names(ledgers: Iterable[Ledger]) -> dict[str, str]:
+    """The first heading of each paper's chapter, by paper."""
+    pages = {each.paper: Path(f"book/{each.paper}/index.md") for each in ledgers}
+    read = {
+        paper: re.search("^# (.+)$", page.read_text(encoding="utf-8"), re.M)
+        for paper, page in pages.items()
+        if page.is_file()
+    }
+    return {paper: heading[1] for paper, heading in read.items() if heading}
 
 
 def published_runs(folder: str | Path = "book/results") -> list[dict[str, Any]]:

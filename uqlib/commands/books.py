@@ -1,4 +1,4 @@
-"""The commands of the book: run, check, stale, parameters, pages, book, ledger, new, tree."""
+"""The commands of the book: run, check, stale, parameters, pages, book, ledger, new, tree, screenshots."""
 
 import argparse
 import contextlib
@@ -47,6 +47,10 @@ def add_book_commands(commands: Any) -> None:
     one.add_argument("--basis", action="store_true", help="note beside the pages what they rest on; see stale")
 
     add_command(commands, "tree", do_tree)
+
+    one = add_command(commands, "screenshots", do_screenshots)
+    one.add_argument("--html", default="_build/html", help="folder of the book; default _build/html")
+    one.add_argument("-o", dest="output", default="build/screenshots.png", help="default build/screenshots.png")
 
     one = add_command(commands, "new", do_new)
     one.add_argument("name", help="letters and a year, such as guo2017")
@@ -215,6 +219,14 @@ def do_tree(args: argparse.Namespace) -> None:
     with contextlib.chdir(find_checkout()):
         readme = Path("README.md")
         write_text(readme, house.with_tree(readme.read_text(encoding="utf-8"), Path("uqlib")))
+
+
+def do_screenshots(args: argparse.Namespace) -> None:
+    """Photograph the built book, ten times on one sheet: pages, widths and colour modes."""
+    from uqlib.commands import screens
+
+    with contextlib.chdir(find_checkout()):
+        print(f"photographed: {screens.sheet(args.html, args.output)}")
 
 
 def do_book(args: argparse.Namespace) -> None:

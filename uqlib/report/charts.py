@@ -8,7 +8,7 @@ import numpy as np
 from uqlib import metrics
 from uqlib.base.extras import named
 from uqlib.report import plots
-from uqlib.report.telling import ENDS, NOTHING, in_print, label, names_of, template_fields
+from uqlib.report.telling import ENDS, NOTHING, in_print, label, names_of, tally, template_fields
 
 with named():
     import pandas as pd
@@ -45,7 +45,7 @@ def forest(
     """
     order, series, parts = _split(frame, rows, colour, panels)
     height = 1.1 + (0.24 + 0.14 * len(series)) * len(order)
-    fig, axes = plots.panels(len(parts), columns=2, panel=(7.4 / min(2, len(parts)), height), sharey=True)
+    fig, axes = plots.panels(len(parts), columns=2, panel=(plots.WIDTH / min(2, len(parts)), height), sharey=True)
     times, step = 100 if percent else 1, min(0.16, 0.8 / len(series))
     for ax, (title, part) in zip(axes, parts.items(), strict=True):
         for k, each in enumerate(series):
@@ -54,13 +54,22 @@ def forest(
             values = times * some.reindex(columns=ENDS).astype(float).to_numpy()
             look: Any = {"color": plots.COLOURS[ORDER[k % len(ORDER)]]}
             ax.hlines(y, values[:, 1], values[:, 2], linewidth=1.6, **look)
-            ax.plot(values[:, 0], y, MARKERS[k % len(MARKERS)], label=plots.plain(label(each, labels)), **look)
+            ax.plot(
+                values[:, 0],
+                y,
+                MARKERS[k % len(MARKERS)],
+                label=plots.plain(label(each, labels)),
+                clip_on=False,
+                **look,
+            )
         if zero:
-            ax.axvline(0, color=plots.COLOURS["grey"], linestyle="--", linewidth=1)
+            ax.axvline(0, color=plots.COLOURS["grey"], linewidth=1, zorder=1)
         ax.set(xlabel=xlabel, title=plots.plain(label(title, labels)) if panels else "")
         ax.set_yticks(range(len(order)), [plots.plain(label(value, labels)) for value in order])
         ax.grid(axis="y", visible=False)
-    axes[0].invert_yaxis()
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+    axes[0].set_ylim(len(order) - 0.5, -0.5)  # no row is cut by the frame
     _legend(fig, len(series))
     return fig
 
@@ -83,7 +92,8 @@ def against(
     of `plots.metric_against_cost`, such as line="none" where neighbours are not of one kind."""
     template_fields(f"{{{cost}}}", frame)
     _, series, parts = _split(frame, cost, colour, panels)
-    fig, axes = plots.panels(len(parts), panel=(max(2.85, 6.4 / len(parts)) if len(parts) < 3 else 2.85, 2.9))
+    across = min(len(parts), 3)
+    fig, axes = plots.panels(len(parts), panel=(plots.WIDTH / across, 3.6 if across == 1 else 2.7))
     step = 0 if log else 0.015 * float(np.ptp(frame[cost].astype(float)))  # side by side, so that no bar hides another
     for i, (ax, (title, part)) in enumerate(zip(axes, parts.items(), strict=True)):
         here = [each for each in series if not colour or (part[colour] == each).any()]
@@ -126,7 +136,7 @@ def pictures(
     captions: Sequence[str] = (),
     framed: Any = (),
     columns: int = 8,
-    width: float = 6.4,
+    width: float = plots.WIDTH,
 ) -> Figure:
     """Images side by side, those with a longer side than 96 pixels made smaller.
 
@@ -161,7 +171,7 @@ def pictures(
             marked = len(framed) > 0 and bool(framed[row])
             ax.spines[:].set(visible=marked, color=plots.COLOURS["vermilion"], linewidth=3)
             text = "\n".join(map(plots.plain, captions[row].split("\n"))) if len(captions) else ""
-            ax.set_xlabel(text, fontsize=7, labelpad=3, color=plots.COLOURS["vermilion" if marked else "black"])
+            ax.set_xlabel(text, fontsize=7.5, labelpad=3, color=plots.COLOURS["vermilion" if marked else "black"])
     return fig
 
 
@@ -174,11 +184,11 @@ def heat(
     frame: pd.DataFrame, *, title: str = "", unit: str = "", centre: float | None = None, digits: int = 2
 ) -> Figure:
     """A table of numbers as colours with the numbers in them, by seaborn; `centre` is the value that is white."""
-    fig, (ax,) = plots.panels(1, panel=(1.6 + 0.8 * frame.shape[1], 1.2 + 0.42 * frame.shape[0]))
-    look: dict[str, Any] = {"cmap": "crest"}
+    fig, (ax,) = plots.panels(1, panel=(min(plots.WIDTH, 1.6 + 0.8 * frame.shape[1]), 1.2 + 0.42 * frame.shape[0]))
+    look: dict[str, Any] = {"cmap": "crest", "cbar": bool(unit), "linewidths": 0.5, "linecolor": plots.GRID}
     if centre is not None:  # as far to both sides, so that equal distances have equal strength
         reach = float((frame.astype(float) - centre).abs().max(axis=None))
-        look = {"cmap": "vlag", "vmin": centre - reach, "vmax": centre + reach}
+        look |= {"cmap": "vlag", "vmin": centre - reach, "vmax": centre + reach}
     sns.heatmap(frame.astype(float), ax=ax, annot=True, fmt=f".{digits}f", cbar_kws={"label": unit}, **look)
     ax.set(title=plots.plain(title), xlabel="", ylabel="")
     return fig
@@ -202,7 +212,7 @@ def specification(
     choices = choices or [name for name in own.columns[1 : own.columns.get_loc("value")] if name not in SPAN]
     lines = [(name, each) for name in choices if own[name].nunique() > 1 for each in own[name].unique()]
     fig, (above, below) = plots.plt.subplots(
-        2, 1, figsize=(7.4, 2.6 + 0.17 * len(lines)), sharex=True, height_ratios=(2.2, 0.4 + 0.17 * len(lines))
+        2, 1, figsize=(plots.WIDTH, 2.6 + 0.17 * len(lines)), sharex=True, height_ratios=(2.2, 0.4 + 0.17 * len(lines))
     )
     for stands, colour in ((True, "blue"), (False, "orange")):
         some = own[own["stands"] == stands]
@@ -213,7 +223,7 @@ def specification(
             below.scatter(with_it, [k] * len(with_it), marker="|", **(look | {"s": 26, "linewidths": 0.8}))
     above.axhline(0, color=plots.COLOURS["grey"], linestyle="--", linewidth=1)
     above.set_ylabel(ylabel)
-    below.set_yticks(range(len(lines)), [plots.plain(f"{name}: {label(each)}") for name, each in lines], fontsize=7)
+    below.set_yticks(range(len(lines)), [plots.plain(f"{name}: {label(each)}") for name, each in lines], fontsize=8)
     below.set(xlabel="universes, by their value", ylim=(len(lines) - 0.5, -0.5))
     below.grid(axis="y", visible=False)
     return fig
@@ -243,6 +253,22 @@ def _split(
     series = list(frame[colour].unique()) if colour else [""]
     parts = {key: frame[frame[panels] == key] for key in frame[panels].unique()} if panels else {"": frame}
     return list(frame[rows].unique()), series, parts
+
+
+def entitle(figure: Figure, title: str, frame: pd.DataFrame | None = None) -> None:
+    """Put a finding over all panels, which the result completes.
+
+    Args:
+        figure: of matplotlib.
+        title: a template of {higher}, {lower}, {surely_higher} and {surely_lower} of {count} values; see `telling.Tally`.
+        frame: the cells that are counted.
+    """
+    counts = {}
+    if frame is not None and "value" in frame:
+        up, down = tally(frame), tally(frame, "lower")
+        counts = {"count": up.count, "higher": up.better, "lower": down.better}
+        counts |= {"surely_higher": up.surely, "surely_lower": down.surely}
+    figure.suptitle(plots.plain(title.format(**counts)), x=0.01, ha="left")
 
 
 def _legend(fig: Figure, series: int) -> None:

@@ -1,8 +1,11 @@
 """Figures in one style: from numbers already computed, onto axes that the caller owns. A plot computes no metric.
 
-Colours are Okabe and Ito's eight, told apart with any colour vision.
+Hues are Okabe and Ito's, told apart with any colour vision, and dark enough for thin lines and words on a white page. A figure
+has no ground of its own, and bears its colours for a dark page in itself: see `adapted`.
 """
 
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,42 +22,68 @@ with named():
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
+WIDTH, NARROW = 7.0, 3.5  # inches: the column of a page, and of a phone; so type has its size wherever a figure stands
 COLOURS = {
-    "blue": "#0072B2",
-    "orange": "#E69F00",
-    "green": "#009E73",
-    "vermilion": "#D55E00",
-    "purple": "#CC79A7",
-    "sky": "#56B4E9",
-    "grey": "#6E6E6E",
-    "black": "#000000",
+    "blue": "#0067a3",
+    "orange": "#9a5b00",
+    "green": "#00755a",
+    "vermilion": "#bf4408",
+    "purple": "#a8447e",
+    "sky": "#2f86bd",
+    "grey": "#6b7280",
+    "black": "#1f2530",
+}
+DARK = {  # the same on a dark page, and what else a figure is made of
+    **dict(
+        zip(
+            COLOURS.values(),
+            ("#5fb0ee", "#e8a63c", "#3cc79a", "#ff8a4f", "#e08fc0", "#9ccff2", "#9aa2ae", "#e6e9ee"),
+            strict=True,
+        )
+    ),
+    "#000000": "#e6e9ee",
+    (HOLLOW := "#fefefe"): "#121417",  # markers that are not filled: the colour of the page
+    (GRID := "#dcdfe4"): "#343a42",
+    (RULE := "#868d98"): "#6d7683",
 }
 STYLE = {
-    "figure.figsize": (6.4, 3.6),
+    "figure.figsize": (WIDTH, 3.6),
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "savefig.bbox": "tight",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
     "svg.hashsalt": "uqlib",  # else every run names its clip paths anew, and no two files are equal
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 10.5,
+    "font.size": 9,
+    "text.color": COLOURS["black"],
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 10,
+    "axes.labelsize": 9,
+    "axes.labelcolor": COLOURS["black"],
+    "axes.edgecolor": RULE,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": COLOURS["black"],
+    "ytick.labelcolor": COLOURS["black"],
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.unicode_minus": True,
     "axes.prop_cycle": plt.cycler(color=[colour for name, colour in COLOURS.items() if name != "black"]),
-    "grid.color": "#E3E3E3",
+    "figure.titlesize": 10.5,
+    "figure.titleweight": "bold",
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.7,
-    "lines.markersize": 5.5,
+    "lines.markersize": 5,
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 
 
 def use_style() -> None:
@@ -102,7 +131,7 @@ def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS[
     ax.scatter(
         confidence[kept], accuracy[kept], 10 + 220 * count[kept] / count.sum(), color=colour, alpha=0.75, zorder=3
     )
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
     return ax
 
 
@@ -149,7 +178,7 @@ def metric_against_cost(
         percent: show 100 times the values.
         shift: moves the series sideways, so that the bars of several do not hide each other; on a logarithmic axis
             multiply the cost instead.
-        hollow: white markers and a dashed line, for a second group in the same colour.
+        hollow: markers that are not filled, and a dashed line, for a second group in the same colour.
         line: matplotlib's style of what joins the points; "none" joins nothing.
 
     Raises:
@@ -175,7 +204,7 @@ def metric_against_cost(
         label=plain(label) or None,
         color=colour,
         marker=marker,
-        markerfacecolor="white" if hollow else None,
+        markerfacecolor=HOLLOW if hollow else None,
         linestyle="--" if hollow else line,
         capsize=2.5,
         elinewidth=1,
@@ -183,6 +212,8 @@ def metric_against_cost(
     # an interval need not hold its value, as that of a biased metric; then the bar stands beside the point
     lower.set_ydata(low)
     upper.set_ydata(high)
+    for part in (lower, upper, bars):
+        part.set_alpha(0.5)  # the values stand before their intervals
     bars.set_segments(np.stack([np.stack([x, low], -1), np.stack([x, high], -1)], 1))
     return ax
 
@@ -203,7 +234,7 @@ def log_ticks(axis: Axis) -> Axis:
 def panels(
     count: int, *, columns: int = 3, panel: tuple[float, float] = (2.85, 2.7), **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """So many axes in a grid, row by row, each of this size in inches; unused places stay empty.
+    """So many axes in a grid, row by row, each of this size in inches, less where a page is narrower; unused places stay empty.
 
     Args:
         columns: how many stand side by side, at most; three are what a page can hold.
@@ -213,7 +244,7 @@ def panels(
         raise ValueError(f"count must be at least 1; it is {count}")
     columns = min(check_whole(columns, "columns", least=1), count)
     rows = -(-count // columns)
-    size = (columns * panel[0], rows * panel[1])
+    size = (min(columns * panel[0], WIDTH), rows * panel[1])
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for spare in axes.flat[count:]:
         spare.remove()
@@ -225,6 +256,77 @@ def base_line(ax: Axes, value: float, *, label: str | None, percent: bool = True
     level = (100 if percent else 1) * check_number(value, "value")
     ax.axhline(level, label=plain(label) or None, color=COLOURS["grey"], linestyle="--", linewidth=1.2)
     return ax
+
+
+def narrow(figure: Figure) -> bool:
+    """Make a figure as narrow as a phone: panels side by side come to stand in one column. Whether that can be done.
+
+    It cannot where panels are pictures, or so many that the column would never end.
+    """
+    panels = [ax for ax in figure.axes if ax.get_subplotspec() is not None and ax.get_label() != "<colorbar>"]
+    if not panels or len(panels) > 8 or any(ax.images for ax in panels):
+        return False
+    specs = [cast(Any, ax.get_subplotspec()) for ax in panels]
+    _, columns = specs[0].get_gridspec().get_geometry()
+    if any(spec.get_gridspec() is not specs[0].get_gridspec() for spec in specs):
+        return False
+    height = figure.get_figheight()
+    if columns > 1:
+        shares = specs[0].get_gridspec().get_height_ratios()
+        tall = [height * sum(shares[spec.rowspan.start : spec.rowspan.stop]) / sum(shares) for spec in specs]
+        grid = figure.add_gridspec(len(panels), 1, height_ratios=tall)
+        firsts = {spec.rowspan.start: ax for ax, spec in reversed(list(zip(panels, specs, strict=True)))}
+        for k, (ax, spec) in enumerate(zip(panels, specs, strict=True)):
+            ax.set_ylabel(ax.get_ylabel() or firsts[spec.rowspan.start].get_ylabel())
+            ax.set_subplotspec(grid[k])
+            ax.tick_params(labelleft=True, labelbottom=True)
+        height = sum(tall)
+    figure.set_size_inches(NARROW, height)
+    for ax in panels:
+        ax.set_title(_folded(ax.get_title(loc="left"), 42), loc="left")
+        ax.set_ylabel(_folded(ax.get_ylabel(), 34))
+        ax.set_xlabel(_folded(ax.get_xlabel(), 42))
+        names = [text.get_text() for text in ax.get_yticklabels()]
+        if any(len(name) > 16 for name in names):
+            ax.set_yticks(ax.get_yticks(), [_folded(name, 16) for name in names])
+    if heading := figure.get_suptitle():
+        figure.suptitle(_folded(heading, 40), x=0.01, ha="left")
+    for legend in list(figure.legends):
+        names = [text.get_text() for text in legend.get_texts()]
+        known = {name: one for ax in figure.axes for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+        handles = [known.get(name, own) for name, own in zip(names, legend.legend_handles, strict=True)]
+        legend.remove()
+        figure.legend(handles, names, loc="outside lower center", ncols=2 if max(map(len, names)) < 22 else 1)
+    return True
+
+
+def adapted(svg: str) -> str:
+    """An SVG of matplotlib that is right on a light and on a dark page, and a third as long.
+
+    The page's colour scheme decides, also where the SVG stands as a picture. Widths of words were those of a wide font, so
+    whatever font the reader has, they fit.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>|<!DOCTYPE[^>]*>|<\?xml[^>]*>", "", svg, flags=re.S).strip()
+    svg = re.sub(r'font-family: [^;"]*;? ?', "", svg)
+    svg = re.sub(r"(font: [^'\";]*?px) '[^;\"]*", r"\1 sans-serif", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(
+        r"<[^>]*>",
+        lambda tag: re.sub(r"-?\d+\.\d{2,}", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), tag[0]),
+        svg,
+    )
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    rules = [
+        f'[style*="{part}: {light}"]{{{part}:{dark}!important}}'
+        for light, dark in DARK.items() for part in ("fill", "stroke") if f"{part}: {light}" in svg
+    ]  # fmt: skip
+    style = f"text{{font-family:{FONTS}!important}}@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
+    return svg.replace("</style>", style + "</style>", 1)
+
+
+def _folded(text: str, width: int) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
 
 
 def _plain_ticks(axis: Axis, locator: Locator) -> Axis:

@@ -26,7 +26,7 @@ from uqlib.base.scales import at_scale, check_scale
 from uqlib.evidence import ledger, verdicts
 from uqlib.evidence.ledger import Ledger
 from uqlib.evidence.records import Run, read_record, start_run
-from uqlib.files.whole import in_checkout, sha256_of_file
+from uqlib.files.whole import in_checkout, sha256_of_file, write_text
 from uqlib.metrics.compare import cells
 from uqlib.metrics.outcomes import MEASURES
 from uqlib.report import charts, plots, tables, telling
@@ -198,23 +198,23 @@ class Report:
             wide, caption=caption, name=row, data=frame, made=f"{self._made()} · {self._row(row).place} of the paper"
         )
 
-    def forest(self, found: Any, *, rows: str, name: str, what: str, **options: Any) -> tables.Shown:
+    def forest(self, found: Any, *, rows: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show a forest of intervals; `what` it shows begins the alternative text. See `charts.forest`."""
         if not len(frame := cells(found)):
             return _nothing(what)
-        return self.show(charts.forest(frame, rows=rows, labels=self.labels, **options), name, what, frame)
+        return self.show(charts.forest(frame, rows=rows, labels=self.labels, **options), name, what, frame, title)
 
-    def against(self, found: Any, *, cost: str, name: str, what: str, **options: Any) -> tables.Shown:
+    def against(self, found: Any, *, cost: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show values against a cost. See `charts.against`."""
         if not len(frame := cells(found)):
             return _nothing(what)
-        return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame)
+        return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame, title)
 
     def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
         """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
         return _nothing(what) if frame.empty else self.show(charts.heat(frame, **options), name, what, found)
 
-    def show(self, figure: Any, name: str, what: str, found: Any = None) -> tables.Shown:
+    def show(self, figure: Any, name: str, what: str, found: Any = None, title: str = "") -> tables.Shown:
         """Keep a figure beside the record and show it, with an alternative text made from its cells, and these as CSV.
 
         Args:
@@ -222,14 +222,24 @@ class Report:
             name: of its file.
             what: it shows, in words; of a figure without cells this is the whole alternative text.
             found: the cells that it shows, or any data frame; the first are told, the second only linked.
+            title: the finding, which the cells complete; see `charts.entitle`.
         """
-        picture = self.run.save_figure(figure, name).read_bytes()
-        plots.plt.close(figure)
         frame = None if found is None else cells(found)
+        if title:
+            charts.entitle(figure, title, frame)
+        wide, phone = self._save(figure, name), ""
+        if plots.narrow(figure):
+            phone = f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
+        plots.plt.close(figure)
         alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
-        source = f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
-        image = f'<img alt="{escape(alt)}" src="{source}">'
-        return tables.Shown(image, name=name, data=frame, plain=alt, made=self._made(frame))
+        picture = f'<picture>{phone}<img alt="{escape(alt)}" src="{wide}"></picture>'
+        return tables.Shown(picture, name=name, data=frame, plain=alt, made=self._made(frame))
+
+    def _save(self, figure: Any, name: str) -> str:
+        """Keep a figure beside the record, and return it as an address that holds all of it."""
+        path = self.run.save_figure(figure, name)
+        write_text(path, plots.adapted(path.read_text(encoding="utf-8")))
+        return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
     def tell(self, name: str, found: Any, *, better: str = "", **style: Any) -> None:
         """Give the prose its numbers and phrases: NAME, NAME.phrase, ...; see `telling.facts`.
