@@ -106,6 +106,7 @@ rule run:
     log:
         LOG / "{notebook}.txt",
     shell:
+        "mkdir -p {output.figures}; "  # some notebooks draw none that lie in files
         "{BIN}/uqlib run {input.notebook} --basis -o {output.notebook} -p scale {params.scale} -p seed {params.seed}"
         " -p record {output.record} > {log} 2>&1 || {{ tail -n 3 {log}; exit 1; }}"
 
