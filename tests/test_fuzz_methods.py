@@ -81,8 +81,8 @@ CALLS = {
     "last_layer_laplace": (laplace.last_layer_laplace, {"prior_precision": 1.0}),
     "greedy_soup": (soups.greedy_soup, {"states": STATES, "evaluate": lambda state: 1.0}),
     "check_disjoint": (splits.check_disjoint, {}),
-    "difficulty_explorer": (explorer.difficulty_explorer, {"classes": C, "name": "x", "seed": 0}),
-    "duo_explorer": (explorer.duo_explorer, {"fit": DUO, "names": ("a", "b"), "seed": 0}),
+    "difficulty_explorer": (explorer.difficulty_explorer, {"classes": C, "name": "x"}),
+    "duo_explorer": (explorer.duo_explorer, {"fits": [DUO], "names": ("a", "b"), "seed": 0}),
 }  # fmt: skip
 
 NUMBERS = st.one_of(

@@ -159,7 +159,7 @@ function answers({ live, marks, controls }) {
     const drawn = {
       handle: { x: [x], y: [y], size: [8] },
       guides: { x: [0, x], y: [y, 0], x2: [x, x], y2: [y, y] },
-      risk: { x: now.risks.map((_, k) => (k + 1) / n), y: now.risks.map((risk) => risk / live.risk) },
+      risk: { x: now.risks.map((_, k) => (k + 1) / n), y: now.risks.map((risk) => (risk > live.risk ? NaN : risk / live.risk)) },
       cut: { x: [cut], y: [0], x2: [cut], y2: [1] },
       kept: { x: [cut], y: [now.risks[kept - 1] / live.risk], size: [5] },
     };
@@ -197,7 +197,7 @@ function answers({ live, marks, controls }) {
 const kernels = { decode, ranked, score, binned, drawer, middle, judge, print, decide, answers };
 if (typeof module !== "undefined") module.exports = kernels;
 if (typeof document === "undefined") return;
-window.moving = kernels;
+window.moving = { ...kernels, panelOf };
 
 // ---- Drawing ----
 
@@ -214,7 +214,7 @@ function svg(name, attributes, parent, text) {
 /** The path of all marks of a kind; what is NaN is left out, a line has a gap there. */
 function path(kind, mark, X, Y) {
   const [x, y, x2, y2] = [[mark.x, X], [mark.y, Y], [mark.x2, X], [mark.y2, Y]].map(([shares, to]) => Array.from(shares || [], to));
-  const there = (k) => !isNaN(x[k] + y[k]), at = (k) => `${x[k]} ${y[k]}`, all = [...x.keys()].filter(there);
+  const there = (k) => !isNaN(x[k] + y[k] + (x2[k] ?? 0) + (y2[k] ?? 0)), at = (k) => `${x[k]} ${y[k]}`, all = [...x.keys()].filter(there);
   if (kind === "band") return all.length ? `M${[...all.map(at), ...all.reverse().map((k) => `${x[k]} ${y2[k]}`)].join("L")}Z` : "";
   return all.map((k) => {
     if (kind === "line") return (there(k - 1) ? "L" : "M") + at(k);
@@ -229,7 +229,7 @@ function path(kind, mark, X, Y) {
 function panelOf(about, slots, home, move) {
   const LEFT = about.y.ticks.length ? 46 : 12;
   const root = svg("svg", { role: "img", "aria-label": about.title, class: `mv-panel${about.wide ? " mv-wide" : ""}` }, home);
-  const axes = svg("g", {}, root), inner = svg("svg", { overflow: "hidden" }, root);
+  const axes = svg("g", {}, root), inner = svg("svg", { overflow: "visible" }, root);
   const nodes = slots.map(({ kind, tone }) => svg(kind === "text" ? "g" : "path", { class: `mv-${kind} mv-${tone.replace(/ /g, " mv-")}` }, inner));
   let width = 0, height = 0;
   const px = (value) => Math.round(10 * value) / 10, X = (share) => px(share * width), Y = (share) => px((1 - share) * height);
@@ -238,7 +238,7 @@ function panelOf(about, slots, home, move) {
     const all = Math.max(200, root.getBoundingClientRect().width || 300);
     if (all - LEFT - RIGHT === width) return false;
     width = all - LEFT - RIGHT;
-    height = Math.round(width * about.ratio);
+    height = Math.round(Math.min(width * about.ratio, 280));
     const floor = height + TOP;
     root.setAttribute("viewBox", `0 0 ${all} ${floor + BOTTOM}`);
     for (const [key, value] of Object.entries({ x: LEFT, y: TOP, width, height })) inner.setAttribute(key, value);
@@ -330,9 +330,12 @@ function start(root) {
   if (state) setTimeout(() => root.scrollIntoView({ block: "nearest" }));
   else state = spec.start;
 
-  const of = ({ at }, chosen = state[0]) => at[Math.min(at.length - 1, chosen)]; // a preset may differ with the first control
+  const of = ({ at }, chosen = state[0]) => at[Math.min(at.length - 1, chosen)].map((each, k) => each ?? state[k]); // a preset may differ with the first control
   const isAt = (preset) => !preset.times && of(preset).every((each, k) => Math.abs(each - state[k]) < 1e-9);
-  const times = ({ times, of }) => state.map((each, k) => (of.includes(k) ? Math.min(controls[k].positions - 1, times * each) : each));
+  const times = ({ times, of }) => { // as far as all of them can go
+    const most = Math.min(times, ...of.map((k) => (controls[k].positions - 1) / state[k]));
+    return state.map((each, k) => (of.includes(k) ? most * each : each));
+  };
   const buttons = all(".mv-presets button");
   buttons.forEach((button, k) => button.addEventListener("click", () => moved(presets[k].times ? times(presets[k]) : of(presets[k]))));
   const move = (changes) => {
@@ -340,7 +343,7 @@ function start(root) {
     for (const [control, place] of changes) next[control] = place;
     moved(kept && kept.at.length > 1 && next[0] !== state[0] ? of(kept, next[0]) : next);
   };
-  const setters = all(".mv-controls > *").map((node, k) => setterOf(controls[k], k, node, move));
+  const setters = controls.map((control, k) => setterOf(control, k, all(`[data-control="${k}"]`)[0], move));
   const [plots] = all(".mv-panels"), panels = spec.panels.map((about, k) => {
     const own = spec.marks.flatMap((mark, place) => (mark.panel === k ? [place] : []));
     const [frame, draw] = panelOf(about, own.map((place) => spec.marks[place]), plots, move);
@@ -376,7 +379,7 @@ function start(root) {
   });
 }
 
-const startAll = () => document.querySelectorAll(".moving").forEach(start);
+const startAll = () => document.querySelectorAll(".moving[id]").forEach(start);
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
 else startAll();
 })();

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from uqlib.base.scales import SCALES
+from uqlib.base.splits import split
 from uqlib.book import house, notebooks
 from uqlib.book.staleness import basis_path, read_basis, shortened
+from uqlib.combine.duos import decide, fit_duo
 from uqlib.evidence.ledger import read_ledgers
 from uqlib.evidence.records import VERSIONS, orphans, read_runs
 from uqlib.evidence.verdicts import judge_ledger
@@ -19,7 +21,7 @@ from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark
 from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
-from uqlib.report import verdict_pages
+from uqlib.report import playground, verdict_pages
 from uqlib.report.markdown import block, code, table, text
 
 
@@ -82,6 +84,19 @@ def runs_page(runs: Sequence[dict[str, Any]]) -> str:
     return table(["notebook", "scale", "results", "time", "peak memory", "device", "versions", "date"], rows)
 
 
+def drop_example(bench: Benchmark, *, rows: int = 600) -> str:
+    """An example of a file to drop: a large network at its temperature, and its duo, on images that neither fit has seen."""
+    pair = bench.nearest(1 / 3)
+    answers = bench.answers(list(pair))
+    labels, (large, small) = answers[pair[0]].labels, [each.logits for each in answers.values()]
+    fit, test = split(len(labels), bench.fit_size, seed=0)
+    fitted, test = fit_duo(large[fit], small[fit], labels[fit]), test[:rows]
+    both = [decide(variant, large[test], small[test], fitted) for variant in ("base", "ours")]
+    agree = large[test].argmax(-1) == small[test].argmax(-1)
+    groups = ["the networks agree" if each else "the networks differ" for each in agree.tolist()]
+    return playground.drop_html([(each.confidence, each.preds == labels[test]) for each in both], groups)
+
+
 def write_pages(folder: Path) -> None:
     """Compute the pages from what is published and what lies in a folder of results, and write them there."""
     ledgers = read_ledgers("data/ledger")
@@ -101,6 +116,8 @@ def write_pages(folder: Path) -> None:
         "runs": runs_page(runs),
         "get": house.get_it(Path("pyproject.toml")),
         **house.api_pages(Path("uqlib")),
+        "guesses": playground.guesses_page(judged),
+        "drop_example": drop_example(benchmarks.load_benchmark("cifar10")),
     }
     for name, page in texts.items():
         write_text(folder / f"{name}.md", page)

@@ -131,9 +131,11 @@ class Benchmark(TomlTable, frozen=True):
         usual = [name for name in cheaper if self.balance(large, name) >= 0.1] or cheaper or [""]
         return large, check_choice(small or usual[0], self.networks, f"network of {self.name}")
 
-    def nearest(self, balance: float) -> tuple[str, str]:
-        """The first large network, and the sidekick whose share of its cost is nearest to this."""
-        return min((p for p in self.pairs if p[0] == self.large[0]), key=lambda p: abs(self.balance(*p) - balance))
+    def nearest(self, balance: float, large: str = "") -> tuple[str, str]:
+        """A large network, the first where none is named, and the sidekick whose share of its cost is nearest to this."""
+        large = large or self.large[0]
+        cheaper = [(large, n.name) for n in self.single if n.macs < self.networks[large].macs]
+        return min(cheaper, key=lambda pair: abs(self.balance(*pair) - balance))
 
     def answers(self, networks: Sequence[str] | None = None, **options: Any) -> dict[str, store.Answers]:
         """What the networks (all single ones by default) answered on the held-out rows; options as in `store.load_answers`."""

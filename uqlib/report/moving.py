@@ -29,7 +29,7 @@ KINDS = {"line": "x y", "dots": "x y", "segments": "x y x2 y2", "band": "x y y2"
 
 FRAGMENT = """<div class="moving" id="{name}" role="group" aria-label="Interactive figure: {title}">
 <p class="mv-still">A figure that moves stands here where JavaScript runs. This is how it starts:</p>
-{presets}<div class="mv-controls">{controls}</div>
+{presets}{choices}<div class="mv-controls">{sliders}</div>
 <p class="mv-legend">{legend}</p>
 <div class="mv-panels"></div>
 <p class="mv-reading" aria-live="polite"><span>{reading}</span> <span class="mv-interval">{interval}</span></p>
@@ -124,7 +124,7 @@ def moving_figure(
         panels: the plots, which `View.marks` follows.
         name: the figure's anchor in the page, and the name of its states in the address; letters, digits, hyphens.
         title: what the figure shows, for who does not see it.
-        presets: by the words on a button, the value of each control.
+        presets: by the words on a button, the value of each control; None leaves it as it is.
         about: what the numbers are about, such as "1,000 test images".
 
     Raises:
@@ -149,7 +149,10 @@ def moving_figure(
         "panels": [panel_of(panel, controls) for panel in panels],
         "start": start,
         "presets": [
-            {"name": words, "at": [[_place(c, each) for c, each in zip(controls, at, strict=True)]]}
+            {
+                "name": words,
+                "at": [[None if each is None else _place(c, each) for c, each in zip(controls, at, strict=True)]],
+            }
             for words, at in (presets or {}).items()
         ],
         "marks": marks_of([view.marks for view in views], panels, store),
@@ -206,7 +209,12 @@ class Store:
             raise ValueError(
                 f"the sentences of all states have {len(self.words):,} different words; {FULL:,} can be held"
             )
-        return base64.b64encode(np.concatenate([np.zeros(0, "<u2"), *self.parts]).astype("<u2").tobytes()).decode()
+        return in_base64(np.concatenate([np.zeros(0, "<u2"), *self.parts]), "<u2")
+
+
+def in_base64(values: np.ndarray, kind: str) -> str:
+    """Numbers as text: their bytes as this kind of integer, in base64."""
+    return base64.b64encode(values.astype(kind).tobytes()).decode()
 
 
 def control_of(control: Slider | Choice) -> dict[str, Any]:
@@ -293,7 +301,7 @@ def _texts(views: Sequence[View], store: Store) -> dict[str, Any]:
         raise ValueError("states differ in the rows or columns of their numbers; return the same in each")
     rows, columns = names.pop()
     cells = {
-        (row, column): store.put_texts([cell_text(v.numbers[row][column]) for v in views])
+        (row, column): store.put_texts([moving_cell(v.numbers[row][column]) for v in views])
         for row, column in itertools.product(rows, columns)
     }
     table = [
@@ -303,7 +311,7 @@ def _texts(views: Sequence[View], store: Store) -> dict[str, Any]:
     return {"rows": table, **said}
 
 
-def cell_text(cell: str | tuple[str, str]) -> str:
+def moving_cell(cell: str | tuple[str, str]) -> str:
     """A cell of the table as the store keeps it: its text, and its tone after a tab."""
     return _minus(cell if isinstance(cell, str) else "\t".join(cell))
 
@@ -314,6 +322,7 @@ def fragment_of(spec: Mapping[str, Any], store: Store, first: View, title: str) 
     buttons = "".join(f'<button type="button">{html.escape(each["name"])}</button>' for each in spec["presets"])
     named = {mark["name"]: mark for mark in reversed(spec["marks"]) if mark["name"]}
     keys = [(name, mark["kind"], mark["tone"].split()) for name, mark in reversed(named.items())]
+    inputs = [_input(each, k, spec["name"], spec["start"][k]) for k, each in enumerate(spec["controls"])]
     text = json.dumps(
         {**spec, "words": list(store.words), "data": store.text()}, ensure_ascii=False, separators=(",", ":")
     )
@@ -323,9 +332,8 @@ def fragment_of(spec: Mapping[str, Any], store: Store, first: View, title: str) 
         presets=f'<div class="mv-presets" role="group" aria-label="Settings to start from">{buttons}</div>\n'
         if buttons
         else "",
-        controls="".join(
-            _input(each, f"{spec['name']}-{k}", spec["start"][k]) for k, each in enumerate(spec["controls"])
-        ),
+        choices="".join(each for each in inputs if each.startswith("<fieldset")),
+        sliders="".join(each for each in inputs if each.startswith("<label")),  # they stay in sight on a phone
         legend="".join(
             f'<span class="mv-key mv-key-{kind} {" ".join(f"mv-{tone}" for tone in tones)}">{html.escape(name)}</span>'
             for name, kind, tones in keys
@@ -336,16 +344,16 @@ def fragment_of(spec: Mapping[str, Any], store: Store, first: View, title: str) 
     )
 
 
-def _input(control: Mapping[str, Any], group: str, start: float) -> str:
+def _input(control: Mapping[str, Any], k: int, figure: str, start: float) -> str:
     name = html.escape(control["name"])
     if "options" in control:
         radios = "".join(
-            f'<label><input type="radio" name="{group}"{" checked" * (k == start)}><span>{html.escape(option)}</span></label>'
-            for k, option in enumerate(control["options"])
+            f'<label><input type="radio" name="{figure}-{k}"{" checked" * (place == start)}><span>{html.escape(option)}</span></label>'
+            for place, option in enumerate(control["options"])
         )
-        return f'<fieldset class="mv-choice"><legend>{name}</legend>{radios}</fieldset>'
+        return f'<fieldset class="mv-choice" data-control="{k}"><legend>{name}</legend>{radios}</fieldset>\n'
     slider = f'<input type="range" min="0" max="{control["positions"] - 1}" value="{start:g}">'
-    return f'<label class="mv-slider"><b>{name}</b> <i></i>{slider}</label>'
+    return f'<label class="mv-slider" data-control="{k}"><b>{name}</b> <i></i>{slider}</label>'
 
 
 def _table(numbers: Mapping[str, Mapping[str, str | tuple[str, str]]], about: str) -> str:
@@ -355,7 +363,7 @@ def _table(numbers: Mapping[str, Mapping[str, str | tuple[str, str]]], about: st
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     lines = []
     for name, cells in numbers.items():
-        pairs = [(*cell_text(cell).split("\t"), "")[:2] for cell in cells.values()]
+        pairs = [(*moving_cell(cell).split("\t"), "")[:2] for cell in cells.values()]
         told = "".join(f"<td{f' class=mv-{tone}' if tone else ''}>{html.escape(text)}</td>" for text, tone in pairs)
         lines.append(f'<tr><th scope="row">{html.escape(name)}</th>{told}</tr>')
     return f'<table class="mv-numbers"><thead><tr><td>{html.escape(about)}</td>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>\n'
