@@ -43,7 +43,7 @@ def plain(study):
         (r"\* is escaped already", r"\* is escaped already"),
         ("**kwargs: handed on", r"\*\*kwargs: handed on"),
         ("`x`, ``y`` and `a * |b|`", "``x``, ``y`` and ``a * |b|``"),
-        ("    >>> a * b  # |x|\n    [*]\n\na * b", "    >>> a * b  # |x|\n    [*]\n\na \\* b"),
+        ("Examples:\n    >>> a * b  # |x|\n    [*]\n\na * b", "Examples:\n    >>> a * b  # |x|\n    [*]\n\na \\* b"),
     ],
 )
 def test_stars_and_bars_stand_and_code_is_code(plain, text, expected):

@@ -62,6 +62,13 @@ def test_no_line_of_code_is_wider_than_the_page(recipes):
     assert not [line for recipe in recipes for part in recipe for line in part.splitlines() if len(line) > WIDEST]
 
 
+def test_the_error_on_the_page_of_kinds_is_the_error_that_comes(repository):
+    ((recipe, shown),) = RECIPE.findall((repository / "book/kinds.md").read_text(encoding="utf-8"))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        printed(recipe, {})
+    assert " ".join(shown.split()) == f"ValueError: {caught.value}"
+
+
 def test_what_the_recipes_leave_open_is_needed(recipes, open_names):
     text = "\n".join(recipe for recipe, _ in recipes)
     assert all(re.search(rf"\b{name}\b", text) for name in open_names)
