@@ -128,7 +128,7 @@ def duo_explorer(
     risk = _axis_end(1.25 * wrong or 0.1)
     controls, panels = _duo_controls(sidekicks or names[1:], limits), _duo_panels(limits, risk)
     store = moving.Store((len(fits), 1, 1, 1))
-    still = [_still(held[0], held[1 + k], labels, fit, alone=alone, limits=limits) for k, fit in enumerate(fits)]
+    still = [_still(held[0], held[1 + k], labels, fit, alone=alone, ends=(*limits, risk)) for k, fit in enumerate(fits)]
     place = lambda pair: [weight / limit * STEPS for weight, limit in zip(pair, limits, strict=True)]  # noqa: E731
     spec: dict[str, Any] = {
         "name": "duo",
@@ -211,12 +211,14 @@ def _first_view(held: Sequence[Tensor], labels: Tensor, fit: DuoFit, alone: floa
 
 
 def _still(
-    large: Tensor, small: Tensor, labels: Tensor, fit: DuoFit, *, alone: float, limits: Sequence[float]
+    large: Tensor, small: Tensor, labels: Tensor, fit: DuoFit, *, alone: float, ends: Sequence[float]
 ) -> list[list[Mark]]:
     """What stands still in the plots of one sidekick; empty where the page draws anew."""
     confidence, preds = _outcome(alone * large)
     right = preds == labels
-    risks = 100 * metrics.selective_risks(confidence, right)
+    *limits, most = ends
+    risks = metrics.selective_risks(confidence, right)
+    risks = 100 * np.where(np.asarray(risks) > most, math.nan, risks)  # above the plot
     curve = calibration.reliability_curve(confidence, right)
     there = curve.count > 0
     levels, (x, y), (a, b) = (
@@ -231,7 +233,7 @@ def _still(
             Mark("text", *levels[2:4], tone="quiet", words=levels[4]),
             Mark("segments", **nothing, tone="own thin dashed"),
             Mark("dots", [], [], tone="own", name="these weights"),
-            Mark("segments", [x - a, x], [y, y - b], [x + a, x], [y, y + b], tone="other", name="weights fitted on other images"),
+            Mark("segments", [max(0, x - a), x], [y, max(0, y - b)], [x + a, x], [y, y + b], tone="other", name="weights fitted on other images"),
         ],
         [
             Mark("line", 100 * metrics.selective.coverages(confidence), risks, tone="reference", name="large network alone, temperature-scaled"),
