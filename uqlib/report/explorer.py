@@ -266,9 +266,7 @@ def _levels(
         for k in range(rays)
     ]
     at = lambda r, way: [w + r * d for w, d in zip(weights, way, strict=True)]  # noqa: E731
-    nll = np.array(
-        [[metrics.nll(a * large + b * small, labels) for a, b in (at(r, way) for r in radii)] for way in ways]
-    )
+    nll = np.array([_along([at(r, way) for r in radii], large, small, labels) for way in ways])
     lines, places, last = [], [], weights
     for level in (float(f"{rise * nll[0, 0]:.2g}") for rise in (1.03, 1.1, 1.25, 1.5, 2, 3, 5)):
         if not 1.01 * nll[0, 0] < level < metrics.nll(0 * large, labels):
@@ -287,6 +285,12 @@ def _levels(
             last = (label[0], label[1])
     xs, ys = np.array(lines or [(math.nan, math.nan)]).T.tolist()
     return xs, ys, [p[0] for p in places], [p[1] for p in places], [p[2] for p in places]
+
+
+def _along(pairs: Sequence[Sequence[float]], large: Tensor, small: Tensor, labels: Tensor) -> list[float]:
+    """The NLL at several pairs of weights, all in one call."""
+    logits = torch.cat([a * large + b * small for a, b in pairs])
+    return metrics.nll_each(logits, labels.repeat(len(pairs))).reshape(len(pairs), -1).mean(1).tolist()
 
 
 def _outcome(logits: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:
