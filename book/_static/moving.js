@@ -50,18 +50,19 @@ function ranked(confidence, correct, losses = []) {
 
 /** All metrics as fractions and nats, of all rows or of a draw in which each comes up so often. Ties share what they expect. */
 function score({ order, sure, bin, right, losses }, often, risks) {
-  const gaps = new Float64Array(BINS), means = losses.map(() => 0);
-  let n = 0, hits = 0, area = 0, pairs = 0, size = 0, misses = 0, total = 0;
+  const gaps = new Float64Array(BINS), [first = sure, second = sure] = losses;
+  let n = 0, hits = 0, area = 0, pairs = 0, size = 0, misses = 0, one = 0, two = 0;
   for (let i = 0; i < order.length; i++) {
     const m = often ? often[order[i]] : 1;
     size += m;
     misses += m * (1 - right[i]);
     gaps[bin[i]] += m * (sure[i] - right[i]);
-    total += m * sure[i];
-    for (let k = 0; k < means.length; k++) means[k] += m * losses[k][i];
-    if (sure[i + 1] === sure[i]) continue;
+    one += m * first[i];
+    two += m * second[i];
+    if (sure[i + 1] === sure[i] || !size) continue;
+    const wrong = n - hits, slope = misses / size;
     for (let j = 1; j <= size; j++) {
-      const risk = (n - hits + misses * j / size) / (n + j);
+      const risk = (wrong + slope * j) / (n + j);
       area += risk;
       if (risks) risks[n + j - 1] = risk;
     }
@@ -70,11 +71,11 @@ function score({ order, sure, bin, right, losses }, often, risks) {
     hits += size - misses;
     size = misses = 0;
   }
-  const ece = gaps.reduce((sum, gap) => sum + Math.abs(gap), 0) / n, auroc = pairs / (hits * (n - hits));
-  return { n, right: hits, accuracy: hits / n, confidence: total / n, ece, aurc: area / n, auroc, losses: means.map((sum) => sum / n) };
+  const sum = (of) => gaps.reduce((all, gap) => all + of(gap), 0), confidence = (sum((gap) => gap) + hits) / n, auroc = pairs / (hits * (n - hits));
+  return { n, right: hits, accuracy: hits / n, confidence, ece: sum(Math.abs) / n, aurc: area / n, auroc, losses: [one / n, two / n] };
 }
 
-/** Totals in bins of equal width: how many rows, how sure they are, how many are right. */
+/** Totals in bins of equal width. */
 function binned({ sure, right, bin }) {
   const bins = Array.from({ length: BINS }, () => ({ count: 0, sure: 0, right: 0 }));
   bin.forEach((k, i) => { bins[k].count++; bins[k].sure += sure[i]; bins[k].right += right[i]; });

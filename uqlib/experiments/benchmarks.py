@@ -143,6 +143,28 @@ class Benchmark(TomlTable, frozen=True):
         return store.load_many_answers(names, self.dataset, self.split, **options)
 
 
+def duos_nearby(
+    bench: Benchmark, large: str, small: str, fit: Any, test: Any, *, shares: Sequence[float] = (1 / 3, 1 / 10, 1 / 40)
+) -> tuple[tuple[list[Tensor], Tensor, list[DuoFit]], dict[str, list[str]]]:
+    """A large network beside one sidekick and those whose costs are nearest to some shares of its own.
+
+    Args:
+        fit: rows that fit the weights of each pair.
+        test: rows whose answers are returned.
+
+    Returns:
+        What `report.explorer.duo_explorer` takes: logits of the large network and of its sidekicks, labels, fits; and by keyword
+        their names, and what a reader chooses a sidekick by.
+    """
+    members = list(dict.fromkeys([large, small, *(bench.nearest(share, large)[1] for share in shares)]))
+    answers = bench.answers(members)
+    labels, logits = answers[large].labels, [each.logits for each in answers.values()]
+    fits = [fit_duo(logits[0][fit], each[fit], labels[fit]) for each in logits[1:]]
+    names = [str(bench.networks[each]) for each in members]
+    costs = [f"{100 * bench.balance(large, name):.0f} % of the cost: {bench.networks[name]}" for name in members[1:]]
+    return ([each[test] for each in logits], labels[test], fits), {"names": names, "sidekicks": costs}
+
+
 class Tested(NamedTuple):
     """What the variants of a duo decided of some images, over the splits that fitted it."""
 

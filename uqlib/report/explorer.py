@@ -128,7 +128,7 @@ def duo_explorer(
     risk = _axis_end(1.25 * wrong or 0.1)
     controls, panels = _duo_controls(sidekicks or names[1:], limits), _duo_panels(limits, risk)
     store = moving.Store((len(fits), 1, 1, 1))
-    still = [_still(held[0], held[1 + k], labels, fit, alone=alone, limits=limits) for k, fit in enumerate(fits)]
+    still = [_still(held[0], held[1 + k], labels, fit, alone=alone, ends=(*limits, risk)) for k, fit in enumerate(fits)]
     place = lambda pair: [weight / limit * STEPS for weight, limit in zip(pair, limits, strict=True)]  # noqa: E731
     spec: dict[str, Any] = {
         "name": "duo",
@@ -211,12 +211,14 @@ def _first_view(held: Sequence[Tensor], labels: Tensor, fit: DuoFit, alone: floa
 
 
 def _still(
-    large: Tensor, small: Tensor, labels: Tensor, fit: DuoFit, *, alone: float, limits: Sequence[float]
+    large: Tensor, small: Tensor, labels: Tensor, fit: DuoFit, *, alone: float, ends: Sequence[float]
 ) -> list[list[Mark]]:
     """What stands still in the plots of one sidekick; empty where the page draws anew."""
     confidence, preds = _outcome(alone * large)
     right = preds == labels
-    risks = 100 * metrics.selective_risks(confidence, right)
+    *limits, most = ends
+    risks = metrics.selective_risks(confidence, right)
+    risks = 100 * np.where(np.asarray(risks) > most, math.nan, risks)  # above the plot
     curve = calibration.reliability_curve(confidence, right)
     there = curve.count > 0
     levels, (x, y), (a, b) = (
@@ -231,7 +233,7 @@ def _still(
             Mark("text", *levels[2:4], tone="quiet", words=levels[4]),
             Mark("segments", **nothing, tone="own thin dashed"),
             Mark("dots", [], [], tone="own", name="these weights"),
-            Mark("segments", [x - a, x], [y, y - b], [x + a, x], [y, y + b], tone="other", name="weights fitted on other images"),
+            Mark("segments", [max(0, x - a), x], [y, max(0, y - b)], [x + a, x], [y, y + b], tone="other", name="weights fitted on other images"),
         ],
         [
             Mark("line", 100 * metrics.selective.coverages(confidence), risks, tone="reference", name="large network alone, temperature-scaled"),
@@ -264,9 +266,7 @@ def _levels(
         for k in range(rays)
     ]
     at = lambda r, way: [w + r * d for w, d in zip(weights, way, strict=True)]  # noqa: E731
-    nll = np.array(
-        [[metrics.nll(a * large + b * small, labels) for a, b in (at(r, way) for r in radii)] for way in ways]
-    )
+    nll = np.array([_along([at(r, way) for r in radii], large, small, labels) for way in ways])
     lines, places, last = [], [], weights
     for level in (float(f"{rise * nll[0, 0]:.2g}") for rise in (1.03, 1.1, 1.25, 1.5, 2, 3, 5)):
         if not 1.01 * nll[0, 0] < level < metrics.nll(0 * large, labels):
@@ -285,6 +285,12 @@ def _levels(
             last = (label[0], label[1])
     xs, ys = np.array(lines or [(math.nan, math.nan)]).T.tolist()
     return xs, ys, [p[0] for p in places], [p[1] for p in places], [p[2] for p in places]
+
+
+def _along(pairs: Sequence[Sequence[float]], large: Tensor, small: Tensor, labels: Tensor) -> list[float]:
+    """The NLL at several pairs of weights, all in one call."""
+    logits = torch.cat([a * large + b * small for a, b in pairs])
+    return metrics.nll_each(logits, labels.repeat(len(pairs))).reshape(len(pairs), -1).mean(1).tolist()
 
 
 def _outcome(logits: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:

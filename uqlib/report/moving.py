@@ -189,11 +189,11 @@ class Store:
         codes = []
         for each in states:
             number = np.asarray(each, float)
-            code = np.where(np.isnan(number), FULL + 1, np.round(number * scale))
-            if len(code) and (code.min() < 0 or code.max() > FULL + 1):
-                raise ValueError(
-                    f"{what} leave the axis: they run from {np.nanmin(number):.6g} to {np.nanmax(number):.6g} of it, not 0 to 1"
-                )
+            code = np.round(number * scale)
+            if not np.all((code >= 0) & (code <= FULL) | np.isnan(number)):
+                ends = f"{np.nanmin(number):.6g} to {np.nanmax(number):.6g}"
+                raise ValueError(f"{what} leave the axis: they run from {ends} of it, not 0 to 1")
+            code = np.where(np.isnan(number), FULL + 1, code)
             codes.append(code)
         return self.put(codes)
 
