@@ -86,7 +86,7 @@ def list_evidence(app, doctree, docname):
         head = (
             f'<p id="evidence-title"><a href="#evidence">Evidence</a> of the numbers on this page, {count} entries</p>'
         )
-        body = f'<aside class="evidence" id="evidence" aria-labelledby="evidence-title">{head}{groups}</aside>'
+        body = f'<section class="evidence" id="evidence" aria-labelledby="evidence-title">{head}{groups}</section>'
         last = doctree.children[-1] if doctree.children else doctree
         (last if isinstance(last, nodes.section) else doctree).append(nodes.raw("", body, format="html"))
 

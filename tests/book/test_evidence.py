@@ -65,7 +65,7 @@ def test_evidence_names_the_command_and_is_light(pages):
     weight = numbers = 0
     for path, (text, page) in pages.items():
         if page.entries:
-            (aside,) = re.findall(r'<aside class="evidence".*?</aside>', text, re.S)
+            (aside,) = re.findall(r'<section class="evidence".*?</section>', text, re.S)
             groups = aside.split("<ol>")
             assert all(re.search(r"<code>uqlib run notebooks/\w+/\w+\.ipynb</code></p>$", each) for each in groups[:-1])
             weight, numbers = weight + len(aside.encode()), numbers + len(page.told)
