@@ -75,24 +75,39 @@ def list_evidence(app, doctree, docname):
         text = behind(facts(folder, page), key)
         if not text and not NUMBER.search(shown):
             continue  # a name, or words
-        text = text or f"{re.sub('[._]+', ' ', key)}: computed in the notebook."
+        text = text or _said(f"{app.srcdir}/facts.toml", page.removeprefix("results/"), key)
         entries = by_page.setdefault(page, {})
         id = entries.setdefault(text, f"ev-{sum(map(len, by_page.values())) + 1}")
-        node.replace_self(nodes.reference("", shown, refid=id, classes=["ev"]))
+        link = f'<a class="ev pasted-text" href="#{id}" data-n="{id[3:]}">{escape(shown)}</a>'
+        node.replace_self(nodes.raw("", link, format="html"))
     if by_page:
         groups = "".join(_group(app, docname, page, entries, facts(folder, page)) for page, entries in by_page.items())
         count = sum(map(len, by_page.values()))
         head = (
             f'<p id="evidence-title"><a href="#evidence">Evidence</a> of the numbers on this page, {count} entries</p>'
         )
-        body = f'<aside class="evidence" id="evidence" aria-labelledby="evidence-title">{head}{groups}</aside>'
+        body = f'<section class="evidence" id="evidence" aria-labelledby="evidence-title">{head}{groups}</section>'
         last = doctree.children[-1] if doctree.children else doctree
         (last if isinstance(last, nodes.section) else doctree).append(nodes.raw("", body, format="html"))
 
 
 def _group(app, docname, page, entries, known):
-    lines = "".join(f'<li id="{id}">{_linked(app, docname, text)}</li>' for text, id in entries.items())
+    lines = "".join(
+        f'<li id="{id}" value="{id[3:]}">{_linked(app, docname, text)}</li>' for text, id in entries.items()
+    )
     return f"<p>{_made_by(app, docname, page, known.get('', ''))}</p><ol>{lines}</ol>"
+
+
+@functools.lru_cache(1)
+def _words(path):
+    return tomllib.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+
+
+def _said(path, notebook, key):
+    """What a fact is that no cells stand behind, as the table of such facts says."""
+    words = _words(path)
+    said = words.get(notebook, {}).get(key) or words.get("any", {}).get(key)
+    return f"{said[0].upper()}{said[1:]}." if said else f"{re.sub('[._]+', ' ', key)}: computed in the notebook."
 
 
 def _made_by(app, docname, page, provenance):

@@ -3,6 +3,7 @@
 import html.parser
 import re
 import shutil
+import tomllib
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_evidence_names_the_command_and_is_light(pages):
     weight = numbers = 0
     for path, (text, page) in pages.items():
         if page.entries:
-            (aside,) = re.findall(r'<aside class="evidence".*?</aside>', text, re.S)
+            (aside,) = re.findall(r'<section class="evidence".*?</section>', text, re.S)
             groups = aside.split("<ol>")
             assert all(re.search(r"<code>uqlib run notebooks/\w+/\w+\.ipynb</code></p>$", each) for each in groups[:-1])
             weight, numbers = weight + len(aside.encode()), numbers + len(page.told)
@@ -174,3 +175,20 @@ def test_the_ledger_is_filtered_by_verdict_and_paper(book, browser):
     page.goto(f"{(book / 'ledger.html').as_uri()}#claim-zhou2025-f5-ours")
     assert page.locator("#claim-zhou2025-f5-ours[open]").count() == 1
     page.close()
+
+
+def test_facts_without_cells_are_said_in_words(pages, repository):
+    """A fact that a notebook only counts says what it counts; the table of words names no fact that is not there."""
+    untold = {
+        text for _, page in pages.values() for text in page.entries.values() if "computed in the notebook" in text
+    }
+    assert not untold
+    sources = {
+        f"{path.parent.name}/{path.stem}": path.read_text() for path in (repository / "notebooks").glob("*/*.ipynb")
+    }
+    words = tomllib.loads((repository / "book/facts.toml").read_text(encoding="utf-8"))
+    for notebook, own in words.items():
+        text = sources.get(notebook) or "".join(sources.values())
+        assert not [
+            key for key in own if f"{{glue:text}}`{key}" not in text and f"{key}=" not in text and key not in text
+        ], notebook

@@ -108,3 +108,9 @@ def test_folded_intervals_stand_in_their_cells():
 def test_what_made_it_stands_below():
     html = tables.show_table(CELLS, made="made by <code>x</code>")._repr_html_()
     assert '</table><p class="made">made by <code>x</code> · <a class="csv"' in html
+
+
+def test_a_heading_has_no_underscore_and_the_data_have_their_own():
+    shown = tables.show_table(pd.DataFrame({"effective_share": [1.0]}))._repr_html_()
+    assert "<th>effective share</th>" in shown
+    assert base64.b64encode(b"effective_share\n1.0\n").decode() in shown

@@ -50,7 +50,8 @@ def show_table(
     """
     index = not isinstance(frame.index, pd.RangeIndex)
     style = {"index": index, "na_rep": "–", "float_format": partial(number_text, digits=digits)}
-    html = frame.to_html(classes="numbers", border=0, index_names=False, **style)
+    shown = frame.rename(columns=lambda name: name.replace("_", " ") if isinstance(name, str) else name)
+    html = shown.to_html(classes="numbers", border=0, index_names=False, **style)
     html = html.replace("<thead>", f"<caption>{escape(caption)}</caption><thead>", 1) if caption else html
     if fold and (parts := INTERVAL.subn(r"\1<small> \2</small></td>", html))[1]:
         html = f'<label class="ends"><input type="checkbox"> intervals</label>{parts[0]}'

@@ -264,7 +264,9 @@ class Report:
             from myst_nb import glue
         for name, value in facts.items():
             if isinstance(value, ledger.Reported):
-                self.behind[name] = f"{self._place(value)} of the paper: {value.quantity}, {value.setting}."
+                self.behind[name] = (
+                    f"{self._place(value)} of the paper: {telling.label(value.quantity)}, {telling.label(value.setting)}."
+                )
                 value = value.value
             elif isinstance(value, str) and value in self.behind:
                 self.behind[name] = self.behind[value]
