@@ -59,7 +59,6 @@ def forest(
                 y,
                 MARKERS[k % len(MARKERS)],
                 label=plots.plain(label(each, labels)),
-                clip_on=False,
                 **look,
             )
         if zero:
