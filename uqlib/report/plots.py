@@ -132,7 +132,7 @@ def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS[
     ax.scatter(
         confidence[kept], accuracy[kept], 10 + 220 * count[kept] / count.sum(), color=colour, alpha=0.75, zorder=3
     )
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(0, 1.05), aspect="equal")
     return ax
 
 
@@ -312,7 +312,7 @@ def narrow(figure: Figure) -> bool:
         handles = [known.get(name, own) for name, own in zip(names, legend.legend_handles, strict=True)]
         legend.remove()
         columns = 2 if max(map(len, names)) < 22 else 1
-        figure.legend(handles, names, loc="outside lower center", ncols=columns)
+        cast(Any, figure).legend(handles, names, loc="outside lower center", ncols=columns)
         height += 0.2 * -(-len(names) // columns)
     figure.set_figheight(height + 0.15 * figure.get_suptitle().count("\n"))
     with warnings.catch_warnings(record=True) as said:
