@@ -91,7 +91,7 @@ def test_no_text_of_a_program_stands_in_prose_or_table(parsed, book):
             article = path.read_text().partition("<article")[2].partition("</article>")[0]
             text = html.unescape(re.sub("<[^>]+>", " ", CODE.sub(" ", article)))
             found[path.relative_to(book).as_posix()] = sorted(set(PROGRAM.findall(text)))
-    assert not {name: each for name, each in found.items() if each}
+    assert {name: each for name, each in found.items() if each} == {}
 
 
 def test_every_page_has_a_title_a_description_and_a_card(parsed, book):
@@ -166,17 +166,16 @@ def test_every_page_opens_at_every_width_in_both_modes(parsed, browser):
             for mode in ("light", "dark"):
                 page.emulate_media(color_scheme=mode)
                 page.set_viewport_size({"width": width, "height": 900})
+                page.wait_for_function("mode => document.documentElement.dataset.theme === mode", arg=mode)
                 page.wait_for_timeout(20)
                 wide = page.evaluate("document.documentElement.scrollWidth") - width
                 if wide > 1:
-                    problems.append((path.name, f"{wide} px wider than a screen of {width}, {mode}"))
-                if page.evaluate("document.documentElement.dataset.theme") != mode:
-                    problems.append((path.name, f"is not {mode}"))
+                    problems.append((path.parent.name, path.name, f"{wide} px wider than a screen of {width}, {mode}"))
         missing = page.evaluate(
             "[...document.images].filter(i => !i.hasAttribute('alt') || (!i.alt && i.closest('article'))).length"
         )
         if missing:
-            problems.append((path.name, f"{missing} images without an alternative text"))
+            problems.append((path.parent.name, path.name, f"{missing} images without an alternative text"))
     page.close()
     assert not problems
 

@@ -264,7 +264,7 @@ def test_panels_side_by_side_stand_in_a_column_on_a_phone():
     tops = [ax.get_position().y1 for ax in axes]
     assert tops == sorted(tops, reverse=True)
     assert len({round(ax.get_position().x0, 6) for ax in axes}) == 1
-    assert figure.get_size_inches().tolist() == [plots.NARROW, 8]
+    assert figure.get_size_inches().tolist() == pytest.approx([plots.NARROW, 8.2])  # and a line of legend
     assert axes[1].get_ylabel() == "points"
     assert "\n" in axes[0].get_yticklabels()[0].get_text()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
@@ -286,3 +286,15 @@ def test_a_line_without_a_label_stands_in_no_legend(label):
     plots.metric_against_cost(ax, [1.0], [SimpleNamespace(value=0.5, low=0.25, high=0.75)], label=label)
     plots.base_line(ax, 0.5, label=label)
     assert ax.get_legend_handles_labels()[1] == []
+
+
+def test_a_title_is_broken_where_its_panel_ends_and_takes_no_room_from_it():
+    widths = []
+    for title in ("short", "a title that is far longer than a third of a page is wide"):
+        figure, axes = plots.panels(3)
+        axes[1].set_title(title, loc="left")
+        plots.fit(figure)
+        figure.draw_without_rendering()
+        widths.append(axes[1].get_position().width)
+        plt.close(figure)
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 from uqlib import metrics
 from uqlib.base.extras import named
 from uqlib.report import plots
-from uqlib.report.telling import ENDS, NOTHING, in_print, label, names_of, tally, template_fields
+from uqlib.report.telling import ENDS, NOTHING, in_print, label, names_of, number_text, tally, template_fields
 
 with named():
     import pandas as pd
@@ -59,7 +59,6 @@ def forest(
                 y,
                 MARKERS[k % len(MARKERS)],
                 label=plots.plain(label(each, labels)),
-                clip_on=False,
                 **look,
             )
         if zero:
@@ -189,8 +188,12 @@ def heat(
     if centre is not None:  # as far to both sides, so that equal distances have equal strength
         reach = float((frame.astype(float) - centre).abs().max(axis=None))
         look |= {"cmap": "vlag", "vmin": centre - reach, "vmax": centre + reach}
-    sns.heatmap(frame.astype(float), ax=ax, annot=True, fmt=f".{digits}f", cbar_kws={"label": unit}, **look)
-    ax.set(title=plots.plain(title), xlabel="", ylabel="")
+    words = frame.astype(float).map(lambda value: number_text(value, digits))
+    sns.heatmap(frame.astype(float), ax=ax, annot=words, fmt="", cbar_kws={"label": unit}, **look)
+    ax.set(xlabel="", ylabel="")
+    ax.set_yticks(ax.get_yticks(), [text.get_text().replace("_", " ") for text in ax.get_yticklabels()])
+    if title:
+        entitle(fig, title)
     return fig
 
 
@@ -268,7 +271,7 @@ def entitle(figure: Figure, title: str, frame: pd.DataFrame | None = None) -> No
         up, down = tally(frame), tally(frame, "lower")
         counts = {"count": up.count, "higher": up.better, "lower": down.better}
         counts |= {"surely_higher": up.surely, "surely_lower": down.surely}
-    figure.suptitle(plots.plain(title.format(**counts)), x=0.01, ha="left")
+    figure.suptitle(plots.plain(title.format(**counts) if counts else title), x=0.01, ha="left")
 
 
 def _legend(fig: Figure, series: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from uqlib.base.extras import named
 from uqlib.evidence.verdicts import TRIED, JudgedLedger
@@ -80,7 +81,7 @@ def draw_card(path: str | Path, question: str, name: str) -> Path:
     ax.axis("off")
     ax.add_patch(Circle((1.7, 4.9), 0.75, color=plots.COLOURS["blue"]))
     ax.add_patch(Circle((2.75, 4.45), 0.33, color=plots.COLOURS["orange"]))
-    look = {"va": "top", "family": "serif", "color": plots.COLOURS["black"]}
+    look: Any = {"va": "top", "family": "serif", "color": plots.COLOURS["black"]}
     ax.text(0.95, 3.7, question, fontsize=44, weight="bold", linespacing=1.15, **look)
     ax.text(0.95, 0.95, name, fontsize=22, **(look | {"color": plots.COLOURS["grey"]}))
     figure.savefig(drawn := BytesIO(), dpi=100)

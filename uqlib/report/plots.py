@@ -6,6 +6,7 @@ has no ground of its own, and bears its colours for a dark page in itself: see `
 
 import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -131,7 +132,7 @@ def reliability(ax: Axes, curve: Any, *, label: str = "", colour: str = COLOURS[
     ax.scatter(
         confidence[kept], accuracy[kept], 10 + 220 * count[kept] / count.sum(), color=colour, alpha=0.75, zorder=3
     )
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(0, 1.05), aspect="equal")
     return ax
 
 
@@ -258,10 +259,27 @@ def base_line(ax: Axes, value: float, *, label: str | None, percent: bool = True
     return ax
 
 
+def fit(figure: Figure) -> None:
+    """Break titles and names of axes that are longer than their panel is wide, the heading as the figure is.
+
+    Else the layout makes the panel smaller for their sake.
+    """
+    for ax in figure.axes:
+        if spec := ax.get_subplotspec():
+            share = len(spec.colspan) / spec.get_gridspec().ncols
+            most = max(
+                8, int(11 * share * figure.get_figwidth()) - 5
+            )  # eleven letters an inch, less what stands left of the panel
+            ax.set_title(_folded(ax.get_title(loc="left"), most), loc="left")
+            ax.set_xlabel(_folded(ax.get_xlabel(), most + 3))
+    if heading := figure.get_suptitle():
+        figure.suptitle(_folded(heading, int(11.5 * figure.get_figwidth())), x=0.01, ha="left")
+
+
 def narrow(figure: Figure) -> bool:
     """Make a figure as narrow as a phone: panels side by side come to stand in one column. Whether that can be done.
 
-    It cannot where panels are pictures, or so many that the column would never end.
+    It cannot where panels are pictures, or so many that the column would never end, or where words leave them no room.
     """
     panels = [ax for ax in figure.axes if ax.get_subplotspec() is not None and ax.get_label() != "<colorbar>"]
     if not panels or len(panels) > 8 or any(ax.images for ax in panels):
@@ -283,21 +301,24 @@ def narrow(figure: Figure) -> bool:
         height = sum(tall)
     figure.set_size_inches(NARROW, height)
     for ax in panels:
-        ax.set_title(_folded(ax.get_title(loc="left"), 42), loc="left")
         ax.set_ylabel(_folded(ax.get_ylabel(), 34))
-        ax.set_xlabel(_folded(ax.get_xlabel(), 42))
         names = [text.get_text() for text in ax.get_yticklabels()]
         if any(len(name) > 16 for name in names):
             ax.set_yticks(ax.get_yticks(), [_folded(name, 16) for name in names])
-    if heading := figure.get_suptitle():
-        figure.suptitle(_folded(heading, 40), x=0.01, ha="left")
+    fit(figure)
     for legend in list(figure.legends):
         names = [text.get_text() for text in legend.get_texts()]
         known = {name: one for ax in figure.axes for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
         handles = [known.get(name, own) for name, own in zip(names, legend.legend_handles, strict=True)]
         legend.remove()
-        figure.legend(handles, names, loc="outside lower center", ncols=2 if max(map(len, names)) < 22 else 1)
-    return True
+        columns = 2 if max(map(len, names)) < 22 else 1
+        cast(Any, figure).legend(handles, names, loc="outside lower center", ncols=columns)
+        height += 0.2 * -(-len(names) // columns)
+    figure.set_figheight(height + 0.15 * figure.get_suptitle().count("\n"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figure.draw_without_rendering()
+    return not any("collapsed to zero" in str(each.message) for each in said)  # words left no room for what they tell
 
 
 def adapted(svg: str) -> str:

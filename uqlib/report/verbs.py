@@ -227,6 +227,7 @@ class Report:
         frame = None if found is None else cells(found)
         if title:
             charts.entitle(figure, title, frame)
+        plots.fit(figure)
         wide, phone = self._save(figure, name), ""
         if plots.narrow(figure):
             phone = f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
