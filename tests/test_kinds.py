@@ -79,7 +79,7 @@ EXCEPTIONS = {
     "metrics.outcomes.*": INNER,
     **{
         f"report.{name}.*": "of cells that compare made, in tests/report"
-        for name in ("charts", "cover", "moving", "tables", "telling", "verbs")
+        for name in ("charts", "computed", "moving", "tables", "telling", "verbs")
     },
     "report.lessons.*": "figures of the library's own answers, in test_lessons.py",
     "book.pages.*": INNER,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from docutils import nodes
 
-from uqlib.report import cover
+from uqlib.report.computed import cover
 
 SHORT = "Trusted?"  # the book's name behind the title of a page
 QUESTION = "How far can a pretrained vision model be trusted?"

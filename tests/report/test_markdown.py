@@ -12,7 +12,8 @@ from uqlib.book import notebooks, pages
 from uqlib.evidence import records
 from uqlib.evidence.ledger import Claim, Ledger, Reported, Row
 from uqlib.evidence.verdicts import judge_ledger
-from uqlib.report import markdown, verdict_pages
+from uqlib.report import markdown
+from uqlib.report.computed import verdict_pages
 
 # as in _config.yml
 EXTENSIONS = [

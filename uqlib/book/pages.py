@@ -23,7 +23,7 @@ from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark
 from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
-from uqlib.report import cover, playground, verdict_pages
+from uqlib.report.computed import cover, playground, verdict_pages
 from uqlib.report.markdown import block, code, table, text
 
 

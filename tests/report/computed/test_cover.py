@@ -6,7 +6,7 @@ from PIL import Image
 from uqlib.evidence.ledger import Claim, Ledger, Row
 from uqlib.evidence.records import Result
 from uqlib.evidence.verdicts import judge_ledger
-from uqlib.report import cover
+from uqlib.report.computed import cover
 
 ROW = Row("p2020-T1", "what it shows", notebook="p2020/one", claims=(
     Claim("c", "it falls", "change", "< 0"), Claim("d", "it rises", "other", "> 0"), Claim("e", "ours", "third", "< 0", ours=True),

@@ -12,7 +12,7 @@ from uqlib import metrics
 from uqlib.evidence.ledger import Claim, read_ledgers
 from uqlib.evidence.verdicts import JudgedLedger, Verdict
 from uqlib.metrics import detection
-from uqlib.report import playground
+from uqlib.report.computed import playground
 
 SCRIPTS = ("drop.js", "guess.js", "moving.js")  # as Sphinx loads them
 

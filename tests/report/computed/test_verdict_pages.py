@@ -6,7 +6,7 @@ import msgspec
 from uqlib.evidence.ledger import Claim, Ledger, Row
 from uqlib.evidence.records import Result
 from uqlib.evidence.verdicts import judge_ledger
-from uqlib.report import verdict_pages
+from uqlib.report.computed import verdict_pages
 
 CLAIM = Claim("c", "it falls", "change", "< 0")
 LEDGER = Ledger("p2020", "A paper", "key2020", arxiv="2001.00001", rows=(

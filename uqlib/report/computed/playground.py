@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from uqlib.base.arrays import Column, as_tensor
 from uqlib.evidence.verdicts import TRIED, VERDICTS, JudgedLedger, Verdict
-from uqlib.report.verdict_pages import MARKS
+from uqlib.report.computed.verdict_pages import MARKS
 
 REFERS = re.compile(r"\b(same|they|it|its|so|these|nor|either)\b", re.IGNORECASE)  # to a claim before it
 LONGEST = 170  # of a claim in characters
