@@ -79,7 +79,9 @@ def list_evidence(app, doctree, docname):
         entries = by_page.setdefault(page, {})
         id = entries.setdefault(text, f"ev-{sum(map(len, by_page.values())) + 1}")
         link = f'<a class="ev pasted-text" href="#{id}" data-n="{id[3:]}">{escape(shown)}</a>'
-        node.replace_self(nodes.raw("", link, format="html"))
+        node.parent.replace(
+            node, nodes.raw("", link, format="html")
+        )  # without its classes, for which there were a span
     if by_page:
         groups = "".join(_group(app, docname, page, entries, facts(folder, page)) for page, entries in by_page.items())
         count = sum(map(len, by_page.values()))
