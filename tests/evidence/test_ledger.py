@@ -138,7 +138,10 @@ CLAIM = '[[row.claim]]\nid = "p-T1-a"\ntext = ""\nquantity = "q"\nholds = "< 0"\
         (HEAD.replace('"p"', '"../p"') + ROW, "paper must be letters, digits"),
         (HEAD + "row = 3", r"Expected `array`, got `int` - at `\$\.row`"),
         (HEAD + "x = " + "[" * 5000 + "]" * 5000, "too deep"),
-        (HEAD + "x = 1", "p.toml: Object contains unknown field `x`; choose from paper, title, cite, row"),
+        (
+            HEAD + "x = 1",
+            "p.toml: Object contains unknown field `x`; choose from paper, title, cite, row, gist, arxiv, code",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_file_row_claim_and_field(tmp_path, unchecked, text, message):

@@ -89,7 +89,7 @@ def test_variants_that_differ_in_named_places_alone(repository):
 
 
 def test_a_study_says_what_it_trains(repository):
-    assert str(studies.load_study("cifar100")) == "cifar_resnet8_w32 on 10,000 images of CIFAR-100, 15 epochs"
+    assert str(studies.load_study("cifar100")) == "ResNet-8 of 32 channels on 10,000 images of CIFAR-100, 15 epochs"
 
 
 def test_the_file_of_a_training_changes_with_its_settings(checkout):

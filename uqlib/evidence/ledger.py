@@ -145,8 +145,8 @@ class Ledger(TomlTable, frozen=True):
     paper: str
     title: str
     cite: str
-    gist: str = ""  # what the paper promises, in a sentence of plain words
     rows: tuple[Row, ...] = field(name="row", default=())
+    gist: str = ""  # what the paper promises, in a sentence of plain words
     arxiv: str = ""  # its number there
     code: str = ""  # where the authors' code lies
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 UNFINISHED = ".unfinished"  # ends the name of a file that is being written
-READ, LOOKED_FOR = "uqlib.read", "uqlib.looked_for"  # audit events, which `tracing` notes
+READ = "uqlib.read"  # audit events, which `tracing` notes
+LOOKED_FOR = "uqlib.looked_for"
 SEAL = b"uqlib sha256 "  # begins the last 77 bytes of a sealed file
 
 

@@ -75,7 +75,7 @@ def draw_card(path: str | Path, question: str, name: str) -> Path:
         question: on lines of its own.
         name: of the book, below it.
     """
-    figure = Figure(figsize=(12, 6.3), facecolor="white")
+    figure = Figure(figsize=(12, 6.3), facecolor="white", layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 12), ylim=(0, 6.3))
     ax.axis("off")

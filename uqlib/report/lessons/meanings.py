@@ -48,19 +48,19 @@ def bins_figure(
         temperatures: that can be chosen; by default 13 from a half to four.
         bins: numbers of bins that can be chosen.
     """
-    heats = [float(t) for t in temperatures] or [round(float(2**x), 3) for x in np.linspace(-1, 2, 13)]
+    factors = [float(t) for t in temperatures] or [round(float(2**x), 3) for x in np.linspace(-1, 2, 13)]
     errors = {
-        (who, heat, number): ece(p.amax(-1), p.argmax(-1) == labels, bins=number)
+        (who, factor, number): ece(p.amax(-1), p.argmax(-1) == labels, bins=number)
         for who, (logits, labels) in sets.items()
-        for heat in heats
-        for p in [(logits / heat).softmax(-1)]
+        for factor in factors
+        for p in [(logits / factor).softmax(-1)]
         for number in bins
     }
     high = 5 * np.ceil(max(100 * e for e in errors.values()) / 5)
 
-    def seen(who: str, number: int, heat: float) -> View:
+    def seen(who: str, number: int, factor: float) -> View:
         logits, labels = sets[who]
-        probs = (logits / heat).softmax(-1)
+        probs = (logits / factor).softmax(-1)
         sure, right = probs.amax(-1), probs.argmax(-1) == labels
         curve = reliability_curve(sure, right, bins=number)
         held = np.asarray(curve.count) > 0
@@ -73,12 +73,12 @@ def bins_figure(
             Mark("line", [0, 1], [0, 1], tone="reference dashed"),
         ]
         lines = [
-            Mark("line", np.log2(heats), [100 * errors[who, each, number] for each in heats], tone="own"),
-            Mark("dots", np.log2(heat), 100 * errors[who, heat, number], tone="own", size=6),
+            Mark("line", np.log2(factors), [100 * errors[who, each, number] for each in factors], tone="own"),
+            Mark("dots", np.log2(factor), 100 * errors[who, factor, number], tone="own", size=6),
         ]
-        says, is_right, error = sure.mean().item(), right.double().mean().item(), errors[who, heat, number]
+        says, is_right, error = sure.mean().item(), right.double().mean().item(), errors[who, factor, number]
         numbers = {"images": f"{len(labels):,}", "says": f"{100 * says:.1f} %", "is right": f"{100 * is_right:.1f} %", "ECE": f"{100 * error:.1f}",
-                   "NLL": f"{nll(logits / heat, labels):.3f}", "AUROC": f"{100 * auroc(sure, right):.1f}"}  # fmt: skip
+                   "NLL": f"{nll(logits / factor, labels):.3f}", "AUROC": f"{100 * auroc(sure, right):.1f}"}  # fmt: skip
         tendency = (
             "too sure" if says > is_right + 0.005 else "not sure enough" if says < is_right - 0.005 else "about right"
         )
@@ -90,7 +90,7 @@ def bins_figure(
     return moving_figure(
         seen,
         [Choice("Images", {who: who for who in sets}), Choice("Bins", {f"{number}": number for number in bins}, start="15"),
-         Slider("Temperature", heats, words="{:.2f}", start=min(heats, key=lambda t: abs(t - 1)))],
+         Slider("Temperature", factors, words="{:.2f}", start=min(factors, key=lambda t: abs(t - 1)))],
         [
             Panel("Accuracy in each bin", Axis("confidence", 0, 1), Axis("share of right answers", 0, 1), ratio=0.9),
             Panel("ECE of each temperature", Axis("temperature", -1, 2, ticks), Axis("ECE (points)", 0, float(high)), ratio=0.9),
