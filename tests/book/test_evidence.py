@@ -83,10 +83,8 @@ def test_figures_and_tables_say_what_made_them(pages):
 
 def test_every_page_of_results_opens_with_its_finding(pages):
     for path, (text, _) in pages.items():
-        if (
-            path.match("results/*/*.html")
-            and path.parts[1] != "api"
-            or (path.name == "index.html" and len(path.parts) == 2)
+        if (path.match("results/*/*.html") and path.parts[1] != "api") or (
+            path.name == "index.html" and len(path.parts) == 2
         ):
             article = text.partition('<article class="bd-article"')[2]
             assert 0 < article.find("In short.") < article.find("<h2>"), path
