@@ -11,7 +11,7 @@ from uqlib.report.computed import cover
 ROW = Row("p2020-T1", "what it shows", notebook="p2020/one", claims=(
     Claim("c", "it falls", "change", "< 0"), Claim("d", "it rises", "other", "> 0"), Claim("e", "ours", "third", "< 0", ours=True),
 ))  # fmt: skip
-LEDGER = Ledger("p2020", "A <paper>", "key2020", "It promises: & more.", (ROW,))
+LEDGER = Ledger("p2020", "A <paper>", "key2020", (ROW,), "It promises: & more.")
 SURE = Result(
     "change", "digits", -2.0, -3.0, -1.0, 0.95, covers=("examples", "splits"), scale="cpu", notebook="p2020/one"
 )
@@ -26,7 +26,7 @@ def test_a_card_counts_the_papers_claims_alone_and_shows_text_as_it_is():
 
 
 def test_a_chapters_name_stands_for_the_title_and_what_stands_best_comes_first():
-    other = Ledger("q2021", "Another", "key2021", "", (ROW,))
+    other = Ledger("q2021", "Another", "key2021", (ROW,))
     page = cover.verdict_bars([judge_ledger(other, []), judge_ledger(LEDGER, [SURE])], {"q2021": "Short"})
     assert re.findall("<b>(.*?)</b>", page) == ["A &lt;paper&gt;: mostly confirmed", "Short: not tried yet"]
 
