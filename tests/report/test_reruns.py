@@ -121,7 +121,7 @@ def test_the_papers_number_stands_where_the_ledger_names_it():
     assert found.numbers[0]["paper"] == "−1.5 points (p2020-T1); −1.4 points (p2020-F1)"
     assert found.numbers[1]["paper"] == ""  # what the paper reports of b is of another notebook
     assert [tuple(row.values()) for row in found.reported] == [
-        ("p2020-T1", "change, a", "-1.5 points"),
+        ("p2020-T1", "change, a", "−1.5 points"),
         ("p2020-T1", "change, elsewhere", "7 %"),
         ("p2020-F1", "change, a", "-1.4 points"),
     ]
