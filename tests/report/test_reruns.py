@@ -123,7 +123,7 @@ def test_the_papers_number_stands_where_the_ledger_names_it():
     assert [tuple(row.values()) for row in found.reported] == [
         ("p2020-T1", "change, a", "−1.5 points"),
         ("p2020-T1", "change, elsewhere", "7 %"),
-        ("p2020-F1", "change, a", "-1.4 points"),
+        ("p2020-F1", "change, a", "−1.4 points"),
     ]
 
 
