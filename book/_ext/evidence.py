@@ -13,7 +13,7 @@ import functools
 import json
 import re
 import tomllib
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,11 +21,15 @@ from docutils import nodes
 from myst_nb.ext.glue import crossref, domain, roles
 from sphinx.util.docutils import SphinxDirective
 
+from uqlib.evidence.ledger import read_ledger
+from uqlib.report.computed.verdict_pages import paper_links
+
 BEHIND = "§"  # ends the name of what stands behind a fact; uqlib.report.verbs gives it
 FIGURE = re.compile(r"results/(\w+/\w+)\.figures/([\w.-]+)\.svg$")
 NUMBER = re.compile(r"(?<![\w-])[+−]?\d[\d.,]*(?![\w-])")  # not that of ResNet-56
-NUMBER = re.compile(r"(?<![\w-])[+−]?\d[\d.,]*(?![\w-])")  # not that of ResNet-56
-MADE = re.compile(r'<img[^>]*?\balt="([^"]*)"')
+NAMED = re.compile(r'id="fig-([\w.-]+)"')
+ALT = re.compile(r'<img[^>]*?\balt="([^"]*)"')
+CSV = re.compile(r'href="data:text/csv;base64,([\w+/=]+)"')
 
 
 # numbers
@@ -148,27 +152,32 @@ def _linked(app, docname, text):
 
 
 def made_by(app, doctree, docname):
-    """A line under each figure that a run made: the notebook, its seed and date, the command, the data."""
-    for figure in list(doctree.findall(nodes.figure)):
-        image = next(figure.findall(nodes.image), None)
-        found = image is not None and FIGURE.search(image.get("uri", ""))
-        if found and app.builder.format == "html" and f"results/{found[1]}" != docname:
-            page = f"results/{found[1]}"
-            line = (
-                f"made by {_made_by(app, docname, page, facts(app.env.mystnb_config.output_folder, page).get('', ''))}"
-            )
-            data = _data(app, docname, found[1], found[2])
-            figure.append(nodes.raw("", f'<p class="made">{line}{data}</p>', format="html"))
+    """A picture of a run says what it shows in the words of its notebook; a figure has a line on its notebook, seed, date, command, data."""
+    if app.builder.format != "html":
+        return
+    for image in list(doctree.findall(nodes.image)):
+        if found := FIGURE.search(image.get("uri", "")):
+            name, shown = found[1], _shown(f"{app.srcdir}/results/{found[1]}.ipynb").get(found[2], "")
+            image["alt"] = unescape(alt[1]) if (alt := ALT.search(shown)) else image.get("alt", "")
+            if isinstance(image.parent, nodes.figure) and f"results/{name}" != docname:
+                known = facts(app.env.mystnb_config.output_folder, f"results/{name}").get("", "")
+                line = f"made by {_made_by(app, docname, f'results/{name}', known)}{_data(app, docname, found, shown)}"
+                image.parent.append(nodes.raw("", f'<p class="made">{line}</p>', format="html"))
 
 
-def _data(app, docname, name, figure):
+@functools.lru_cache(64)
+def _shown(path):
+    """The figures of an executed notebook as it shows them, HTML by name."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"] if Path(path).is_file() else []
+    texts = ["".join(o.get("data", {}).get("text/html", "")) for cell in cells for o in cell.get("outputs", ())]
+    return {name[1]: text for text in texts if (name := NAMED.search(text))}
+
+
+def _data(app, docname, figure, shown):
     """A link to the CSV of a figure: as its notebook shows it, written beside the pages."""
-    path = Path(app.srcdir, f"results/{name}.ipynb")
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = re.search(rf'download=\\?"{re.escape(figure)}\.csv\\?" href=\\?"data:text/csv;base64,([\w+/=]+)', text)
-    if not found:
+    if not (found := CSV.search(shown)):
         return ""
-    target = Path(app.outdir, "_downloads/data", f"{name.replace('/', '.')}.{figure}.csv")
+    target = Path(app.outdir, "_downloads/data", f"{figure[1].replace('/', '.')}.{figure[2]}.csv")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(base64.b64decode(found[1]))
     up = "../" * docname.count("/")
@@ -182,18 +191,18 @@ class InShort(SphinxDirective):
     """`{in-short} PAPER`: a chapter's claim and finding, to which verdicts, links to the paper and a picture are added."""
 
     has_content, required_arguments = True, 1
-    option_spec = MappingProxyType({"picture": str, "alt": str, "to": str})
+    option_spec = MappingProxyType({"picture": str, "to": str})
 
     def run(self):
         box = nodes.container(classes=["in-short"], paper=self.arguments[0])
         self.state.nested_parse(self.content, self.content_offset, box)
         if "picture" in self.options:
-            box.insert(0, _picture(self.options["picture"], self.options.get("alt", ""), self.options.get("to", "")))
+            box.insert(0, _picture(self.options["picture"], self.options.get("to", "")))
         return [box]
 
 
-def _picture(uri, alt, to):
-    image = nodes.image(uri=uri, alt=alt, classes=["thumb"])
+def _picture(uri, to):
+    image = nodes.image(uri=uri, classes=["thumb"])
     return nodes.paragraph("", "", nodes.reference("", "", image, refid=to, classes=["thumb"]) if to else image)
 
 
@@ -222,20 +231,10 @@ def open_with_the_finding(app, doctree):
 
 
 def _first_figure(app, page, doctree):
-    folder = Path(app.srcdir, f"{page}.figures")
     for raw in doctree.findall(nodes.raw):
-        text = raw.astext()
-        name = re.search(r'id="fig-([\w.-]+)"', text) or re.search(r'download="([\w.-]+)\.csv"', text)
-        if (alt := MADE.search(text)) and name and (folder / f"{name[1]}.svg").is_file():
-            to = f"fig-{name[1]}" if "id=" in name[0] else ""
-            return _picture(f"/{page}.figures/{name[1]}.svg", _unescape(alt[1]), to)
+        if (name := NAMED.search(raw.astext())) and Path(app.srcdir, f"{page}.figures/{name[1]}.svg").is_file():
+            return _picture(f"/{page}.figures/{name[1]}.svg", name[0][4:-1])
     return None
-
-
-def _unescape(text):
-    for entity, sign in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#x27;", "'"), ("&amp;", "&")):
-        text = text.replace(entity, sign)
-    return text
 
 
 def add_verdicts(app, doctree, docname):
@@ -254,10 +253,9 @@ def add_verdicts(app, doctree, docname):
 
 def _papers(app, paper, ledger):
     """Where the paper and its code are, as its ledger says."""
-    known = tomllib.loads(Path(app.srcdir, f"../data/ledger/{paper}.toml").read_text(encoding="utf-8"))
-    number, code = known.get("arxiv"), known.get("code")
-    links = [f'<a href="https://arxiv.org/abs/{number}">the paper, arXiv:{number}</a>'] if number else []
-    links += [f'<a href="{code}">its code</a>' if code else "no code of its authors is known to us"]
+    known = read_ledger(Path(app.srcdir, f"../data/ledger/{paper}.toml"))
+    links = [f'<a href="{to}">{escape(words)}</a>' for words, to in paper_links(known).items()]
+    links += [] if known.code else ["no code of its authors is known to us"]
     links += [f'<a href="{ledger}#ledger-{paper}">every claim in the ledger</a>']
     return f'<p class="papers">{" · ".join(links)}</p>'
 
@@ -275,15 +273,21 @@ def _of_notebook(own, ledger):
 
 
 def _of_paper(own, ledger):
-    """How many of the paper's own claims have which verdict."""
-    count = sum(not each["ours"] for each in own)
-    chips = [f'<li class="lead">Of {count} claims of the paper:</li>'] if count else []
-    for verdict in dict.fromkeys(each["verdict"] for each in sorted(own, key=lambda each: each["order"])):
-        some = [each for each in own if each["verdict"] == verdict and not each["ours"]]
-        if some:
-            to = f"{ledger}?paper={some[0]['paper']}&amp;verdict={verdict.replace(' ', '+')}#ledger-{some[0]['paper']}"
-            chips.append(_chip(to, some[0], f"{len(some)} {verdict}", f"claims of the paper that are {verdict}"))
-    return "".join(chips)
+    """How many findings about the paper's own claims have which verdict, as on the cover."""
+    theirs = [each for each in own if not each["ours"]]
+    chips = [f'<li class="lead">{len(theirs)} claims of the paper; what rests on one finding counts once:</li>']
+    for verdict in dict.fromkeys(each["verdict"] for each in sorted(theirs, key=lambda each: each["order"])):
+        some = [each for each in theirs if each["verdict"] == verdict]
+        to = f"{ledger}?paper={some[0]['paper']}&amp;verdict={verdict.replace(' ', '+')}#ledger-{some[0]['paper']}"
+        chips.append(
+            _chip(
+                to,
+                some[0],
+                f"{sum(each['counts'] for each in some)} {verdict}",
+                f"claims of the paper that are {verdict}",
+            )
+        )
+    return "".join(chips) if theirs else ""
 
 
 def _chip(to, verdict, text, title):

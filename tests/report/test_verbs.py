@@ -36,7 +36,7 @@ holds = "> 0"
 """
 CELLS = pd.DataFrame(
     {"measure": ["accuracy"], "variant": ["ours"], "value": [0.2], "low": [0.1], "high": [0.3], "seeds": [3], "splits": [2],
-     "covers": ["examples, trainings"]}
+     "level": [0.95], "covers": ["examples, trainings"]}
 )  # fmt: skip
 
 KEPT = ("quantity", "setting", "value", "low", "high", "seeds", "splits", "examples", "covers")

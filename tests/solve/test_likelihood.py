@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from uqlib.solve.likelihood import nll_derivatives
+from uqlib.experiments.benchmarks import load_benchmark
+from uqlib.solve.likelihood import fit_nonnegative_weights, nll_derivatives
 
 
 @pytest.mark.parametrize("m", [1, 2, 3])
@@ -32,3 +33,12 @@ def test_half_precision_is_read_and_not_computed_in():
     half, double = nll_derivatives([logits], labels, one), nll_derivatives([logits.double()], labels, one)
     assert half[0] == double[0]
     assert half[2].equal(double[2])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_real_networks_on_a_thousand_classes_take_few_passes_at_any_scale(scale):
+    bench = load_benchmark("imagenet")
+    large, small = bench.answers(bench.nearest(0.1)).values()
+    fit = fit_nonnegative_weights([scale * each.logits[:500] for each in (large, small)], large.labels[:500])
+    assert fit.iterations <= 7  # ten from zero, with other pairs up to thirty
+    assert fit.residual / scale < 1e-8

@@ -84,19 +84,17 @@ def summary(
     """
     level = check_fraction(level, "level", within="(0, 1)")
     score, hit = check_hits(confidence, correct)
-    both: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
-        "accuracy": (classification.accuracy, (hit.long(), torch.ones_like(hit, dtype=torch.int64))),
-        "brier": (classification.brier, (torch.stack([1 - score.double(), score.double()], 1), hit.long())),
+    judged: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+        "accuracy": (classification.average, (hit.double(),)),
+        "brier": (classification.average, ((score.double() - hit.double()).square(),)),
         "ece": (ece, (score, hit)),
         "auroc": (detection.correctness_auroc, (score, hit)),
         "aurc": (selective.aurc, (score, hit)),
     }
-    values = {name: as_number(statistic(*arrays)) for name, (statistic, arrays) in both.items()}
-    drawn = resample_together(list(both.values()), draws=draws, generator=generator, stratify=stratify)
-    share = {"brier": 0.5}  # of two classes, where a probability counts twice
+    drawn = resample_together(list(judged.values()), draws=draws, generator=generator, stratify=stratify)
     parts = {
-        name: _percentiles(share.get(name, 1.0) * values[name], share.get(name, 1.0) * each, level)
-        for name, each in zip(both, drawn, strict=True)
+        name: _percentiles(as_number(statistic(*arrays)), each, level)
+        for (name, (statistic, arrays)), each in zip(judged.items(), drawn, strict=True)
     }
     return Summary(**parts)
 

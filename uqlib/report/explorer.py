@@ -17,7 +17,8 @@ from uqlib.base.checks import check_confidence, check_labels, check_members, che
 from uqlib.base.options import check_result, check_whole
 from uqlib.base.splits import split
 from uqlib.combine.duos import DuoFit
-from uqlib.metrics import calibration, detection
+from uqlib.metrics import calibration
+from uqlib.metrics.outcomes import MEASURES, Outcome, outcome_of
 from uqlib.report import moving
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View
 
@@ -28,22 +29,8 @@ DRAWS = 200  # of the bootstrap in the page
 KEPT = [k / 20 for k in range(1, 21)]
 # what the page draws anew of the marks of `_still`; bins of fewer than 5 images, those of 1, are faded
 MOVED = [
-    None,
-    None,
-    "guides",
-    "handle",
-    None,
-    None,
-    "risk",
-    "cut",
-    "kept",
-    None,
-    None,
-    "stems1",
-    "stems0",
-    "bins1",
-    "bins0",
-]
+    None, None, "guides", "handle", None, None, "risk", "cut", "kept", None, None, "stems1", "stems0", "bins1", "bins0",
+]  # fmt: skip
 
 METRICS: list[dict[str, Any]] = [
     {"key": "accuracy", "name": "accuracy", "title": "Accuracy (% ↑)", "scale": 100, "digits": 1, "better": 1},
@@ -191,8 +178,8 @@ def _duo_panels(limits: Sequence[float], risk: float) -> list[Panel]:
 
 def _first_view(held: Sequence[Tensor], labels: Tensor, fit: DuoFit, alone: float, names: Sequence[str]) -> View:
     """What a page without a script says: the numbers of the fitted duo with the first sidekick."""
-    own = _scores(fit.weights[0] * held[0] + fit.weights[1] * held[1], labels)
-    other = _scores(alone * held[0], labels)
+    own = _scores(outcome_of(fit.weights[0] * held[0] + fit.weights[1] * held[1], labels))
+    other = _scores(outcome_of(alone * held[0], labels))
     numbers: dict[str, dict[str, str | tuple[str, str]]] = {
         m["title"]: {
             "these weights": _print(own[m["key"]], m),
@@ -214,8 +201,8 @@ def _still(
     large: Tensor, small: Tensor, labels: Tensor, fit: DuoFit, *, alone: float, ends: Sequence[float]
 ) -> list[list[Mark]]:
     """What stands still in the plots of one sidekick; empty where the page draws anew."""
-    confidence, preds = _outcome(alone * large)
-    right = preds == labels
+    _, _, confidence, _ = own = outcome_of(alone * large, labels)
+    right = own.correct
     *limits, most = ends
     risks = metrics.selective_risks(confidence, right)
     risks = 100 * np.where(np.asarray(risks) > most, math.nan, risks)  # above the plot
@@ -293,21 +280,10 @@ def _along(pairs: Sequence[Sequence[float]], large: Tensor, small: Tensor, label
     return metrics.nll_each(logits, labels.repeat(len(pairs))).reshape(len(pairs), -1).mean(1).tolist()
 
 
-def _outcome(logits: Float[Tensor, "n c"]) -> tuple[Tensor, Tensor]:
-    return logits.softmax(-1).amax(-1), logits.argmax(-1)
-
-
-def _scores(logits: Float[Tensor, "n c"], labels: Tensor) -> dict[str, float]:
-    confidence, preds = _outcome(logits)
-    right = preds == labels
-    both = 0 < int(right.sum()) < len(right)
-    return {
-        "accuracy": metrics.accuracy(preds, labels),
-        "nll": metrics.nll(logits, labels),
-        "ece": metrics.ece(confidence, right),
-        "aurc": metrics.aurc(confidence, right),
-        "auroc": detection.correctness_auroc(confidence, right) if both else math.nan,
-    }
+def _scores(outcome: Outcome) -> dict[str, float]:
+    """Every metric of METRICS; no AUROC where all are right, or none."""
+    asked = {m["key"]: MEASURES[m["key"]] for m in METRICS if m["key"] != "auroc" or len(outcome.correct.unique()) > 1}
+    return {"auroc": math.nan} | {key: float(each.statistic(*each.arrays(outcome))) for key, each in asked.items()}
 
 
 def _print(value: float, metric: dict[str, Any]) -> str:

@@ -18,16 +18,8 @@ with named():
 
 NOTHING = "not measured here"
 ENDS = ("value", "low", "high")
-ABOUT = (
-    *ENDS,
-    "level",
-    "splits",
-    "seeds",
-    "examples",
-    "covers",
-    "start",
-    "paper",
-)  # columns of cells that are no names
+# columns of cells that are no names
+ABOUT = (*ENDS, "level", "splits", "seeds", "examples", "covers", "start", "paper")
 LISTED = 4  # cells that evidence gives one by one; of more, the least and the largest
 THREE_DIGITS = ("aurc", "augrc", "nll")
 
@@ -214,10 +206,9 @@ def rests_on(frame: pd.DataFrame) -> str:
     known = frame.reindex(columns=["level", "covers", "examples", "splits", "seeds"])
     parts = []
     if covers := list(dict.fromkeys(known["covers"].dropna())):
-        level = known["level"].dropna()
-        parts.append(
-            f"{100 * level.iloc[0] if len(level) else 95:.0f} % intervals over other {' or '.join(each.replace(', ', ' and ') for each in covers)}"
-        )
+        levels = "/".join(f"{100 * level:.0f}" for level in known["level"].dropna().unique())
+        sets = " or ".join(each.replace(", ", " and ") for each in covers)
+        parts.append(f"{levels + ' % ' if levels else ''}intervals over other {sets}")
     for name, words in (("examples", "n = {}"), ("splits", "{} splits"), ("seeds", "{} trainings")):
         if len(counts := known[name].dropna()) and counts.max() > 1:
             least, most = (f"{int(x):,}" for x in (counts.min(), counts.max()))

@@ -233,7 +233,7 @@ class Report:
             phone = f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
         plots.plt.close(figure)
         alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
-        picture = f'<picture>{phone}<img alt="{escape(alt)}" src="{wide}"></picture>'
+        picture = f'<picture id="fig-{name}">{phone}<img alt="{escape(alt)}" src="{wide}"></picture>'
         return tables.Shown(picture, name=name, data=frame, plain=alt, made=self._made(frame))
 
     def _save(self, figure: Any, name: str) -> str:

@@ -22,9 +22,7 @@ from uqlib.solve.newton import Minimum, NoMinimum, minimize
 
 CHUNK = 2**16  # logits of one network in a chunk: 0.5 MiB in float64, of which a pass holds about 2 + 2m
 SAMPLE = 1000  # rows that place the start of the search
-SPREAD = (
-    10.0  # of weighted logits below the largest of their row where the search starts: as networks are that were trained
-)
+SPREAD = 10.0  # of weighted logits below the top of their row, at the start of the search: that of networks as they are trained
 
 
 def nll_derivatives(

@@ -81,7 +81,8 @@ def test_text_of_a_claim_never_runs():
 
 
 def test_the_facts_of_a_verdict_are_plain():
-    c, d = verdict_pages.verdict_facts([judge_ledger(LEDGER, [RESULT])])
+    judged = judge_ledger(LEDGER, [RESULT])
+    c, d = verdict_pages.verdict_facts([judged])
     assert json.loads(json.dumps([c, d])) == [c, d]
     assert (c["id"], c["anchor"], c["notebook"], c["place"], c["verdict"]) == (
         "c",
@@ -91,6 +92,15 @@ def test_the_facts_of_a_verdict_are_plain():
         "confirmed",
     )
     assert (d["place"], d["ours"], d["verdict"], d["mark"]) == ("p2020-T3", True, "open", "○")
+
+
+def test_the_facts_that_count_add_up_to_the_findings():
+    claims = [Claim(name, name, fact, "> 0", fact=fact) for name, fact in (("a", "x"), ("b", "x"), ("e", "y"))]
+    rows = tuple(Row(f"r{k}", "x", claims=(claim,)) for k, claim in enumerate(claims))
+    judged = judge_ledger(Ledger("p2020", "t", "k", rows), [])
+    facts = verdict_pages.verdict_facts([judged])
+    assert [each["counts"] for each in facts] == [True, False, True]
+    assert judged.findings(ours=False) == {"open": 2}
 
 
 def test_what_an_undecided_claim_could_have_seen_is_told():

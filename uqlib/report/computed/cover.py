@@ -75,7 +75,8 @@ def draw_card(path: str | Path, question: str, name: str) -> Path:
         question: on lines of its own.
         name: of the book, below it.
     """
-    figure = Figure(figsize=(12, 6.3), facecolor="white", layout="none")
+    figure = Figure(figsize=(12, 6.3), facecolor="white")
+    figure.set_layout_engine("none")  # the style's has nothing to lay out here, and warns
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 12), ylim=(0, 6.3))
     ax.axis("off")

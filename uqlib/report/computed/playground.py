@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 
 from uqlib.base.arrays import Column, as_tensor
 from uqlib.evidence.verdicts import TRIED, VERDICTS, JudgedLedger, Verdict
-from uqlib.report.computed.verdict_pages import MARKS
+from uqlib.report.computed.verdict_pages import MARKS, target
 
 REFERS = re.compile(r"\b(same|they|it|its|so|these|nor|either)\b", re.IGNORECASE)  # to a claim before it
 LONGEST = 170  # of a claim in characters
 
 GUESS = """<div class="guess" data-claim="{id}" data-came="{came}">
 <p class="guess-claim">{claim}</p>
-<details><summary>What was found</summary><p><b>{mark}</b>: {meaning}. {held} <a href="ledger.html#claim-{anchor}">The evidence</a></p></details>
+<details><summary>What was found</summary><p><b>{mark}</b>: {meaning}. {held} <a href="ledger.html#{anchor}">The evidence</a></p></details>
 </div><!-- /guess -->"""
 
 DROP = """<div class="drop moving">
@@ -58,7 +58,7 @@ def guess_html(v: Verdict) -> str:
         mark=MARKS[v.verdict],
         meaning=html.escape(VERDICTS[v.verdict]),
         held=held,
-        anchor=re.sub("[^a-z0-9]+", "-", v.claim.id.lower()),
+        anchor=target(v.claim.id),
     )
 
 

@@ -35,7 +35,8 @@ def verdicts_list() -> str:
 
 def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
     """Every row of a paper's ledger: what it shows, its claims with their verdicts, and under each, folded, its evidence."""
-    parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`{_links(ledger)}\n"]
+    links = "".join(f" · [{words}]({to})" for words, to in paper_links(ledger).items())
+    parts = [f"(ledger-{ledger.paper})=\n## {text(ledger.title)}\n\n{{cite}}`{ledger.cite}`{links}\n"]
     universes = {r.setting: r for r in results if r.quantity == MULTIVERSE}
     by_row = [judge_row(row, results) for row in ledger.rows]
     shown = {v.claim.id: v for judged in by_row for v in judged}  # of several scales the largest; links lead to it
@@ -59,13 +60,25 @@ def ledger_page(ledger: Ledger, results: Sequence[Result]) -> str:
 
 
 def verdict_facts(judged: Sequence[JudgedLedger]) -> list[dict[str, Any]]:
-    """What a page shows of a verdict without computing it: one plain dictionary a claim, in the order of the ledgers."""
-    return [
-        {"id": v.claim.id, "anchor": target(v.claim.id), "paper": each.ledger.paper, "row": row.id, "notebook": row.notebook, "place": row.place,
-         "text": v.claim.text, "ours": v.claim.ours, "verdict": v.verdict, "mark": MARKS[v.verdict][0],
-         "order": list(VERDICTS).index(v.verdict), "scale": v.scale}
-        for each in judged for row in each.ledger.rows for v in each.verdicts if v.claim in row.claims
-    ]  # fmt: skip
+    """What a page shows of a verdict without computing it: one plain dictionary a claim, in the order of the ledgers.
+
+    Those that count add up to `JudgedLedger.findings`.
+    """
+    told, seen = [], set()
+    for each in judged:
+        rows = {claim.id: row for row in each.ledger.rows for claim in row.claims}
+        for v in each.verdicts:
+            row, finding = (
+                rows[v.claim.id],
+                (each.ledger.paper, v.claim.ours, v.claim.fact or v.claim.quantity, v.verdict),
+            )
+            told.append({
+                "id": v.claim.id, "anchor": target(v.claim.id), "paper": each.ledger.paper, "row": row.id, "notebook": row.notebook,
+                "place": row.place, "text": v.claim.text, "ours": v.claim.ours, "verdict": v.verdict, "mark": MARKS[v.verdict][0],
+                "order": list(VERDICTS).index(v.verdict), "scale": v.scale, "counts": finding not in seen,
+            })  # fmt: skip
+            seen.add(finding)
+    return told
 
 
 def papers_numbers(judged: Sequence[JudgedLedger]) -> str:
@@ -145,10 +158,10 @@ def _place(ledger: Ledger, claim: Claim) -> str:
     return next(row.place for row in ledger.rows if claim in row.claims)
 
 
-def _links(ledger: Ledger) -> str:
-    """The paper and its authors' code, one move away."""
-    paper = f" · [arXiv:{ledger.arxiv}](https://arxiv.org/abs/{ledger.arxiv})" if ledger.arxiv else ""
-    return paper + (f" · [the authors' code]({ledger.code})" if ledger.code else "")
+def paper_links(ledger: Ledger) -> dict[str, str]:
+    """Where a paper and its authors' code are: addresses by words, as far as they are known."""
+    found = {f"the paper, arXiv:{ledger.arxiv}": f"https://arxiv.org/abs/{ledger.arxiv}"} if ledger.arxiv else {}
+    return found | ({"its code": ledger.code} if ledger.code else {})
 
 
 def _alike(ledger: Ledger, shown: Collection[str]) -> dict[str, list[str]]:
@@ -223,7 +236,11 @@ def _shared(v: Verdict) -> list[str]:
 
 
 def _about(result: Result) -> list[str]:
-    told = f"95 % interval over {' and '.join(result.covers)}" if result.covers else "no interval"
+    told = (
+        f"{100 * (result.level or 0):.0f} % interval over {' and '.join(result.covers)}"
+        if result.covers
+        else "no interval"
+    )
     counted = [f"{n} {name}" for n, name in ((result.splits, "splits"), (result.seeds, "trainings")) if n > 1]
     return [told, *counted, *([f"n = {result.examples:,}"] if result.examples else [])]
 

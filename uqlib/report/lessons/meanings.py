@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uqlib.calibrate import mutual_information
+from uqlib.calibrate import mutual_information, neg_entropy
 from uqlib.metrics import auroc, ece, nll, reliability_curve
 from uqlib.metrics.outcomes import Judged
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_figure
@@ -25,9 +25,8 @@ class Doubts(NamedTuple):
 
 def take_apart(members: Tensor) -> Doubts:
     """The doubt of several networks about each image, by their logits (m, n, c)."""
-    log_probs = members.double().log_softmax(-1)
-    aleatoric = -(log_probs.exp() * log_probs).sum(-1).mean(0)
-    epistemic = torch.as_tensor(mutual_information(members)).clamp_min(0)
+    aleatoric = -torch.stack([torch.as_tensor(neg_entropy(member)) for member in members]).mean(0)
+    epistemic = torch.as_tensor(mutual_information(members))
     return Doubts(aleatoric, epistemic, aleatoric + epistemic)
 
 

@@ -1,15 +1,15 @@
 """What a few examples can say: wrong labels in a test set, how many images a comparison takes, how few labels a frozen network needs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uqlib.metrics import accuracy, aurc, auroc, ece, paired_difference, resample
-from uqlib.metrics.outcomes import Judged
-from uqlib.networks.heads import fit_head
+from uqlib.metrics import auroc, ece, paired_difference, resample
+from uqlib.metrics.outcomes import MEASURES, Judged, outcome_of
+from uqlib.networks.heads import fit_head, head_logits
 from uqlib.report.lessons.sorted_answers import five_numbers
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_figure
 
@@ -104,11 +104,8 @@ def difference_on(
     first: Judged, second: Judged, rows: Tensor, measure: str, *, draws: int = 300, seed: int = 0
 ) -> Difference:
     """First less second by a measure, `accuracy` or `aurc`, on these rows, in points."""
-    a, b = ((each.confidence[rows], each.correct[rows]) for each in (first, second))
-    statistic: Callable[..., float] = aurc
-    if measure == "accuracy":
-        one = torch.ones(len(rows), dtype=torch.int64)
-        statistic, a, b = accuracy, (a[1].long(), one), (b[1].long(), one)
+    statistic = MEASURES[measure].statistic
+    a, b = (MEASURES[measure].arrays(Judged(each.confidence[rows], each.correct[rows])) for each in (first, second))
     generator = torch.Generator().manual_seed(seed)
     both = paired_difference(statistic, a, b, draws=draws, generator=generator)
     alone = [resample(statistic, *each, draws=draws, generator=generator) for each in (a, b)]
@@ -190,9 +187,8 @@ def few_labels(
     of_class = [(y == k).nonzero()[:, 0] for k in range(classes)]
     picked = torch.cat([rows[torch.randperm(len(rows), generator=generator)[:each]] for rows in of_class])
     head = fit_head(x[picked], y[picked], classes=classes, l2=l2)
-    weight, bias = (torch.as_tensor(part).double() for part in (head.weight, head.bias))
-    logits = test[0].double() @ weight.T + bias
-    return Judged(logits.softmax(-1).amax(-1), logits.argmax(-1) == test[1])
+    outcome = outcome_of(head_logits(head, test[0]), test[1])
+    return Judged(torch.as_tensor(outcome.confidence), outcome.correct)
 
 
 def few_labels_figure(
