@@ -36,7 +36,7 @@ SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchin
 ICONS = re.compile(r"\s*<!-- So that users can add custom icons -->\s*<script[^>]*fontawesome\.js[^>]*></script>")
 NEEDED = {  # files that only some pages need, by what those hold
     "copybutton|clipboard": 'class="highlight', "design-tabs": "sd-tab-", "togglebutton|toggleHint|toggleOpen": 'admonition[^"]*dropdown|class="[^"]*(?:tag_hide|toggle )',
-    r"_static/moving\.": r'class="[^"]*\bmoving\b', r"_static/drop\.": 'class="drop ', r"_static/guess\.": 'class="guess',
+    r"_static/moving\.": r'class="(?:[^"]*\bmoving\b|guess)', r"_static/drop\.": 'class="drop ', r"_static/guess\.": 'class="guess',
     "mathjax/|>window.MathJax = ": 'class="(?:math|amsmath)',
 }  # fmt: skip
 FILES = r"\s*<(?:script|link)\b[^\n]*(?:{})[^\n]*>(?:[^\n]*</script>)?(?=\n)"

@@ -87,7 +87,7 @@ def test_the_alternative_text_tells_the_cells_or_their_range():
     few = charts.describe(CELLS[["measure", "variant", "value", "low", "high"]], "Change")
     assert few.startswith("Change. ECE, a: +10.00 [+9.00, +12.00]; ECE, b: −20.00")
     many = pd.concat([CELLS.assign(seed=k) for k in range(5)], ignore_index=True)
-    assert charts.describe(many, "Change").startswith("Change. 20 values, from ECE, b, 0.3, 0: −20.00")
+    assert charts.describe(many, "Change").startswith("Change. 20 values, from ECE, b: −20.00")
     assert charts.describe(CELLS.iloc[:0], "Change") == "Change: not measured here."
 
 

@@ -27,9 +27,9 @@ UP, DOWN, UNSURE = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3)
         ([UP, UP], "lower", "surely worse in all 2"),
         ([UP, DOWN, UNSURE], "higher", "better in 2 of 3, surely in 1, surely worse in 1"),
         ([UP, DOWN, UNSURE], "lower", "better in 1 of 3, surely in 1, surely worse in 1"),
-        ([UNSURE, UNSURE], "higher", "better in 2 of 2, surely in none, surely worse in none"),
+        ([UNSURE, UNSURE], "higher", "better in all 2, surely in none, surely worse in none"),
         ([UNSURE, UNSURE], "lower", "better in none of 2, surely worse in none"),
-        ([UP, UNSURE], "", "higher in 2 of 2, surely in 1, surely lower in none"),
+        ([UP, UNSURE], "", "higher in all 2, surely in 1, surely lower in none"),
     ],
 )
 def test_the_phrase_says_what_the_intervals_say(rows, better, expected):

@@ -8,7 +8,7 @@ import numpy as np
 from uqlib import metrics
 from uqlib.base.extras import named
 from uqlib.report import plots
-from uqlib.report.telling import ENDS, NOTHING, in_print, label, names_of, number_text, tally, template_fields
+from uqlib.report.telling import ENDS, NOTHING, called, in_print, label, number_text, tally, template_fields
 
 with named():
     import pandas as pd
@@ -234,12 +234,10 @@ def specification(
 
 def describe(frame: pd.DataFrame, what: str, *, labels: Mapping[Any, str] | None = None, **style: Any) -> str:
     """The alternative text of a figure: what it shows, and its cells, or their range where they are many."""
-    names = [name for name in names_of(frame) if frame[name].nunique() > 1 and name != "paper"]
     if not len(frame):
         return f"{what}: {NOTHING}."
     texts = in_print(frame, **style)
-    named = [", ".join(label(row[name], labels) for name in names) for row in frame.to_dict("records")]
-    lines = [f"{name}: {text}" if name else text for name, text in zip(named, texts, strict=True)]
+    lines = [f"{name}: {text}" if name else text for name, text in zip(called(frame, labels)[1], texts, strict=True)]
     if len(lines) <= MOST_TOLD:
         return f"{what}. {'; '.join(lines)}."
     least, most = int(frame["value"].argmin()), int(frame["value"].argmax())

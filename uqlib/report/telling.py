@@ -62,7 +62,8 @@ def wording(frame: pd.DataFrame, better: str = "") -> str:
     if found.worse == found.count:
         return f"surely {bad} in all {found.count}"
     sure = f"surely in {found.surely or 'none'}, " if found.better else ""
-    return f"{good} in {found.better or 'none'} of {found.count}, {sure}surely {bad} in {found.worse or 'none'}"
+    many = f"all {found.count}" if found.better == found.count else f"{found.better or 'none'} of {found.count}"
+    return f"{good} in {many}, {sure}surely {bad} in {found.worse or 'none'}"
 
 
 def number_text(value: float, digits: int = 2, *, signed: bool = False) -> str:
@@ -155,7 +156,7 @@ def evidence_text(
     """
     if not len(frame):
         return f"{NOTHING}."
-    of, cells = _called(frame, labels)
+    of, cells = called(frame, labels)
     texts, unit = in_print(frame, **style | {"ends": True}), unit_text(frame, **style)
     told = [f"{text} ({name})" if name else text for name, text in zip(cells, texts, strict=True)]
     if len(frame) > LISTED:
@@ -167,7 +168,7 @@ def evidence_text(
     return f"{of and of + ': '}{'; '.join(told)}{unit}{rests_on(frame)}."
 
 
-def _called(frame: pd.DataFrame, labels: Mapping[Any, str] | None) -> tuple[str, list[str]]:
+def called(frame: pd.DataFrame, labels: Mapping[Any, str] | None) -> tuple[str, list[str]]:
     """What some cells are called together, and each beside the others, without names that only the program knows."""
     words: dict[str, list[str]] = {}
     numbers: dict[str, list[str]] = {}  # that tell cells apart where no words do, such as a strength

@@ -194,27 +194,29 @@ class Report:
         across = parts.apply(lambda names: ", ".join(telling.label(name, self.labels) for name in names), axis=1)
         wide = frame.assign(across=across).pivot(index=rows, columns="across", values="paper")
         wide = wide.reindex(index=frame[rows].unique(), columns=across.unique())
-        return tables.show_table(
-            wide, caption=caption, name=row, data=frame, made=f"{self._made()} · {self._row(row).place} of the paper"
-        )
+        whose = self._row(row)
+        made = f"{self._made()} · {escape(whose.source or f'{whose.place} of the paper')}"
+        return tables.show_table(wide, caption=caption, name=row, data=frame, made=made)
 
     def forest(self, found: Any, *, rows: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show a forest of intervals; `what` it shows begins the alternative text. See `charts.forest`."""
         if not len(frame := cells(found)):
             return _nothing(what)
-        return self.show(charts.forest(frame, rows=rows, labels=self.labels, **options), name, what, frame, title)
+        figure = charts.forest(frame, rows=rows, labels=self.labels, **options)
+        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
 
     def against(self, found: Any, *, cost: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show values against a cost. See `charts.against`."""
         if not len(frame := cells(found)):
             return _nothing(what)
-        return self.show(charts.against(frame, cost=cost, labels=self.labels, **options), name, what, frame, title)
+        figure = charts.against(frame, cost=cost, labels=self.labels, **options)
+        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
 
     def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
         """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
         return _nothing(what) if frame.empty else self.show(charts.heat(frame, **options), name, what, found)
 
-    def show(self, figure: Any, name: str, what: str, found: Any = None, title: str = "") -> tables.Shown:
+    def show(self, figure: Any, name: str, what: str, found: Any = None, title: str = "", **style: Any) -> tables.Shown:
         """Keep a figure beside the record and show it, with an alternative text made from its cells, and these as CSV.
 
         Args:
@@ -223,6 +225,7 @@ class Report:
             what: it shows, in words; of a figure without cells this is the whole alternative text.
             found: the cells that it shows, or any data frame; the first are told, the second only linked.
             title: the finding, which the cells complete; see `charts.entitle`.
+            style: of the numbers in the alternative text: digits, percent, ends, signed.
         """
         frame = None if found is None else cells(found)
         if title:
@@ -232,7 +235,11 @@ class Report:
         if plots.narrow(figure):
             phone = f'<source media="(max-width: 600px)" srcset="{self._save(figure, f"{name}.narrow")}">'
         plots.plt.close(figure)
-        alt = charts.describe(frame, what, labels=self.labels) if frame is not None and "value" in frame else what
+        alt = (
+            charts.describe(frame, what, labels=self.labels, **style)
+            if frame is not None and "value" in frame
+            else what
+        )
         picture = f'<picture id="fig-{name}">{phone}<img alt="{escape(alt)}" src="{wide}"></picture>'
         return tables.Shown(picture, name=name, data=frame, plain=alt, made=self._made(frame))
 
