@@ -195,7 +195,7 @@ class Report:
         wide = frame.assign(across=across).pivot(index=rows, columns="across", values="paper")
         wide = wide.reindex(index=frame[rows].unique(), columns=across.unique())
         whose = self._row(row)
-        made = f"{self._made()} · {escape(whose.source or f'{whose.place} of the paper')}"
+        made = f"{self._made()} · {escape(f'{whose.place}: {whose.source}' if whose.source else f'{whose.place} of the paper')}"
         return tables.show_table(wide, caption=caption, name=row, data=frame, made=made)
 
     def forest(self, found: Any, *, rows: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
