@@ -26,6 +26,7 @@ FAMILIES = (
     "networks",
     "store",
     "training",
+    "uncertainty",
     "papers",
     "experiments",
     "evidence",
@@ -38,3 +39,12 @@ try:
     __version__ = version("uqlib")
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`uqlib.load_uncertainty`, imported when it is asked for."""
+    if name == "load_uncertainty":
+        from uqlib.uncertainty import load_uncertainty
+
+        return load_uncertainty
+    raise AttributeError(f"module 'uqlib' has no attribute {name!r}")

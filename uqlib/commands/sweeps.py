@@ -1,4 +1,4 @@
-"""The commands `uqlib train`, `network`, `difficulty`, `heads` and `embed`. Thin over the package; torch waits until one runs."""
+"""The commands `uqlib train`, `network`, `difficulty`, `heads`, `uncertainty` and `embed`. Thin over the package; torch waits until one runs."""
 
 import argparse
 import contextlib
@@ -33,6 +33,8 @@ def add_sweep_commands(commands: Any) -> None:
     one.add_argument("part", nargs="?", help="images, classes, corrupted, augmented or noisy; by default all")
     one.add_argument("scorer", nargs="?", help="by default all of the part")
     add_command(commands, "heads", do_heads)
+    one = add_command(commands, "uncertainty", do_uncertainty)
+    one.add_argument("backbone", nargs="?", help="a network of ImageNet, or across; by default all that are missing")
     one = add_command(commands, "embed", do_embed)
     one.add_argument("sets", nargs="*", help="clean, learnt, corrupted, others, noise, features; by default all")
     one.add_argument("--networks", nargs="+", help="by default the four CIFAR ResNets")
@@ -89,6 +91,24 @@ def do_heads(args: argparse.Namespace) -> None:
         from uqlib.experiments import frozen_heads
 
         print(f"trained: {frozen_heads.make_heads()}", flush=True)
+
+
+def do_uncertainty(args: argparse.Namespace) -> None:
+    """Train uncertainty heads on cached features of a backbone, try them on unseen sets, keep them and what they said."""
+    with contextlib.chdir(find_checkout()):
+        from uqlib.experiments.uncertainties import kept_trials, trials, upstream_features
+
+        across = args.backbone in (None, "across")
+        tried = kept_trials.tried_backbones()
+        for name in (
+            [each for each in upstream_features.BACKBONES if each not in tried]
+            if args.backbone is None
+            else [args.backbone]
+        ):
+            if name != "across":
+                print(f"tried: {trials.make_trials(name)}", flush=True)
+        if across:
+            print(f"tried: {trials.make_across(kept_trials.tried_backbones())}", flush=True)
 
 
 def do_embed(args: argparse.Namespace) -> None:

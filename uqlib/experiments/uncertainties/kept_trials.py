@@ -1,0 +1,127 @@
+"""What is kept of the trials of each backbone, as labelled arrays: the dimensions of `metrics.compare`, and the set."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uqlib.base.extras import named
+from uqlib.base.options import check_choice
+from uqlib.base.provenance import note_input
+from uqlib.experiments.uncertainties.upstream_features import BACKBONES, UNSEEN
+from uqlib.files.columns import Header, read_column, read_header
+from uqlib.files.whole import in_checkout, sha256_of_file
+
+with named():
+    import xarray as xr
+
+UPSTREAM = "tiny_imagenet"
+NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES  # in print
+PLACE = "data/trained/uncertainty/{}.safetensors"
+
+
+@dataclass(frozen=True)
+class KeptTrials:
+    """The file of one backbone."""
+
+    backbone: str
+    path: Path
+    header: Header
+    settings: dict[str, Any]  # what the trials were made with
+
+    def column(self, name: str) -> np.ndarray:
+        """A column as it was kept; `trials` and `uses` say what each is."""
+        return np.array(read_column(self.path, self.header, name))
+
+    def names(self, kind: str) -> list[str]:
+        """What there is of a kind: the names after `kind/`, in the order of the sets and then of the file."""
+        found = [name.removeprefix(f"{kind}/") for name in self.header.columns if name.startswith(f"{kind}/")]
+        order = [UPSTREAM, *UNSEEN]
+        return sorted(found, key=lambda name: order.index(first) if (first := name.split("/")[0]) in order else -1)
+
+    def scores(self, kind: str = "r_auroc", variants: Sequence[str] = ()) -> xr.DataArray:
+        """Draws of every score on every set: dimensions set, variant, training, draw; entry 0 of draw is all images.
+
+        A score without trainings (entropy, distance, ...) is the same in each.
+
+        Args:
+            kind: "r_auroc", "auroc" or "half".
+            variants: some scores; by default all.
+        """
+        pairs = [name.split("/") for name in self.names(kind)]
+        sets = list(dict.fromkeys(name for name, _ in pairs))
+        known = list(dict.fromkeys(score for _, score in pairs))
+        chosen = [check_choice(name, known, "score") for name in variants] or known
+        columns = {(s, v): self.column(f"{kind}/{s}/{v}").astype(float) for s in sets for v in chosen}
+        runs = max(map(len, columns.values()))
+        grid = [[_repeated(columns[s, v], runs) for v in chosen] for s in sets]
+        names = {"set": sets, "variant": chosen, "training": range(runs), "draw": range(len(grid[0][0][0]))}
+        return xr.DataArray(np.array(grid), coords=names)
+
+    def recall(self) -> xr.DataArray:
+        """Recall@1 of every set with its draws: dimensions set, draw."""
+        sets = self.names("recall")
+        table = np.array([self.column(f"recall/{name}").ravel() for name in sets], float)
+        return xr.DataArray(table, coords={"set": sets, "draw": range(table.shape[1])})
+
+    def safe(self, name: str) -> xr.DataArray:
+        """Recall@1 without the most uncertain tenth: score, rule, removed, training, draw. See `uses.retrieve_safely`."""
+        parts = [each.split("/")[1] for each in self.names("safe") if each.split("/")[0] == name]
+        columns = {score: self.column(f"safe/{name}/{score}").astype(float) for score in parts}
+        columns["random"] = columns["random"].mean(0, keepdims=True)
+        runs = max(map(len, columns.values()))
+        table = np.array([_repeated(each, runs) for each in columns.values()])
+        names = {"variant": parts, "training": range(runs), "rule": ["class", "all"]}
+        names |= {"removed": ["nothing", "database", "queries", "both"], "draw": range(table.shape[-1])}
+        return xr.DataArray(table, coords=names)
+
+
+def _repeated(runs: np.ndarray, count: int) -> np.ndarray:
+    """One run as so many; others filled up with NaN."""
+    if len(runs) == 1:
+        return np.repeat(runs, count, 0)
+    return np.concatenate([runs, np.full((count - len(runs), *runs.shape[1:]), np.nan)])
+
+
+def load_trials(backbone: str) -> KeptTrials:
+    """What is kept of the trials of a backbone.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message says what makes it.
+    """
+    place = PLACE.format(check_choice(backbone, BACKBONES, "backbone"))
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place}; `uqlib uncertainty {backbone}` makes it")
+    header = read_header(path)
+    note_input(place, sha256_of_file(path))
+    return KeptTrials(backbone, path, header, json.loads(header.metadata["about"])["rests_on"])
+
+
+def tried_backbones() -> list[str]:
+    """The backbones of which trials are kept, the strongest first."""
+    return [name for name in BACKBONES if in_checkout(PLACE.format(name)) is not None]
+
+
+def load_across() -> xr.DataArray:
+    """R-AUROC of the head of each backbone for the misses of each: set, judge (whose misses), head, draw.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message says what makes it.
+    """
+    place = "data/trained/uncertainty/across.safetensors"
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place}; `uqlib uncertainty across` makes it")
+    header = read_header(path)
+    note_input(place, sha256_of_file(path))
+    about = json.loads(header.metadata["about"])
+    table = np.array([read_column(path, header, name) for name in about["sets"]], float)
+    names = {
+        "set": about["sets"],
+        "judge": about["backbones"],
+        "head": about["backbones"],
+        "draw": range(table.shape[-1]),
+    }
+    return xr.DataArray(table, coords=names)
