@@ -18,7 +18,8 @@ from uqlib.files.whole import in_checkout, sha256_of_file
 with named():
     import xarray as xr
 
-UPSTREAM = "tiny_imagenet"
+UPSTREAM = "tiny_imagenet"  # the images held out of the set that heads learn from
+TOLD = "tf_mobilenet_edgetpu_100"  # the backbone of which the numbers of each image are kept
 NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES  # in print
 PLACE = "data/trained/uncertainty/{}.safetensors"
 
