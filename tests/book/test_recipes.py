@@ -106,3 +106,19 @@ def test_the_code_of_the_chapter_on_difficulty_runs(repository, monkeypatch):
     assert names["found"].precision > 0.5
     assert 0.2 < names["weights"].mean() < 0.6
     assert names["value"].isfinite()
+
+
+def test_the_code_of_the_chapter_on_pretrained_uncertainties_runs(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    text = (repository / "book/kirchhof2024/index.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
+        exec(compile(block, "book/kirchhof2024/index.md", "exec"), names)
+    one, other = (head.state_dict() for head in names["heads"])
+    assert all((one[key] == other[key]).all() for key in one)  # eight times the losses: the same head to the last bit
+    assert names["doubt"].shape == (5000,)
+    assert (
+        0.8
+        < names["r_auroc"](names["doubt"], names["retrieved"](names["features"][5000:], names["answers"].labels[5000:]))
+        < 1
+    )
