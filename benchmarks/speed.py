@@ -44,9 +44,9 @@ from uqlib.calibrate.temperature import fit_temperature
 from uqlib.combine.duos import fit_duo
 from uqlib.difficulty import Moments, fit_gaussians, moments, moments_of, nearest_relative_mahalanobis
 from uqlib.metrics import augrc, aurc, rank
-from uqlib.metrics.bootstrap import interval
 from uqlib.metrics.calibration import ece
 from uqlib.metrics.detection import auroc
+from uqlib.metrics.resampling.bootstrap import interval
 from uqlib.papers.zhou2025 import TAUS, ReleasedFit, fit_duo_zhou2025
 
 

@@ -11,17 +11,6 @@ Sums are float64, ties are shared, the order of the rows never matters. What a p
 `uqlib.papers`, by name.
 """
 
-from uqlib.metrics.bootstrap import (
-    Interval,
-    Summary,
-    interval,
-    paired_difference,
-    pool,
-    resample,
-    resample_difference,
-    resample_together,
-    summary,
-)
 from uqlib.metrics.calibration import (
     Bins,
     ReliabilityCurve,
@@ -49,6 +38,17 @@ from uqlib.metrics.detection import (
 )
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome
 from uqlib.metrics.ranking import Ranking, merge_rankings, rank
+from uqlib.metrics.resampling.bootstrap import (
+    Interval,
+    Summary,
+    interval,
+    paired_difference,
+    pool,
+    resample,
+    resample_difference,
+    resample_together,
+    summary,
+)
 from uqlib.metrics.retrieval import Neighbours, abstained_recall, nearest_neighbours, r_auroc, recall_at_1, retrieved
 from uqlib.metrics.selective import (
     augrc,

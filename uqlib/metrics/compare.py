@@ -23,9 +23,9 @@ from torch import Tensor
 from uqlib.base.arrays import Column
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_fraction, check_whole
-from uqlib.metrics import bootstrap
-from uqlib.metrics.bootstrap import Interval
 from uqlib.metrics.outcomes import Measure, measure
+from uqlib.metrics.resampling import bootstrap
+from uqlib.metrics.resampling.bootstrap import Interval
 
 with named():
     import pandas as pd

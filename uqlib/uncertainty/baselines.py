@@ -13,7 +13,7 @@ from uqlib.base.options import check_fraction, check_result, check_whole
 from uqlib.metrics.retrieval import nearest_neighbours
 from uqlib.networks.heads import Head, fit_head, head_logits
 from uqlib.training.loops import loop
-from uqlib.uncertainty.heads import check_features
+from uqlib.uncertainty.uncertainty_heads import check_features
 
 
 def inverse_norm(features: Table) -> Float[Array, " n"]:

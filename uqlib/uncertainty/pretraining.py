@@ -15,8 +15,8 @@ from uqlib.base.options import check_choice, check_number
 from uqlib.files.fingerprint import of_array
 from uqlib.training.loops import EpochLog, Step, loop
 from uqlib.training.settings import Options
-from uqlib.uncertainty.heads import UncertaintyHead, check_features
 from uqlib.uncertainty.objectives import OBJECTIVES, Objective
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, check_features
 
 BETAS = (0.8, 0.95)  # of AdamW in the source
 

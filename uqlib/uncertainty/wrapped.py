@@ -19,7 +19,7 @@ from uqlib.files.whole import cache_folder, in_checkout
 from uqlib.networks.creation import create
 from uqlib.networks.inputs import Preprocessing, preprocess, preprocessing
 from uqlib.networks.outputs import evaluating
-from uqlib.uncertainty.heads import UncertaintyHead, load_head
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, load_head
 
 FOLDER = "data/heads"
 

@@ -1,6 +1,6 @@
 """Confidence intervals by resampling the examples, for any statistic of arrays.
 
-The metrics of uqlib take the fast path of `uqlib.metrics.draws`; anything else is called once a draw.
+The metrics of uqlib take the fast path of `uqlib.metrics.resampling.draws`; anything else is called once a draw.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from uqlib.base.checks import check_confidence, check_hits, check_rows
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.metrics import classification, detection, selective
 from uqlib.metrics.calibration import Bins, ece
-from uqlib.metrics.draws import Draws, as_number, evaluators
 from uqlib.metrics.ranking import Ranking
+from uqlib.metrics.resampling.draws import Draws, as_number, evaluators
 
 CHUNK = 2**20  # examples drawn at a time
 PART = 2**18  # of them counted at a time: what is made of so many stays in the cache

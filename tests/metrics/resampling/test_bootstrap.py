@@ -17,8 +17,11 @@ from uqlib.metrics import (
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
 )
-from uqlib.metrics import draws as drawing
-from uqlib.metrics.bootstrap import (
+from uqlib.metrics.calibration import bin_by_width, ece, rms_calibration_error
+from uqlib.metrics.classification import accuracy, average, brier, macro_f1, nll
+from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
+from uqlib.metrics.resampling import draws as drawing
+from uqlib.metrics.resampling.bootstrap import (
     interval,
     paired_difference,
     pool,
@@ -26,10 +29,7 @@ from uqlib.metrics.bootstrap import (
     resample_difference,
     resample_together,
 )
-from uqlib.metrics.calibration import bin_by_width, ece, rms_calibration_error
-from uqlib.metrics.classification import accuracy, average, brier, macro_f1, nll
-from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
-from uqlib.metrics.draws import BINNED, BY_COUNTS, PER_EXAMPLE
+from uqlib.metrics.resampling.draws import BINNED, BY_COUNTS, PER_EXAMPLE
 
 OPTIONS = {  # what the metrics with a required option are tried with
     coverage_at_risk: {"risk": 0.2},
