@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from uqlib import difficulty
 from uqlib.combine import fit_duo
 from uqlib.evidence.ledger import read_ledgers
 from uqlib.networks.timing import take_turns
+from uqlib.training.loops import loop
+from uqlib.uncertainty import UncertaintyHead, joint_step, train_head
 
 
 @pytest.fixture
@@ -72,12 +75,45 @@ def times_that_add(scores):
     assert seconds["duo"].equal(seconds["large"] + seconds["small"])
 
 
+def a_classifier_that_its_head_does_not_touch(scores):
+    """Trained jointly with the stop-gradient, the classifier ends with the bits of one whose head has no weight."""
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32))
+    labels = torch.arange(64) % 3
+    ends = []
+    for weight in (0.0, 10.0):
+        model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        state = torch.Generator().manual_seed(0)
+        for part in model.parameters():
+            part.data = torch.randn(part.shape, generator=state)
+        model.get_classifier = lambda own=model: own[2]
+        head = UncertaintyHead(8, width=4)
+        step = joint_step(model, head, lambda rows, _: images[rows], labels, weight=weight)
+        own = [*model.parameters(), *head.parameters()]
+        loop(step, examples=64, parts={"model": model, "head": head}, trained=own, epochs=2, lr=0.01, batch=16)
+        ends.append([part.detach().clone() for part in model.parameters()])
+    assert all(torch.equal(*both) for both in zip(*ends, strict=True))
+
+
+def a_head_that_sees_the_order_alone(scores):
+    """Eight times the losses, or their ranks, give the same head to the last bit."""
+    rng = np.random.default_rng(0)
+    features, losses = rng.standard_normal((128, 5)).astype(np.float32), rng.exponential(size=128)
+    heads = []
+    for given in (losses, 8 * losses, losses.argsort().argsort()):
+        heads.append(UncertaintyHead(5, width=4))
+        train_head(heads[-1], features, given, epochs=2, batch=32, progress=False)
+    first, *others = ([part.detach() for part in head.parameters()] for head in heads)
+    assert all(torch.equal(*both) for other in others for both in zip(first, other, strict=True))
+
+
 HELD = {
     "cui2023-F10-larger": larger_weights_at_a_higher_temperature,
     "cui2023-F10-flatter": flatter_weights_at_a_higher_temperature,
     "cui2023-F1b-label": a_wrong_label_raises_the_mean_distance_by_that_of_the_means,
     "cui2023-F1b-distance": a_wrong_label_raises_the_mean_distance_by_that_of_the_means,
     "cui2023-control-normaliser-vanish": weights_that_vanish_without_bounds,
+    "kirchhof2024-F2-same": a_classifier_that_its_head_does_not_touch,
+    "kirchhof2024-Tx-objective-scale": a_head_that_sees_the_order_alone,
     "zhou2025-ablation-fit-convex": an_optimum_that_no_grid_betters,
     "zhou2025-Fx-throughput-duo-sum": times_that_add,
 }
