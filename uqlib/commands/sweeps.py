@@ -34,7 +34,13 @@ def add_sweep_commands(commands: Any) -> None:
     one.add_argument("scorer", nargs="?", help="by default all of the part")
     add_command(commands, "heads", do_heads)
     one = add_command(commands, "uncertainty", do_uncertainty)
-    one.add_argument("backbone", nargs="?", help="a network of ImageNet, or across; by default all that are missing")
+    one.add_argument(
+        "backbone", nargs="?", help="a network of ImageNet, joint or across; by default all that are missing"
+    )
+    one.add_argument(
+        "--scale", default="cpu", choices=("cpu", "gpu"), help="gpu: stronger networks of timm too; default cpu"
+    )
+    one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     one = add_command(commands, "embed", do_embed)
     one.add_argument("sets", nargs="*", help="clean, learnt, corrupted, others, noise, features; by default all")
     one.add_argument("--networks", nargs="+", help="by default the four CIFAR ResNets")
@@ -94,21 +100,25 @@ def do_heads(args: argparse.Namespace) -> None:
 
 
 def do_uncertainty(args: argparse.Namespace) -> None:
-    """Train uncertainty heads on cached features of a backbone, try them on unseen sets, keep them and what they said."""
-    with contextlib.chdir(find_checkout()):
-        from uqlib.experiments.uncertainties import kept_trials, trials, upstream_features
+    """Train uncertainty heads on cached features of a backbone, try them on unseen sets, keep them and what they said.
 
-        across = args.backbone in (None, "across")
+    joint: train one together with a classifier, with a stop-gradient and without; across: ask each about the others' misses.
+    """
+    with contextlib.chdir(find_checkout()):
+        from uqlib.experiments.uncertainties import joint, kept_trials, trials, upstream_features
+
         tried = kept_trials.tried_backbones()
-        for name in (
-            [each for each in upstream_features.BACKBONES if each not in tried]
-            if args.backbone is None
-            else [args.backbone]
-        ):
-            if name != "across":
-                print(f"tried: {trials.make_trials(name)}", flush=True)
-        if across:
-            print(f"tried: {trials.make_across(kept_trials.tried_backbones())}", flush=True)
+        known = upstream_features.BACKBONES | (upstream_features.STRONGER if args.scale == "gpu" else {})
+        missing = [name for name in known if name not in tried]
+        for name in [*missing, "joint", "across"] if args.backbone is None else [args.backbone]:
+            if name == "joint":
+                made = joint.make_joint()
+            elif name == "across":
+                made = trials.make_across(kept_trials.tried_backbones())
+            else:
+                upstream_features.load_backbone(name).to(choose_device(args.device))
+                made = trials.make_trials(name)
+            print(f"made: {made}", flush=True)
 
 
 def do_embed(args: argparse.Namespace) -> None:

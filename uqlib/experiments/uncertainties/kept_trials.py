@@ -11,7 +11,7 @@ import numpy as np
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import note_input
-from uqlib.experiments.uncertainties.upstream_features import BACKBONES, UNSEEN
+from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, UNSEEN
 from uqlib.files.columns import Header, read_column, read_header
 from uqlib.files.whole import in_checkout, sha256_of_file
 
@@ -20,7 +20,7 @@ with named():
 
 UPSTREAM = "tiny_imagenet"  # the images held out of the set that heads learn from
 TOLD = "tf_mobilenet_edgetpu_100"  # the backbone of which the numbers of each image are kept
-NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES  # in print
+NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES | STRONGER  # in print
 PLACE = "data/trained/uncertainty/{}.safetensors"
 
 
@@ -93,7 +93,7 @@ def load_trials(backbone: str) -> KeptTrials:
     Raises:
         FileNotFoundError: if it is not there; the message says what makes it.
     """
-    place = PLACE.format(check_choice(backbone, BACKBONES, "backbone"))
+    place = PLACE.format(check_choice(backbone, BACKBONES | STRONGER, "backbone"))
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place}; `uqlib uncertainty {backbone}` makes it")
     header = read_header(path)
@@ -103,7 +103,7 @@ def load_trials(backbone: str) -> KeptTrials:
 
 def tried_backbones() -> list[str]:
     """The backbones of which trials are kept, the strongest first."""
-    return [name for name in BACKBONES if in_checkout(PLACE.format(name)) is not None]
+    return [name for name in STRONGER | BACKBONES if in_checkout(PLACE.format(name)) is not None]
 
 
 def load_across() -> xr.DataArray:

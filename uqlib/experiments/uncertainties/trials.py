@@ -85,7 +85,7 @@ def learn_from(backbone: str) -> Learnt:
     images = upstream.upstream_images()
     x, y = upstream.see(backbone, images), torch.from_numpy(np.array(images.labels))
     layer, rows = upstream.load_backbone(backbone).get_classifier(), upstream.tiny_classes()  # type: ignore[operator]
-    own = Head(layer.weight.detach()[rows], layer.bias.detach()[rows], 0.0, 0.0, 0.0)
+    own = Head(layer.weight.detach().cpu()[rows], layer.bias.detach().cpu()[rows], 0.0, 0.0, 0.0)
     return Learnt(x, y, F.cross_entropy(as_tensor(head_logits(own, x)), y, reduction="none"), own)
 
 
@@ -248,7 +248,7 @@ def keep_head(backbone: str, head: UncertaintyHead, columns: Columns, *, said: T
     card = {
         "backbone": backbone,
         "weights": of_network(upstream.load_backbone(backbone)),
-        "size": upstream.SIDE,
+        "size": upstream.side_of(backbone),
         "learnt_from": f"{SETTINGS['images']} random views of Tiny-ImageNet training images, losses of the published classifier",
         "objective": "ranking, margin 0.1 (arXiv:2402.16569)",
         "settings": {name: SETTINGS[name] for name in ("width", "epochs", "batch")},

@@ -35,6 +35,12 @@ BACKBONES = {  # name, and name in print; the strongest first
     "mobilenetv1_050": "MobileNet 0.5",
     "mobilenetv1_025": "MobileNet 0.25",
 }
+STRONGER = {  # of timm, for a GPU: they see images at their own size
+    "vit_base_patch16_224.augreg_in21k_ft_in1k": "ViT-B/16",
+    "convnext_tiny.in12k_ft_in1k": "ConvNeXt-T",
+    "vit_small_patch16_224.augreg_in21k_ft_in1k": "ViT-S/16",
+    "resnet50.a1_in1k": "ResNet-50",
+}
 TRAINED = 50_000  # images that a head learns from, 250 of each class
 ASKED = 5_000  # images of Tiny-ImageNet and of CIFAR, the first ones
 DOMAIN = 2_000  # images of a domain of PACS, at most
@@ -91,27 +97,26 @@ def damaged_images(kind: str, strength: float) -> ImageSet:
 
 @cache
 def load_backbone(name: str) -> nn.Module:
-    """A network of BACKBONES with its published weights.
+    """A network of BACKBONES or STRONGER with its published weights; it stays where it is moved.
 
     Raises:
         FileNotFoundError: if they are not here; the message says how to get them.
     """
-    check_choice(name, BACKBONES, "backbone")
+    check_choice(name, BACKBONES | STRONGER, "backbone")
     return networks.create(name).to(memory_format=torch.channels_last)
 
 
 def see(backbone: str, images: ImageSet, **options: Any) -> Tensor:
     """Features (n, d) of images, from the cache where it has them."""
     model = load_backbone(backbone)
-    prepared = networks.preprocessing(model, size=SIDE, crop_pct=1.0)
+    prepared = networks.preprocessing(model, size=side_of(backbone), crop_pct=1.0)
     options = {"columns": ("features",), "logits": "coarse", "foreign": True, **options}
     return ask_network(backbone, model, images, preprocessing=prepared, **options).features
 
 
-def classify(backbone: str, features: Tensor) -> Tensor:
-    """Logits (n, 200) of the classes of Tiny-ImageNet: the rows of the published classifier that belong to them."""
-    with torch.no_grad():
-        return load_backbone(backbone).get_classifier()(features)[:, tiny_classes()]  # type: ignore[operator]
+def side_of(backbone: str) -> int:
+    """Pixels of a side at which a backbone sees every image."""
+    return SIDE if backbone in BACKBONES else networks.preprocessing(load_backbone(backbone)).size
 
 
 @cache
