@@ -11,6 +11,7 @@ import numpy as np
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import note_input
+from uqlib.experiments.kept_columns import AWAY, unpack_draws
 from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, UNSEEN
 from uqlib.files.columns import Header, read_column, read_header
 from uqlib.files.whole import in_checkout, sha256_of_file
@@ -24,6 +25,14 @@ NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES | STRONGER  #
 PLACE = "data/trained/uncertainty/{}.safetensors"
 
 
+def read_drawn(path: Path, header: Header, name: str) -> np.ndarray:
+    """A column, with its draws where they lie beside it."""
+    array = np.array(read_column(path, header, name))
+    if name + AWAY not in header.columns:
+        return array
+    return unpack_draws(array, np.array(read_column(path, header, name + AWAY)))
+
+
 @dataclass(frozen=True)
 class KeptTrials:
     """The file of one backbone."""
@@ -34,12 +43,13 @@ class KeptTrials:
     settings: dict[str, Any]  # what the trials were made with
 
     def column(self, name: str) -> np.ndarray:
-        """A column as it was kept; `trials` and `uses` say what each is."""
-        return np.array(read_column(self.path, self.header, name))
+        """A column as it was found; `trials` and `uses` say what each is."""
+        return read_drawn(self.path, self.header, name)
 
     def names(self, kind: str) -> list[str]:
         """What there is of a kind: the names after `kind/`, in the order of the sets and then of the file."""
         found = [name.removeprefix(f"{kind}/") for name in self.header.columns if name.startswith(f"{kind}/")]
+        found = [name for name in found if not name.endswith(AWAY)]
         order = [UPSTREAM, *UNSEEN]
         return sorted(found, key=lambda name: order.index(first) if (first := name.split("/")[0]) in order else -1)
 
@@ -72,7 +82,6 @@ class KeptTrials:
         """Recall@1 without the most uncertain tenth: score, rule, removed, training, draw. See `uses.retrieve_safely`."""
         parts = [each.split("/")[1] for each in self.names("safe") if each.split("/")[0] == name]
         columns = {score: self.column(f"safe/{name}/{score}").astype(float) for score in parts}
-        columns["random"] = columns["random"].mean(0, keepdims=True)
         runs = max(map(len, columns.values()))
         table = np.array([_repeated(each, runs) for each in columns.values()])
         names = {"variant": parts, "training": range(runs), "rule": ["class", "all"]}
@@ -118,7 +127,7 @@ def load_across() -> xr.DataArray:
     header = read_header(path)
     note_input(place, sha256_of_file(path))
     about = json.loads(header.metadata["about"])
-    table = np.array([read_column(path, header, name) for name in about["sets"]], float)
+    table = np.array([read_drawn(path, header, name) for name in about["sets"]], float)
     names = {
         "set": about["sets"],
         "judge": about["backbones"],

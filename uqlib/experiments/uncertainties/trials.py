@@ -21,6 +21,7 @@ from uqlib.base.arrays import as_tensor
 from uqlib.base.provenance import environment
 from uqlib.base.splits import split
 from uqlib.calibrate.confidences import max_probability, neg_entropy
+from uqlib.experiments.kept_columns import pack_draws
 from uqlib.experiments.uncertainties import upstream_features as upstream
 from uqlib.experiments.uncertainties import uses
 from uqlib.experiments.uncertainties.kept_trials import TOLD, UPSTREAM
@@ -234,7 +235,7 @@ def make_trials(backbone: str) -> Path:
     path = FOLDER / f"{backbone}.safetensors"
     about: dict[str, Any] = {"rests_on": SETTINGS, "environment": environment()}
     about |= {"seconds": round(time.monotonic() - began, 1)}
-    write_table(path, columns, {"about": json.dumps(about)})
+    write_table(path, pack_draws(columns, SETTINGS["draws"]), {"about": json.dumps(about)})
     keep_head(backbone, heads[0], columns, said=as_tensor(uncertainty_of(heads[0], asked[UPSTREAM].features)))
     return path
 
@@ -275,5 +276,5 @@ def make_across(backbones: list[str]) -> Path:
         columns[name] = np.array([[table[each][0] for each in backbones] for table in tables])
     path = FOLDER / "across.safetensors"
     about = {"sets": list(sets), "backbones": backbones, "environment": environment()}
-    write_table(path, columns, {"about": json.dumps(about)})
+    write_table(path, pack_draws(columns, SETTINGS["draws"]), {"about": json.dumps(about)})
     return path

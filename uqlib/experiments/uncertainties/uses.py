@@ -103,7 +103,8 @@ def keep_certain(u: np.ndarray, labels: np.ndarray, quantile: float = DRAWN) -> 
 def retrieve_safely(said: Mapping[str, list[np.ndarray]], asked: Any, name: str, *, draws: int) -> Columns:
     """Recall@1 without the most uncertain images: `safe/SET/SCORE` (runs, rule, what, 1 + draws).
 
-    Rules: a threshold a class, one threshold. What: all images, images dropped from the database, from the queries, from both.
+    Rules: a threshold a class, one threshold. What: all images, images dropped from the database, from the queries, from
+    both. Of `random` the mean of all removals.
     """
     near = as_tensor(nearest_neighbours(asked.features, k=NEAREST).rows).numpy()
     labels = asked.labels.numpy()
@@ -122,7 +123,9 @@ def retrieve_safely(said: Mapping[str, list[np.ndarray]], asked: Any, name: str,
             for own in keep_certain(u, labels)
         ]
 
-    return {f"safe/{name}/{key}": np.array([removals(u) for u in runs], np.float32) for key, runs in said.items()}
+    found = {key: np.array([removals(u) for u in runs], np.float32) for key, runs in said.items()}
+    found["random"] = found["random"].mean(0, keepdims=True)
+    return {f"safe/{name}/{key}": each for key, each in found.items()}
 
 
 def map_images(u: np.ndarray, asked: Any, classes: tuple[str, ...]) -> Columns:
