@@ -21,7 +21,7 @@ from uqlib.uncertainty.baselines import (
 )
 from uqlib.uncertainty.objectives import OBJECTIVES, predict_loss, rank_pairs
 from uqlib.uncertainty.pretraining import joint_step, scaled_rate, train_head
-from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, load_head, save_head, uncertainty_of
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, card_text, load_head, save_head, uncertainty_of
 from uqlib.uncertainty.wrapped import Said, WithUncertainty, available_heads, load_uncertainty
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "available_heads",
     "bag_classifiers",
     "bagged_spread",
+    "card_text",
     "dropout_spread",
     "fit_heteroscedastic",
     "heteroscedastic_variance",

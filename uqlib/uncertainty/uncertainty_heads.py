@@ -127,3 +127,21 @@ def load_head(path: str | os.PathLike) -> tuple[UncertaintyHead, dict[str, Any]]
     head = UncertaintyHead(weights[0].shape[1], width=len(weights[0]), layers=len(weights) - 1)
     head.load_state_dict(state, strict=True)
     return head.eval(), json.loads(header.metadata["card"])
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The card of a head as Markdown, for people: what it is of, what it learnt from, what was measured, what it is not for.
+
+    Args:
+        card: as `load_head` gives it.
+    """
+    measured = "".join(f"| {name} | {value:.3f} |\n" for name, value in card.get("r_auroc", {}).items())
+    learnt = f"- **Learnt from** {card['learnt_from']}.\n" if "learnt_from" in card else ""
+    learnt += f"- **Objective**: {card['objective']}.\n" if "objective" in card else ""
+    size = f"- **Images** are prepared at {card['size']} pixels a side.\n" if "size" in card else ""
+    table = f"\n| images of | R-AUROC |\n| --- | --- |\n{measured}" if measured else ""
+    return (
+        f"# An uncertainty for {card['backbone']}\n\n- **Backbone** {card['backbone']}, fingerprint of its weights {card['weights'][:16]}...\n"
+        f"{size}{learnt}- **Not for** telling images of unknown kinds: it says which image is hard, not which is foreign. Its numbers have an order\n"
+        f'  and no unit.\n\n```python\nmodel = uqlib.load_uncertainty("{card["backbone"]}")\nmodel.ask(images).uncertainty\n```\n{table}'
+    )

@@ -28,12 +28,13 @@ from uqlib.experiments.uncertainties.kept_trials import TOLD, UPSTREAM
 from uqlib.experiments.uncertainties.upstream_features import UNSEEN
 from uqlib.files.columns import write_table
 from uqlib.files.fingerprint import of_network
+from uqlib.files.whole import write_text
 from uqlib.images.sets import ImageSet
 from uqlib.metrics.compare import compare
 from uqlib.metrics.outcomes import Judged
 from uqlib.metrics.retrieval import r_auroc, retrieved
 from uqlib.networks.heads import Head, fit_head, head_logits
-from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, uncertainty_of
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, card_text, uncertainty_of
 
 FOLDER, HEADS = Path("data/trained/uncertainty"), Path("data/heads")
 DAMAGED = (TOLD, "mobilenetv1_050")  # backbones that see images damaged on purpose
@@ -258,6 +259,7 @@ def keep_head(backbone: str, head: UncertaintyHead, columns: Columns, *, said: T
         "licence": "MIT, as the project; the backbone has its own",
     }
     uncertainty.save_head(HEADS / f"{backbone}.safetensors", head, card)
+    write_text(HEADS / f"{backbone}.md", card_text(card))
 
 
 def make_across(backbones: list[str]) -> Path:
