@@ -103,6 +103,7 @@ EXCEPTIONS = {
     "papers.cui2023.constant_of_equal_strength": "of arrays with names, in test_cui2023.py",
     "papers.cui2023.error_by_group": INNER,
     "papers.cui2023.agreement": INNER,
+    "papers.cui2023.easiest_and_hardest": INNER,
     "combine.repeat.decide_again": INNER,
     "papers.zhou2025.gain_by_agreement": "of outcomes, in test_zhou2025.py",
     "papers.zhou2025.mean_way": "of an array of compare, in test_zhou2025.py",

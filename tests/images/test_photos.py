@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from uqlib.images import Changed, Files, class_folders, decode, folders, read_image, row_numbers, squares
+from uqlib.images import Changed, Files, class_folders, decode, folders, ink, read_image, row_numbers, squares
 
 RAMP = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
 # round(value / 257) in rational arithmetic: 257 = 65535 / 255
@@ -503,3 +503,13 @@ def test_a_hundred_thousand_files_cost_no_object_each(monkeypatch):
     found = folders._files("top/cat", "top")
     assert found == [f"cat/{name}" for name in sorted(names)]
     assert all(type(file) is str for file in found)
+
+
+def test_ink_is_dark_where_a_sign_is_white():
+    signs = np.zeros((2, 8, 8, 3), np.uint8)
+    signs[1, :, 4:] = 255
+    drawn = ink(signs, 24)
+    assert drawn.shape == (2, 24, 24, 3)
+    assert drawn.dtype == np.uint8
+    assert (drawn[0] == 255).all()
+    assert (drawn[1, :, 20:] == 0).all()

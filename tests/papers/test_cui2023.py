@@ -23,6 +23,7 @@ from uqlib.papers.cui2023 import (
     compare_by_class,
     constant_of_equal_strength,
     covered,
+    easiest_and_hardest,
     ece_recalibrated,
     effective_strength,
     error_by_group,
@@ -227,3 +228,9 @@ def test_medians_of_draws_are_of_the_same_rows_everywhere():
     rows = torch.randint(31, (4, 31), generator=torch.Generator().manual_seed(0)).numpy()
     assert found[0].tolist() == np.median(values, -1).tolist()
     assert found[1:].tolist() == [np.median(values[:, row], -1).tolist() for row in rows]
+
+
+def test_the_easiest_and_the_hardest_of_a_class_stand_in_their_order():
+    score = {"rmd": torch.tensor([3.0, 9.0, 1.0, 9.0, 2.0]), "md": torch.tensor([0.0, 9.0, 1.0, 9.0, 2.0])}
+    rows = easiest_and_hardest(score, np.array([0, 1, 0, 1, 0]), ["cat", "dog"], ["cat"], most=2)
+    assert rows == {"cat, RMD": [2, 4, 0, 4], "cat, MD": [0, 2, 4, 2]}

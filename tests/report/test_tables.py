@@ -62,6 +62,15 @@ def test_a_difference_is_that_of_the_reported_numbers():
         tables.with_paper(CELLS, ROW, "C: {loss}")
 
 
+def test_what_the_paper_reports_stands_below_the_cells_without_an_interval():
+    both = tables.and_paper(CELLS.assign(other="b"), [ROW, ROW], "C: {variant}", "C: {other}")
+    assert len(both) == len(CELLS) + 2 * 2  # of accuracy the other is not reported
+    told = both.iloc[len(CELLS) : len(CELLS) + 2]
+    assert told[["measure", "variant"]].to_numpy().tolist() == [["paper: ECE", "b"], ["paper: ECE", "a"]]
+    assert told["value"].tolist() == pytest.approx([0, 0.115])
+    assert both["low"].isna().sum() == 4
+
+
 def test_the_link_holds_the_data():
     shown = tables.show_table(CELLS, caption="cells", name="x")
     html = shown._repr_html_()

@@ -12,7 +12,7 @@ from uqlib.images.corruptions import CORRUPTIONS, corrupt
 from uqlib.images.folders import Folder, class_folders
 from uqlib.images.labels import at_hand, disputed, human_counts, mislabel, noisy_labels
 from uqlib.images.noise_sets import NOISE_SETS, blobs, gaussian, noise_images, rademacher, uniform
-from uqlib.images.photos import decode, read_image, size_of
+from uqlib.images.photos import decode, ink, read_image, size_of
 from uqlib.images.prepared import read_prepared, write_prepared
 from uqlib.images.sequences import Changed, Files, Images, check_images, check_pixels, row_numbers, select, squares
 from uqlib.images.sets import CIFAR10_OVERLAP, TRAITS, ImageSet, join_sets, pixels_digest, without_classes
@@ -40,6 +40,7 @@ __all__ = [
     "disputed",
     "gaussian",
     "human_counts",
+    "ink",
     "join_sets",
     "load_images",
     "mislabel",

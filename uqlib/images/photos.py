@@ -129,3 +129,14 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     if "transparency" in image.info:
         level = np.where(values == image.info["transparency"], np.uint8(255), level)
     return Image.fromarray(level).convert("RGB")
+
+
+def ink(images: np.ndarray, side: int = 48) -> np.ndarray:
+    """Small white signs on black as ink on paper, smoothly enlarged: for the eye, not for a network.
+
+    Args:
+        images: uint8 (n, h, w, 3).
+        side: of what comes back, uint8 (n, side, side, 3).
+    """
+    signs = [Image.fromarray(255 - each).resize((side, side), Image.Resampling.LANCZOS) for each in images]
+    return np.stack([np.asarray(each) for each in signs])

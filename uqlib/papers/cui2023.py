@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_whole
-from uqlib.calibrate import platt_scale
-from uqlib.metrics import Measure, ece, selective_accuracy_at_coverage
+from uqlib.calibrate import cross_platt, platt_scale
+from uqlib.metrics import MEASURES, Measure, ece, selective_accuracy_at_coverage
 from uqlib.metrics.compare import compare
 
 with named():
@@ -149,6 +149,14 @@ def covered(nets: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
     return f"other trainings and other test images{alone}"
 
 
+TOO_SURE = MEASURES["ece"]._replace(  # above 0 for a bold network
+    statistic=lambda sure, right: sure.mean() - right.double().mean(), name="too sure"
+)
+RECALIBRATED = MEASURES["ece_mass"]._replace(  # by slope and shift, of either half of the examples fitted on the other
+    arrays=lambda run: (cross_platt(run.confidence, run.correct), run.correct), name="ECE, recalibrated"
+)
+
+
 def ece_recalibrated(fit_size: int) -> Measure:
     """ECE (equal mass) of all but the first examples after Platt scaling on these first ones; in a bootstrap they are drawn too."""
     k = check_whole(fit_size, "fit_size", least=2)
@@ -237,6 +245,32 @@ def compare_by_class(
         for own in rows
     ]
     return xr.concat(parts, "class").assign_coords({"class": list(classes)})
+
+
+def easiest_and_hardest(
+    score: Mapping[str, Float[Tensor, " n"]],
+    labels: Int[np.ndarray, " n"],
+    classes: Sequence[str],
+    shown: Sequence[str],
+    most: int = 4,
+) -> dict[str, list[int]]:
+    """Rows of so many of the easiest, then of the hardest examples of some classes, by each score, hardest first.
+
+    Args:
+        score: by name, higher = harder.
+        labels: numbers of the classes.
+        classes: names of all; `shown` of those that are asked for.
+
+    Source:
+        Cui et al. 2023 (arXiv:2304.10127), figures 1a, 5, 8 and 9.
+    """
+    rows = {}
+    for name in shown:
+        own = torch.from_numpy((labels == classes.index(name)).nonzero()[0])
+        for by, values in score.items():
+            order = own[values[own].argsort(stable=True)].tolist()
+            rows[f"{name}, {by.upper()}"] = [*order[:most], *order[: -most - 1 : -1]]
+    return rows
 
 
 def hardest_less_all(most: int) -> Measure:

@@ -137,6 +137,22 @@ def with_paper(
     return frame.assign(paper=[reported(cell) for cell in frame.to_dict("records")])
 
 
+def and_paper(frame: pd.DataFrame, rows: Sequence[Row], setting: str, minus: str) -> pd.DataFrame:
+    """Cells of differences, and after them what rows of the ledger report in their place, as measures of the paper.
+
+    Args:
+        frame: of `compare.cells`, in fractions.
+        rows: of the ledger, in percent. What they report has no interval.
+        setting, minus: as of `with_paper`.
+    """
+    parts = [frame]
+    for row in rows:
+        told = with_paper(frame, row, setting, minus=minus).query("paper != '–'")
+        value = told["paper"].str.replace("−", "-").astype(float) / 100
+        parts.append(told[names_of(told)].assign(value=value, measure="paper: " + told["measure"].map(label)))
+    return pd.concat(parts, ignore_index=True)
+
+
 def reported_frame(row: Row, pattern: str = "") -> pd.DataFrame:
     """The numbers that a row of the ledger reports, as cells without intervals; named groups of a pattern split the setting."""
     frame = pd.DataFrame([{"setting": n.setting, "quantity": n.quantity, "value": n.value, "paper": str(n), "unit": n.unit}
