@@ -95,6 +95,7 @@ EXCEPTIONS = {
     "papers.zhou2025.fit_duo_by_brier": "the arguments of fit_duo, which is walked",
     "report.plots.adapted": "of the text that matplotlib writes, in test_plots.py",
     "report.plots.fit": "of figures, in test_plots.py",
+    "report.plots.name_ends": "of points that are drawn, in test_plots.py",
     "report.plots.narrow": "of figures, in test_plots.py",
     "report.reruns.*": "of records, in test_reruns.py",
     "store.fill.fill_entry": "needs a network and hours; its kinds are those of put_answers",

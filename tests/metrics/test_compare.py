@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -14,6 +15,7 @@ from uqlib.metrics.compare import (
     cells,
     compare,
     contrasts,
+    in_percent,
     interval_over_splits,
     interval_over_trainings,
     intervals,
@@ -374,3 +376,10 @@ def test_a_spread_leaves_out_what_has_no_error_and_knows_of_the_share_drawn():
     found = spread_over_errors(estimates, errors, drawn=0.75)
     assert [each.value for each in found] == pytest.approx([1 / 1 / 0.5, 0.5 / 0.5 / 0.5])
     assert found[0].draws == 3
+
+
+def test_in_percent_of_the_start():
+    frame = pd.DataFrame({"measure": ["ece"], "start": [0.2], "value": [-0.1], "low": [None], "high": [0.05]})
+    found = in_percent(frame)
+    assert found[["start", "value", "high"]].to_numpy() == pytest.approx(np.array([[0.2, -50, 25]]))
+    assert found["low"].isna().all()

@@ -91,6 +91,33 @@ def test_the_alternative_text_tells_the_cells_or_their_range():
     assert charts.describe(CELLS.iloc[:0], "Change") == "Change: not measured here."
 
 
+def test_strips_hold_every_value_with_its_median_and_join_what_belongs_together():
+    values = pd.DataFrame(
+        [{"measure": m, "over": o, "place": p, "value": x}
+         for m, o, p, x in [("ece", "a", 1, 0.1), ("ece", "a", 2, 0.3), ("ece", "b", 1, 0.2), ("ece", "b", 2, -0.4)]]
+    )  # fmt: skip
+    (ax,) = charts.strips(values, rows="measure", colour="over", joined="place").axes
+    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    assert [list(x) for x in dots] == [pytest.approx([10, 30]), pytest.approx([20, -40])]
+    medians = [lines.get_paths()[0].vertices[0, 0] for lines in ax.collections]
+    assert medians == pytest.approx([20, -10])
+    links = [line.get_xydata() for line in ax.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2]
+    joined = [tuple(x) for x in (link[:, 0].round(6) for link in links)]
+    assert {(10, 20), (30, -40)} <= {tuple(map(float, each)) for each in joined}
+    alike = pd.DataFrame({"row": ["r"] * 5, "value": [0.1] * 5})  # dots at one place are stacked
+    (ax,) = charts.strips(alike, rows="row").axes
+    heights = ax.lines[0].get_ydata()
+    assert len(set(heights)) == 5
+    assert abs(heights).max() < 0.5
+
+
+def test_between_two_curves_the_difference_of_their_areas_is_shaded():
+    probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]], dtype=torch.float64)
+    one = Outcome(probs.argmax(1), probs, probs.amax(1), torch.tensor([0, 1, 1, 1]))
+    assert len(charts.curves({"x": one}).axes[0].collections) == 0
+    assert len(charts.curves({"x": one, "y": one}).axes[0].collections) == 1
+
+
 def test_curves_end_at_the_error_of_all():
     probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]], dtype=torch.float64)
     one = Outcome(probs.argmax(1), probs, probs.amax(1), torch.tensor([0, 1, 1, 1]))

@@ -62,13 +62,20 @@ def test_an_interval_beside_its_value_is_drawn_where_it_is(ax):
     assert sorted(line.get_ydata()[0] for line in ax.lines[1:]) == pytest.approx([60, 70])
 
 
-def test_a_hollow_series_has_markers_of_the_page_and_a_dashed_line(ax):
-    one = [SimpleNamespace(value=0.5, low=0.4, high=0.7)]
-    for hollow in (False, True):
-        plots.metric_against_cost(ax, [0.3], one, label="duo", colour=plots.COLOURS["blue"], hollow=hollow)
-    full, hollow = (container.lines[0] for container in ax.containers)
-    assert (full.get_markerfacecolor(), full.get_linestyle()) == (plots.COLOURS["blue"], "-")
-    assert (hollow.get_markerfacecolor(), hollow.get_linestyle()) == (plots.HOLLOW, "--")
+def test_a_band_holds_the_intervals_along_its_line(ax):
+    intervals = [SimpleNamespace(value=0.5, low=0.4, high=0.7), SimpleNamespace(value=0.2, low=0.1, high=0.25)]
+    plots.metric_against_cost(ax, [0.8, 0.3], intervals, label="duo", band=True)
+    np.testing.assert_allclose(ax.lines[0].get_data(), [[0.3, 0.8], [20, 50]])
+    corners = {tuple(map(float, corner.round(6))) for corner in ax.collections[0].get_paths()[0].vertices}
+    assert corners == {(0.3, 10.0), (0.3, 25.0), (0.8, 40.0), (0.8, 70.0)}
+
+
+def test_the_ends_are_named_on_the_side_that_has_room(ax):
+    ax.plot([0, 4, 10], [1.0, -2.0, 3.0], "o")
+    plots.name_ends(ax, [0, 4, 10], [1.0, -2.0, 3.0], ["none", "lowest", "$highest"])
+    low, high = ax.texts
+    assert (low.get_text(), low.xy, low.get_ha(), low.get_va()) == ("lowest", (4, -2), "left", "top")
+    assert (high.get_text(), high.xy, high.get_ha(), high.get_va()) == ("\\$highest", (10, 3), "right", "bottom")
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (5, 2, 3), (7, 3, 3)])

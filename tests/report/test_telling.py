@@ -144,3 +144,16 @@ def test_units_of_evidence():
 def test_a_name_that_nobody_gave_a_label_is_shown_with_spaces():
     assert telling.label("all_members") == "all members"
     assert telling.label("all_members", {"all_members": "all"}) == "all"
+
+
+def test_a_finding_is_completed_by_its_cells_as_a_whole_or_by_name():
+    frame = pd.DataFrame(
+        {"score": ["a_b", "a_b", "c"], "pair": ["x", "y", "x"], "value": [-0.01, -0.02, 0.03], "low": [-0.02, -0.03, -0.01],
+         "high": [0.01, -0.01, 0.04]}
+    )  # fmt: skip
+    told = telling.finding("lower in {lower} of {count}, surely {surely_lower}, up to {most} at {most_at}", frame)
+    assert told == "lower in 2 of 3, surely 1, up to +3.00 at c x"
+    by = telling.finding("{score} in {lower} of {count}", frame, by="score", labels={"c": "sea"})
+    assert by == "a b in 2 of 2, sea in 0 of 1"
+    assert telling.finding("{text}", frame[:1], ends=False) == "−1.00"
+    assert telling.finding("{lower} of {count}", frame[:0]) == "0 of 0"

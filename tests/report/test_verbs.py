@@ -220,6 +220,20 @@ def test_where_there_are_no_cells_it_says_so(names):
     assert "<p>Nothing &lt;known&gt;: not measured here.</p>" in shown._repr_html_()
 
 
+def test_a_title_says_what_the_cells_or_others_say(run):
+    drawn = {"name": "one", "what": "Change"}
+    run.forest(CELLS, rows="variant", title="{surely_higher} of {count} rise", **drawn)
+    assert "1 of 1 rise" in run.run.path.with_suffix(".figures").joinpath("one.svg").read_text()
+    run.labels = {"ours": "duo"}
+    title = run.finding("the {variant} is {phrase}", CELLS)
+    assert title == "the duo is surely higher"
+    run.strips(CELLS.assign(value=-0.2), rows="variant", title=title, **drawn)
+    assert title in run.run.path.with_suffix(".figures").joinpath("one.svg").read_text()
+    assert repr(run.strips(CELLS[:0], rows="variant", **drawn)) == "Change: not measured here."
+    run.against(CELLS.assign(cost=0.1, low=0.0), cost="cost", of="variant", **drawn)
+    assert run.run.path.with_suffix(".figures").joinpath("one.svg").read_text().count(">ours</text>") == 2
+
+
 def test_a_heat_of_nothing_says_so(run):
     assert repr(run.heat(pd.DataFrame(), name="heat", what="Change")) == "Change: not measured here."
     run.heat(pd.DataFrame([[0.1, 0.2]]), name="heat", what="Change", found=CELLS)

@@ -145,6 +145,12 @@ def contrasts(
     return pd.concat(found, ignore_index=True)
 
 
+def in_percent(frame: pd.DataFrame) -> pd.DataFrame:
+    """Differences of `contrasts` and their ends in percent of the start, which is taken as it is."""
+    shares = frame[["value", "low", "high"]].astype(float).mul(100 / frame["start"], axis=0)
+    return frame.assign(**dict(shares.items()))
+
+
 def minus_others(scores: xr.DataArray, variant: str) -> xr.DataArray:
     """One variant of an array of `compare` less each of the others, by the name of the other."""
     return scores.sel(variant=variant) - scores.drop_sel(variant=variant)

@@ -1,6 +1,7 @@
 """Figures of results: a forest of intervals, a plot against a cost, and the alternative text that the same numbers make."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from uqlib import metrics
 from uqlib.base.extras import named
 from uqlib.report import plots
-from uqlib.report.telling import ENDS, NOTHING, called, in_print, label, number_text, tally, template_fields
+from uqlib.report.telling import ENDS, NOTHING, called, finding, in_print, label, number_text, template_fields
 
 with named():
     import pandas as pd
@@ -44,8 +45,8 @@ def forest(
         labels: names in print, by value.
     """
     order, series, parts = _split(frame, rows, colour, panels)
-    height = 1.1 + (0.24 + 0.14 * len(series)) * len(order)
-    fig, axes = plots.panels(len(parts), columns=2, panel=(plots.WIDTH / min(2, len(parts)), height), sharey=True)
+    height, across = 1.1 + (0.24 + 0.14 * len(series)) * len(order), 3 if len(parts) == 3 else min(2, len(parts))
+    fig, axes = plots.panels(len(parts), columns=across, panel=(plots.WIDTH / across, height), sharey=True)
     times, step = 100 if percent else 1, min(0.16, 0.8 / len(series))
     for ax, (title, part) in zip(axes, parts.items(), strict=True):
         for k, each in enumerate(series):
@@ -64,10 +65,7 @@ def forest(
         if zero:
             ax.axvline(0, color=plots.COLOURS["grey"], linewidth=1, zorder=1)
         ax.set(xlabel=xlabel, title=plots.plain(label(title, labels)) if panels else "")
-        ax.set_yticks(range(len(order)), [plots.plain(label(value, labels)) for value in order])
-        ax.grid(axis="y", visible=False)
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
+        _rows(ax, order, labels)
     axes[0].set_ylim(len(order) - 0.5, -0.5)  # no row is cut by the frame
     _legend(fig, len(series))
     return fig
@@ -91,8 +89,8 @@ def against(
     of `plots.metric_against_cost`, such as line="none" where neighbours are not of one kind."""
     template_fields(f"{{{cost}}}", frame)
     _, series, parts = _split(frame, cost, colour, panels)
-    across = min(len(parts), 3)
-    fig, axes = plots.panels(len(parts), panel=(plots.WIDTH / across, 3.6 if across == 1 else 2.7))
+    across = 2 if len(parts) == 4 else min(len(parts), 3)
+    fig, axes = plots.panels(len(parts), columns=across, panel=(plots.WIDTH / across, 3.6 if across == 1 else 2.7))
     step = 0 if log else 0.015 * float(np.ptp(frame[cost].astype(float)))  # side by side, so that no bar hides another
     for i, (ax, (title, part)) in enumerate(zip(axes, parts.items(), strict=True)):
         here = [each for each in series if not colour or (part[colour] == each).any()]
@@ -110,19 +108,68 @@ def against(
         if log:
             ax.set_xscale("log")
             plots.log_ticks(ax.xaxis)
-        ax.set(xlabel=xlabel or cost, ylabel=ylabel if i % 3 == 0 else "")
+        ax.set(xlabel=xlabel or cost, ylabel=ylabel if i % across == 0 else "")
         ax.set_title(plots.plain(label(title, labels)) if panels else "")
     _legend(fig, len(series))
     return fig
 
 
+def strips(
+    frame: pd.DataFrame,
+    *,
+    rows: str,
+    colour: str = "",
+    panels: str = "",
+    joined: str = "",
+    xlabel: str = "change (points)",
+    percent: bool = True,
+    labels: Mapping[Any, str] | None = None,
+) -> Figure:
+    """Every value a dot, a line a row, and a bar at their median: for so many values that a forest of them could not be read.
+
+    Args:
+        frame, rows, colour, panels, xlabel, percent, labels: as of `forest`.
+        joined: name of the cells of which those of one value are joined by a line across the colours of a row.
+    """
+    order, series, parts = _split(frame, rows, colour, panels)
+    pitch, across = 0.22 + 0.2 * len(series), min(3, len(parts))
+    size = plots.WIDTH / across, 1.0 + pitch * len(order)
+    fig, axes = plots.panels(len(parts), panel=size, sharey=True)
+    for ax, (title, part) in zip(axes, parts.items(), strict=True):
+        at = part.assign(x=(100 if percent else 1) * part["value"].astype(float), y=0.0)
+        near = np.ptp(at["x"]) / 60 or 1.0
+        for k, (each, value) in enumerate(product(series, order)):
+            own = (at[rows] == value) & ((at[colour] == each) if colour else True)
+            look: Any = {"color": plots.COLOURS[ORDER[k // len(order) % len(ORDER)]]}
+            x, middle = at.loc[own, "x"], order.index(value) + (k // len(order) - (len(series) - 1) / 2) * 0.2 / pitch
+            pile = x.groupby((x / near).round())  # dots that would lie on each other are stacked
+            stack = 0 if joined else (pile.cumcount() - (pile.transform("size") - 1) / 2).clip(-4, 4) * 0.025 / pitch
+            at.loc[own, "y"] = middle + stack
+            name = plots.plain(label(each, labels)) if value == order[0] else None
+            ax.plot(x, at.loc[own, "y"], "o", label=name, markersize=4, alpha=0.6, markeredgewidth=0, **look)
+            ax.vlines(x.median(), middle - 0.09 / pitch, middle + 0.09 / pitch, linewidth=3, **look)
+        for _, own in at.groupby([rows, joined]) if joined else ():
+            ax.plot(own["x"], own["y"], color=plots.COLOURS["grey"], linewidth=0.7, alpha=0.6, zorder=1)
+        ax.axvline(0, color=plots.COLOURS["grey"], linewidth=1, zorder=1)
+        ax.set(xlabel=xlabel, title=plots.plain(label(title, labels)) if panels else "")
+        _rows(ax, order, labels)
+    axes[0].set_ylim(len(order) - 0.5, -0.5)
+    _legend(fig, len(series))
+    return fig
+
+
 def curves(outcomes: Mapping[Any, Any], *, title: str = "", labels: Mapping[Any, str] | None = None) -> Figure:
-    """Selective risk against coverage, and accuracy against confidence, of some outcomes of the same examples."""
+    """Selective risk against coverage, and accuracy against confidence, of some outcomes of the same examples.
+
+    What lies between the first two risks is shaded: its area is the difference of their AURC."""
     fig, (left, right) = plots.panels(2, columns=2, panel=(4.1, 3.4))
     for k, (name, each) in enumerate(outcomes.items()):
         look: dict[str, Any] = {"label": label(name, labels), "colour": plots.COLOURS[ORDER[k % len(ORDER)]]}
         plots.risk_coverage(left, metrics.selective_risks(each.confidence, each.correct), first=0.05, **look)
         plots.reliability(right, metrics.reliability_curve(each.confidence, each.correct), **look)
+    if len(left.lines) > 1:
+        (x, one), (_, other) = (line.get_data() for line in left.lines[:2])
+        left.fill_between(x, one, other, color=plots.COLOURS["grey"], alpha=0.25, linewidth=0)
     left.set_title(plots.plain(title))
     left.legend()
     return fig
@@ -180,17 +227,25 @@ def two_names(given: Any, other: Any, classes: Sequence[str]) -> list[str]:
 
 
 def heat(
-    frame: pd.DataFrame, *, title: str = "", unit: str = "", centre: float | None = None, digits: int = 2
+    frame: pd.DataFrame,
+    *,
+    title: str = "",
+    unit: str = "",
+    xlabel: str = "",
+    centre: float | None = None,
+    digits: int = 2,
 ) -> Figure:
     """A table of numbers as colours with the numbers in them, by seaborn; `centre` is the value that is white."""
-    fig, (ax,) = plots.panels(1, panel=(min(plots.WIDTH, 1.6 + 0.8 * frame.shape[1]), 1.2 + 0.42 * frame.shape[0]))
+    fig, (ax,) = plots.panels(
+        1, panel=(min(plots.WIDTH, 1.6 + 0.8 * frame.shape[1]), 1.2 + (0.42 if len(frame) < 10 else 0.27) * len(frame))
+    )
     look: dict[str, Any] = {"cmap": "crest", "cbar": bool(unit), "linewidths": 0.5, "linecolor": plots.GRID}
     if centre is not None:  # as far to both sides, so that equal distances have equal strength
         reach = float((frame.astype(float) - centre).abs().max(axis=None))
         look |= {"cmap": "vlag", "vmin": centre - reach, "vmax": centre + reach}
     words = frame.astype(float).map(lambda value: number_text(value, digits))
     sns.heatmap(frame.astype(float), ax=ax, annot=words, fmt="", cbar_kws={"label": unit}, **look)
-    ax.set(xlabel="", ylabel="")
+    ax.set(xlabel=xlabel, ylabel="")
     ax.set_yticks(ax.get_yticks(), [text.get_text().replace("_", " ") for text in ax.get_yticklabels()])
     if title:
         entitle(fig, title)
@@ -215,7 +270,7 @@ def specification(
     choices = choices or [name for name in own.columns[1 : own.columns.get_loc("value")] if name not in SPAN]
     lines = [(name, each) for name in choices if own[name].nunique() > 1 for each in own[name].unique()]
     fig, (above, below) = plots.plt.subplots(
-        2, 1, figsize=(plots.WIDTH, 2.6 + 0.17 * len(lines)), sharex=True, height_ratios=(2.2, 0.4 + 0.17 * len(lines))
+        2, 1, figsize=(plots.WIDTH, 2.6 + 0.19 * len(lines)), sharex=True, height_ratios=(2.2, 0.4 + 0.19 * len(lines))
     )
     for stands, colour in ((True, "blue"), (False, "orange")):
         some = own[own["stands"] == stands]
@@ -226,7 +281,7 @@ def specification(
             below.scatter(with_it, [k] * len(with_it), marker="|", **(look | {"s": 26, "linewidths": 0.8}))
     above.axhline(0, color=plots.COLOURS["grey"], linestyle="--", linewidth=1)
     above.set_ylabel(ylabel)
-    below.set_yticks(range(len(lines)), [plots.plain(f"{name}: {label(each)}") for name, each in lines], fontsize=8)
+    below.set_yticks(range(len(lines)), [plots.plain(f"{name}: {label(each)}") for name, each in lines])
     below.set(xlabel="universes, by their value", ylim=(len(lines) - 0.5, -0.5))
     below.grid(axis="y", visible=False)
     return fig
@@ -256,20 +311,25 @@ def _split(
     return list(frame[rows].unique()), series, parts
 
 
-def entitle(figure: Figure, title: str, frame: pd.DataFrame | None = None) -> None:
+def entitle(figure: Figure, title: str, frame: pd.DataFrame | None = None, **style: Any) -> None:
     """Put a finding over all panels, which the result completes.
 
     Args:
         figure: of matplotlib.
-        title: a template of {higher}, {lower}, {surely_higher} and {surely_lower} of {count} values; see `telling.Tally`.
-        frame: the cells that are counted.
+        title: a template of `telling.finding`, or what that has made of other cells.
+        frame: the cells that complete it.
+        style: of their numbers.
     """
-    counts = {}
-    if frame is not None and "value" in frame:
-        up, down = tally(frame), tally(frame, "lower")
-        counts = {"count": up.count, "higher": up.better, "lower": down.better}
-        counts |= {"surely_higher": up.surely, "surely_lower": down.surely}
-    figure.suptitle(plots.plain(title.format(**counts) if counts else title), x=0.01, ha="left")
+    told = finding(title, frame, **style) if frame is not None and "value" in frame else title
+    figure.suptitle(plots.plain(told), x=0.01, ha="left")
+
+
+def _rows(ax: plots.Axes, order: Sequence[Any], labels: Mapping[Any, str] | None) -> None:
+    """Names of rows in place of an axis."""
+    ax.set_yticks(range(len(order)), [plots.plain(label(value, labels)) for value in order])
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
 
 
 def _legend(fig: Figure, series: int) -> None:

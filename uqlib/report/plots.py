@@ -21,7 +21,7 @@ with named():
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 WIDTH, NARROW = 7.0, 3.5  # inches: the column of a page, and of a phone; so type has its size wherever a figure stands
 COLOURS = {
@@ -167,8 +167,7 @@ def metric_against_cost(
     colour: str | None = None,
     marker: str = "o",
     percent: bool = True,
-    shift: float = 0.0,
-    hollow: bool = False,
+    band: bool = False,
     line: str = "-",
 ) -> Axes:
     """A metric with its interval against a cost, one point a network or pair.
@@ -177,9 +176,7 @@ def metric_against_cost(
         cost: e.g. FLOPs balance: cost of the sidekick over cost of the large network.
         intervals: things with value, low, high, one for each cost.
         percent: show 100 times the values.
-        shift: moves the series sideways, so that the bars of several do not hide each other; on a logarithmic axis
-            multiply the cost instead.
-        hollow: markers that are not filled, and a dashed line, for a second group in the same colour.
+        band: intervals as a band along the line, where bars of several series would hide each other.
         line: matplotlib's style of what joins the points; "none" joins nothing.
 
     Raises:
@@ -191,25 +188,18 @@ def metric_against_cost(
     for k, each in enumerate(intervals):
         if not all(hasattr(each, part) for part in ("value", "low", "high")) or each.low > each.high:
             raise ValueError(f"intervals must have value, low and high, with low <= high; entry {k} is {each}")
-    shift = check_number(shift, "shift")
     order = np.argsort(costs)
-    scale = 100 if percent else 1
+    scale, x = 100 if percent else 1, costs[order]
     value, low, high = (
         scale * np.array([getattr(intervals[i], part) for i in order]) for part in ("value", "low", "high")
     )
+    look: dict[str, Any] = {"label": plain(label) or None, "color": colour, "marker": marker, "linestyle": line}
+    if band:
+        (drawn,) = ax.plot(x, value, **look)
+        ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+        return ax
     errors = np.maximum([value - low, high - value], 0)
-    _, (lower, upper), (bars,) = ax.errorbar(
-        x := costs[order] + shift,
-        value,
-        errors,
-        label=plain(label) or None,
-        color=colour,
-        marker=marker,
-        markerfacecolor=HOLLOW if hollow else None,
-        linestyle="--" if hollow else line,
-        capsize=2.5,
-        elinewidth=1,
-    )
+    _, (lower, upper), (bars,) = ax.errorbar(x, value, errors, capsize=2.5, elinewidth=1, **look)
     # an interval need not hold its value, as that of a biased metric; then the bar stands beside the point
     lower.set_ydata(low)
     upper.set_ydata(high)
@@ -219,17 +209,36 @@ def metric_against_cost(
     return ax
 
 
-def log_ticks(axis: Axis) -> Axis:
-    """Plain numbers on a logarithmic axis, some in every decade: powers of ten alone leave most of it bare.
+def name_ends(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[Any]) -> Axes:
+    """Write beside the lowest and the highest of some points what they are: below the one, above the other, where no others are."""
+    across, heights = _column(x, "x"), _column(y, "y")
+    ax.margins(y=0.14)
+    low, high = ax.get_xlim()
+    for k, down in ((int(heights.argmin()), True), (int(heights.argmax()), False)):
+        right = ax.transAxes.inverted().transform(ax.transData.transform((across[k], heights[k])))[0] > 0.5
+        aside, align = (
+            (-6 if right else 6, -4 if down else 4),
+            ("right" if right else "left", "top" if down else "bottom"),
+        )
+        ax.annotate(
+            plain(names[k]), (across[k], heights[k]), aside, textcoords="offset points", ha=align[0], va=align[1],
+            bbox={"facecolor": HOLLOW, "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+        ).set_in_layout(False)  # fmt: skip
+    ax.set_xlim(low, high)
+    return ax
+
+
+def log_ticks(*axes: Axis) -> None:
+    """Plain numbers on logarithmic axes, some in every decade: powers of ten alone leave most of it bare.
 
     Call it when all is drawn: a decade or more gets 1 and 3, less gets 1, 2 and 5, and less than a factor of 3 even steps.
     """
-    low, high = axis.get_view_interval()
-    if high / low < 3:
-        locator: Locator = MaxNLocator(4)
-    else:
-        locator = LogLocator(subs=(1, 3) if high / low >= 10 else (1, 2, 5))
-    return _plain_ticks(axis, locator)
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        some = LogLocator(subs=(1, 3) if high / low >= 10 else (1, 2, 5))
+        axis.set_major_locator(some if high / low >= 3 else MaxNLocator(4))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
 
 
 def panels(
@@ -273,7 +282,7 @@ def fit(figure: Figure) -> None:
             ax.set_title(_folded(ax.get_title(loc="left"), most), loc="left")
             ax.set_xlabel(_folded(ax.get_xlabel(), most + 3))
     if heading := figure.get_suptitle():
-        figure.suptitle(_folded(heading, int(11.5 * figure.get_figwidth())), x=0.01, ha="left")
+        figure.suptitle(_folded(heading.replace("\n", " "), int(11 * figure.get_figwidth())), x=0.01, ha="left")
 
 
 def narrow(figure: Figure) -> bool:
@@ -303,7 +312,10 @@ def narrow(figure: Figure) -> bool:
     for ax in panels:
         ax.set_ylabel(_folded(ax.get_ylabel(), 34))
         names = [text.get_text() for text in ax.get_yticklabels()]
-        if any(len(name) > 16 for name in names):
+        room = (
+            height * ax.get_position().height / max(1, len(names))
+        )  # a row that is too low for two lines keeps its one
+        if any(len(name) > 16 for name in names) and room > 0.22:
             ax.set_yticks(ax.get_yticks(), [_folded(name, 16) for name in names])
     fit(figure)
     for legend in list(figure.legends):
@@ -311,7 +323,7 @@ def narrow(figure: Figure) -> bool:
         known = {name: one for ax in figure.axes for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
         handles = [known.get(name, own) for name, own in zip(names, legend.legend_handles, strict=True)]
         legend.remove()
-        columns = 2 if max(map(len, names)) < 22 else 1
+        columns = 2 if max(map(len, names)) < 18 else 1
         cast(Any, figure).legend(handles, names, loc="outside lower center", ncols=columns)
         height += 0.2 * -(-len(names) // columns)
     figure.set_figheight(height + 0.15 * figure.get_suptitle().count("\n"))
@@ -348,13 +360,6 @@ def adapted(svg: str) -> str:
 
 def _folded(text: str, width: int) -> str:
     return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
-
-
-def _plain_ticks(axis: Axis, locator: Locator) -> Axis:
-    axis.set_major_locator(locator)
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
-    return axis
 
 
 def _column(array: Any, name: str) -> np.ndarray:

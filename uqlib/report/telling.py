@@ -146,6 +146,28 @@ def facts(
     return told
 
 
+def finding(
+    template: str, frame: pd.DataFrame, *, by: str = "", labels: Mapping[Any, str] | None = None, **style: Any
+) -> str:
+    """A sentence that the cells complete, such as the title of a figure: other cells make another sentence.
+
+    Args:
+        template: with {count} of the cells, {higher}, {lower}, {surely_higher} and {surely_lower} of them; with what ends the
+            names of `facts`, such as {phrase}, {least} or {most_at}, and {text} for all of them; and with names of the cells.
+        frame: of `compare.cells`.
+        by: a name of the cells, each value of which completes the template by itself; commas join what comes of it.
+        labels, style: as of `facts`.
+    """
+    if by:
+        parts = frame.groupby(by, sort=False, observed=True)
+        return ", ".join(finding(template, part, labels=labels, **style) for _, part in parts)
+    up, down = tally(frame), tally(frame, "lower")
+    told: dict[str, Any] = {name: label(frame[name].iloc[0], labels) for name in names_of(frame) if len(frame)}
+    told |= {end[1:] or "text": value for end, value in facts(frame, labels=labels, **style).items()}
+    told |= {"higher": up.better, "lower": down.better, "surely_higher": up.surely, "surely_lower": down.surely}
+    return template.format(**told)
+
+
 def evidence_text(
     frame: pd.DataFrame, better: str = "", *, labels: Mapping[Any, str] | None = None, **style: Any
 ) -> str:

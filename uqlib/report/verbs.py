@@ -1,4 +1,4 @@
-"""The verbs of a notebook: begin, record, kept, table, beside, forest, against, show, tell, done.
+"""The verbs of a notebook: begin, record, kept, table, beside, forest, strips, against, show, finding, tell, done.
 
 A notebook goes this way:
 
@@ -205,16 +205,30 @@ class Report:
         figure = charts.forest(frame, rows=rows, labels=self.labels, **options)
         return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
 
-    def against(self, found: Any, *, cost: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
-        """Draw, keep and show values against a cost. See `charts.against`."""
+    def strips(self, found: Any, *, rows: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
+        """Draw, keep and show many values as dots with their medians. See `charts.strips`."""
+        if not len(frame := cells(found)):
+            return _nothing(what)
+        figure = charts.strips(frame, rows=rows, labels=self.labels, **options)
+        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
+
+    def against(
+        self, found: Any, *, cost: str, name: str, what: str, title: str = "", of: str = "", **options: Any
+    ) -> tables.Shown:
+        """Draw, keep and show values against a cost; `of` names the cells, and so the lowest and the highest. See `charts.against`."""
         if not len(frame := cells(found)):
             return _nothing(what)
         figure = charts.against(frame, cost=cost, labels=self.labels, **options)
+        if of:
+            values = (100 if options.get("percent", True) else 1) * frame["value"]
+            plots.name_ends(figure.axes[0], frame[cost].tolist(), values.tolist(), frame[of].tolist())
         return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
 
-    def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
+    def heat(
+        self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, title: str = "", **options: Any
+    ) -> tables.Shown:
         """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
-        return _nothing(what) if frame.empty else self.show(charts.heat(frame, **options), name, what, found)
+        return _nothing(what) if frame.empty else self.show(charts.heat(frame, **options), name, what, found, title)
 
     def show(self, figure: Any, name: str, what: str, found: Any = None, title: str = "", **style: Any) -> tables.Shown:
         """Keep a figure beside the record and show it, with an alternative text made from its cells, and these as CSV.
@@ -224,12 +238,12 @@ class Report:
             name: of its file.
             what: it shows, in words; of a figure without cells this is the whole alternative text.
             found: the cells that it shows, or any data frame; the first are told, the second only linked.
-            title: the finding, which the cells complete; see `charts.entitle`.
+            title: the finding, which the cells complete, or `finding` has of others; see `charts.entitle`.
             style: of the numbers in the alternative text: digits, percent, ends, signed.
         """
         frame = None if found is None else cells(found)
         if title:
-            charts.entitle(figure, title, frame)
+            charts.entitle(figure, title, frame, labels=self.labels, **style)
         plots.fit(figure)
         wide, phone = self._save(figure, name), ""
         if plots.narrow(figure):
@@ -248,6 +262,10 @@ class Report:
         path = self.run.save_figure(figure, name)
         write_text(path, plots.adapted(path.read_text(encoding="utf-8")))
         return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+    def finding(self, template: str, found: Any, **style: Any) -> str:
+        """A sentence that cells complete, such as the title of a figure; see `telling.finding`."""
+        return telling.finding(template, cells(found), labels=self.labels, **style)
 
     def tell(self, name: str, found: Any, *, better: str = "", **style: Any) -> None:
         """Give the prose its numbers and phrases: NAME, NAME.phrase, ...; see `telling.facts`.
