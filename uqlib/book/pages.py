@@ -81,7 +81,7 @@ def runs_page(runs: Sequence[dict[str, Any]]) -> str:
         versions = ", ".join(f"{name} {made['versions'][name]}" for name in VERSIONS)
         rows.append([
             text(run["notebook"]), len(run["results"]), f"{made['seconds']:.0f} s", f"{made['peak_memory_mb']} MB", run["scale"],
-            text(f"{made['device']}, {counted(made['threads'], 'thread')}"), text(versions), text(made["date"][:10]),
+            text(f"{made['device']}, {counted(made['threads'], 'threads')}"), text(versions), text(made["date"][:10]),
         ])  # fmt: skip
     columns = list(zip(head, *rows, strict=True))
     same = [column for column in columns[4:] if len(rows) > 1 and len(set(column[1:])) == 1]
