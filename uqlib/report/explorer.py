@@ -396,7 +396,7 @@ def _ends_of(difficulty: Sequence[float], kinds: Sequence[str]) -> str:
 
 
 def _weighed(
-    easiest_first: np.ndarray, classes: int, ends: str, temperature: float, alpha: float, normaliser: str
+    easiest_first: np.ndarray, classes: int, shown: str, temperature: float, alpha: float, normaliser: str
 ) -> View:
     """What is seen at one setting."""
     n, low, high = len(easiest_first), easiest_first[0], easiest_first[-1]
@@ -429,7 +429,7 @@ def _weighed(
     said = " ".join(_said(weights, best, constant, alpha=alpha, of=of))
     if (temperature, alpha, normaliser) == PUBLISHED:
         said += " T and α are the paper’s; how it scales the distances it does not say."
-    return View(marks, numbers, said, ends)
+    return View(marks, numbers, said, shown)
 
 
 def _said(weights: np.ndarray, best: Sequence[float], constant: float, *, alpha: float, of: Any) -> Iterator[str]:
