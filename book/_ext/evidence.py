@@ -23,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from uqlib.evidence.ledger import read_ledger
 from uqlib.report.computed.verdict_pages import paper_links
+from uqlib.report.telling import agreeing, counted
 
 BEHIND = "§"  # ends the name of what stands behind a fact; uqlib.report.verbs gives it
 FIGURE = re.compile(r"results/(\w+/\w+)\.figures/([\w.-]+)\.svg$")
@@ -82,6 +83,7 @@ def list_evidence(app, doctree, docname):
         text = text or _said(f"{app.srcdir}/facts.toml", page.removeprefix("results/"), key)
         entries = by_page.setdefault(page, {})
         id = entries.setdefault(text, f"ev-{sum(map(len, by_page.values())) + 1}")
+        shown = _agreed(shown, node)
         link = f'<a class="ev pasted-text" href="#{id}" data-n="{id[3:]}">{escape(shown)}</a>'
         node.parent.replace(
             node, nodes.raw("", link, format="html")
@@ -89,12 +91,20 @@ def list_evidence(app, doctree, docname):
     if by_page:
         groups = "".join(_group(app, docname, page, entries, facts(folder, page)) for page, entries in by_page.items())
         count = sum(map(len, by_page.values()))
-        head = (
-            f'<p id="evidence-title"><a href="#evidence">Evidence</a> of the numbers on this page, {count} entries</p>'
-        )
+        head = f'<p id="evidence-title"><a href="#evidence">Evidence</a> of the numbers on this page, {counted(count, "entries")}</p>'
         body = f'<section class="evidence" id="evidence" aria-labelledby="evidence-title">{head}{groups}</section>'
         last = doctree.children[-1] if doctree.children else doctree
         (last if isinstance(last, nodes.section) else doctree).append(nodes.raw("", body, format="html"))
+
+
+def _agreed(shown, node):
+    """What a page shows, in agreement with the words that follow it."""
+    after = node.next_node(descend=False, siblings=True)
+    if not isinstance(after, nodes.Text):
+        return shown
+    shown, rest = agreeing(shown, str(after))
+    after.parent.replace(after, nodes.Text(rest))
+    return shown
 
 
 def _group(app, docname, page, entries, known):
@@ -275,7 +285,9 @@ def _of_notebook(own, ledger):
 def _of_paper(own, ledger):
     """How many findings about the paper's own claims have which verdict, as on the cover."""
     theirs = [each for each in own if not each["ours"]]
-    chips = [f'<li class="lead">{len(theirs)} claims of the paper; what rests on one finding counts once:</li>']
+    chips = [
+        f'<li class="lead">{counted(len(theirs), "claims")} of the paper; what rests on one finding counts once:</li>'
+    ]
     for verdict in dict.fromkeys(each["verdict"] for each in sorted(theirs, key=lambda each: each["order"])):
         some = [each for each in theirs if each["verdict"] == verdict]
         to = f"{ledger}?paper={some[0]['paper']}&amp;verdict={verdict.replace(' ', '+')}#ledger-{some[0]['paper']}"

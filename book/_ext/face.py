@@ -44,7 +44,9 @@ MODE = 'localStorage.getItem("theme") || "auto"'
 SEEN = 'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 TABLE = re.compile(r'<table(?:\s+class="(?:table|docutils|dataframe)\b[^"]*"|(?!\s+class)[^>]*)[^>]*>.*?</table>', re.S)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>(.*?)</\1>", re.S)
+ENDS = re.compile(r" (\[[^\]<]*\])(?=\s*(?:</p>)?\s*$)")
 NUMBER = re.compile(r"[+−±-]?[\d.,]+(?: ?(?:%|s|h|MB|px|k|M))?(?: \[[^\]]*\])?(?: ?± ?[\d.]+)?")
+SPLIT = r' <span class="ends">\1</span>'  # an interval may stand under its number, and is not broken
 PICTURE = re.compile(r'<img\b[^>]*\bsrc="([^"]*_images/)([^"]+\.svg)"[^>]*>')
 LISTED = re.compile(r"(?:[^,(]|\((?:[^()]|\([^()]*\))*\))+")  # selectors between commas
 
@@ -101,7 +103,11 @@ def aligned(table):
     def row(match):
         count = iter(numbers if len(CELL.findall(match[0])) == wide else [False] * wide)
         return CELL.sub(
-            lambda m: f'<{m[1]} class="num"{m[2]}>{m[3]}</{m[1]}>' if next(count) and "class=" not in m[2] else m[0],
+            lambda m: (
+                f'<{m[1]} class="num"{m[2]}>{ENDS.sub(SPLIT, m[3])}</{m[1]}>'
+                if next(count) and "class=" not in m[2]
+                else m[0]
+            ),
             match[0],
         )
 

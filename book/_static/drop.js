@@ -99,12 +99,7 @@ const drawsFor = (n) => Math.max(200, Math.min(DRAWS, Math.floor(STEPS / n)));
 if (typeof module !== "undefined") module.exports = { parse, judged, drawsFor, losses };
 if (typeof document === "undefined") return;
 
-const make = (name, parent, text, more = {}) => {
-  const made = Object.assign(document.createElement(name), more);
-  if (text !== undefined) made.textContent = text;
-  if (parent) parent.append(made);
-  return made;
-};
+const make = (...given) => window.make(...given); // of evidence.js, which is loaded by then
 
 function tableOf(results, caption, home) {
   const { print } = kernels(), two = results[0].models.length > 1, table = make("table", home, undefined, { className: "mv-numbers" });

@@ -6,6 +6,12 @@ const element = (name, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
+/** An element with a text, in its parent: what drop.js and guess.js make theirs of. */
+window.make = (name, parent, text, more) => {
+  const made = element(name, more, ...(text === undefined ? [] : [text]));
+  parent.append(made);
+  return made;
+};
 
 function showEvidence() {
   const numbers = every("a.ev");

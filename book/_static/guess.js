@@ -46,12 +46,7 @@ function storeOf(storage) {
 if (typeof module !== "undefined") module.exports = { judged, storeOf, EDGES };
 if (typeof document === "undefined") return;
 
-const make = (name, parent, text, more = {}) => {
-  const made = Object.assign(document.createElement(name), more);
-  if (text !== undefined) made.textContent = text;
-  parent.append(made);
-  return made;
-};
+const make = (...given) => window.make(...given); // of evidence.js, which is loaded by then
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 function start() {

@@ -1,5 +1,5 @@
 // Figures that move: uqlib/report/moving.py writes into the page what is drawn at each position of the controls, this file draws it.
-// A figure of two networks carries their logits instead, and its numbers are computed here, as uqlib.metrics computes them.
+// A figure of two networks carries their logits; its numbers are computed here, as by uqlib.metrics.
 (function () {
 "use strict";
 
@@ -45,34 +45,31 @@ function ranked(confidence, correct, losses = []) {
     const k = Math.ceil(value * BINS);
     return Math.max(0, (value <= (k - 1) / BINS ? k - 1 : value > k / BINS ? k + 1 : k) - 1);
   });
-  return { order, sure, bin, right: take(correct), losses: losses.map(take) };
+  return { order, sure, bin, right: take(correct), losses: losses.map(take), risks: new Float64Array(order.length + 4) };
 }
 
 /** All metrics as fractions and nats, of all rows or of a draw in which each comes up so often. Ties share what they expect. */
-function score({ order, sure, bin, right, losses }, often, risks) {
-  const gaps = new Float64Array(BINS), [first = sure, second = sure] = losses;
+function score({ order, sure, bin, right, losses, risks }, often) {
+  const gaps = new Float64Array(BINS), [first = sure, second = sure] = losses, all = order.length;
   let n = 0, hits = 0, area = 0, pairs = 0, size = 0, misses = 0, one = 0, two = 0;
-  for (let i = 0; i < order.length; i++) {
+  for (let i = 0; i < all; i++) {
     const m = often ? often[order[i]] : 1;
     size += m;
     misses += m * (1 - right[i]);
     gaps[bin[i]] += m * (sure[i] - right[i]);
     one += m * first[i];
     two += m * second[i];
-    if (sure[i + 1] === sure[i] || !size) continue;
+    if (i + 1 < all && sure[i + 1] === sure[i]) continue;
     const wrong = n - hits, slope = misses / size;
-    for (let j = 1; j <= size; j++) {
-      const risk = (wrong + slope * j) / (n + j);
-      area += risk;
-      if (risks) risks[n + j - 1] = risk;
-    }
+    for (let j = 0; j < 4 || j < size; j++) risks[n + j] = wrong + slope * (j + 1); // four at least
     pairs += misses * (hits + (size - misses) / 2);
     n += size;
     hits += size - misses;
     size = misses = 0;
   }
+  for (let j = 0; j < n;) area += risks[j] /= ++j;
   const sum = (of) => gaps.reduce((all, gap) => all + of(gap), 0), confidence = (sum((gap) => gap) + hits) / n, auroc = pairs / (hits * (n - hits));
-  return { n, right: hits, accuracy: hits / n, confidence, ece: sum(Math.abs) / n, aurc: area / n, auroc, losses: [one / n, two / n] };
+  return { n, right: hits, accuracy: hits / n, confidence, ece: sum(Math.abs) / n, aurc: area / n, auroc, risks: often || risks.slice(0, n), losses: [one / n, two / n] };
 }
 
 /** Totals in bins of equal width. */
@@ -82,26 +79,26 @@ function binned({ sure, right, bin }) {
   return bins;
 }
 
-/** How often each of n rows comes up, draw by draw: the draws of uqlib.metrics.interval from torch's generator of this seed. */
+/** How often each of n rows comes up, draw by draw, as uqlib.metrics.interval draws from torch's generator of this seed. */
 function drawer(n, seed = 0) {
   const state = new Uint32Array(624).fill(seed);
   let at = 624;
   for (let i = 1; i < 624; i++) state[i] = Math.imul(1812433253, state[i - 1] ^ state[i - 1] >>> 30) + i;
   return () => {
     const often = new Uint16Array(n);
-    for (let i = 0; i < n; i++) {
+    const size = n >>> 0; // % of whole numbers
+    for (let i = 0; i < size; i++) {
       if (at === 624) {
-        for (at = 0; at < 624; at++) {
-          const both = state[at] & 0x80000000 | state[(at + 1) % 624] & 0x7fffffff;
-          state[at] = state[(at + 397) % 624] ^ both >>> 1 ^ (both & 1 && 0x9908b0df);
+        for (let k = at = 0; k < 624; k++) {
+          const both = state[k] & 0x80000000 | state[(k + 1) % 624] & 0x7fffffff;
+          state[k] = state[(k + 397) % 624] ^ both >>> 1 ^ -(both & 1) & 0x9908b0df;
         }
-        at = 0;
       }
       let y = state[at++];
       y ^= y >>> 11;
       y ^= y << 7 & 0x9d2c5680;
       y ^= y << 15 & 0xefc60000;
-      often[((y ^ y >>> 18) >>> 0) % n]++;
+      often[((y ^ y >>> 18) >>> 0) % size]++;
     }
     return often;
   };
@@ -117,7 +114,7 @@ function middle(values) {
 }
 
 /** Better, worse or same: a difference of which 95 % lies between two ends, where higher (1) or lower (-1) is better. */
-const judge = ([low, high], better) => (low * better > 0 && high * better > 0 ? "better" : low * better < 0 && high * better < 0 ? "worse" : "same");
+const judge = (ends, better) => (ends.every((end) => end * better > 0) ? "better" : ends.every((end) => end * better < 0) ? "worse" : "same");
 
 const print = (value, digits) => (value === value ? value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "\u2212") : "–");
 
@@ -139,15 +136,15 @@ function decide({ classes, labels }, large, small, [a, b]) {
   return ranked(confidence, correct, [nll]);
 }
 
-// ---- A figure of two networks, whose answers are made anew at each pair of weights ----
+// ---- A figure of two networks, answering anew at each pair of weights ----
 
 function answers({ live, marks, controls }) {
   const integers = (text) => new Int16Array(bytes(text)), labels = integers(live.labels), n = labels.length;
   const networks = live.networks.map((text) => Float64Array.from(integers(text), (code) => code * live.step));
   const often = Array.from({ length: live.draws }, drawer(n));
   const measured = (sidekick, weights) => {
-    const ranks = decide({ classes: live.classes, labels }, networks[0], networks[1 + sidekick], weights), risks = new Float64Array(n);
-    return { ranks, risks, ...score(ranks, null, risks), draws: often.map((each) => score(ranks, each)) };
+    const ranks = decide({ classes: live.classes, labels }, networks[0], networks[1 + sidekick], weights);
+    return { ranks, ...score(ranks), draws: often.map((each) => score(ranks, each)) };
   };
   const alone = measured(0, [live.alone, 0]), of = (state, key) => (key === "nll" ? state.losses[0] : state[key]);
   const fill = (text, values) => text.replace(/{(\w+)}/g, (_, key) => values[key]);

@@ -9,7 +9,19 @@ def test_runs_page(tmp_path):
 
     records.start_run("p2020/one", scale="smoke", parameters={}, path=tmp_path / "run.json").save()
     page = pages.runs_page(records.read_runs(tmp_path))
-    assert "| p2020/one | smoke | 0 |" in page
+    assert page.splitlines()[1].startswith("| notebook | results | time | peak memory | scale | device |")
+    assert "| p2020/one | 0 |" in page
+
+
+def test_what_is_the_same_of_all_runs_is_said_once(tmp_path):
+    from uqlib.evidence import records
+
+    for name in ("one", "two"):
+        records.start_run(f"p2020/{name}", scale="smoke", parameters={}, path=tmp_path / f"{name}.json").save()
+    page = pages.runs_page(records.read_runs(tmp_path))
+    assert "The scale of all of them: smoke." in page
+    assert "scale |" not in page
+    assert page.splitlines()[-1].startswith("| p2020/two | 0 |")
 
 
 @pytest.mark.parametrize("cell", ["a|b", 3, 0.5])

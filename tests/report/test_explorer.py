@@ -304,12 +304,22 @@ def test_the_figure_of_difficulty_is_small_and_starts_where_something_is_to_be_s
     [
         ({"difficulty": np.zeros(5000)}, "all but a few of 5,000 difficulties are 0"),
         ({"difficulty": np.array([0.0, np.nan])}, "difficulty must be finite; row 1 is nan"),
+        ({"kinds": ["cat"]}, "kinds must have a word for each of 6,000 images, or none at all; it has 1"),
         ({"classes": 1}, "classes must be a whole number of at least 2; it is 1"),
     ],
 )
 def test_difficulties_that_cannot_be_shown_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         difficulty_explorer(**({"difficulty": skewed(), **RMD} | change))
+
+
+def test_the_ends_of_the_axis_are_said_in_words():
+    kinds = np.where(skewed() > np.quantile(skewed(), 0.95), "cat", "ship").tolist()
+    told = difficulty_explorer(skewed(), **RMD, kinds=kinds)
+    assert (
+        "in the hardest tenth of the images: cat 50\u00a0%, ship 50\u00a0%. At the left, in the easiest: ship 100\u00a0%."
+        in told
+    )
 
 
 # In a browser

@@ -157,3 +157,25 @@ def test_a_finding_is_completed_by_its_cells_as_a_whole_or_by_name():
     assert by == "a b in 2 of 2, sea in 0 of 1"
     assert telling.finding("{text}", frame[:1], ends=False) == "−1.00"
     assert telling.finding("{lower} of {count}", frame[:0]) == "0 of 0"
+
+
+@pytest.mark.parametrize(("many", "one"), [("networks", "network"), ("losses", "loss"), ("classes", "class"), ("severities", "severity"),
+                                       ("boxes", "box"), ("labelled images", "labelled image")])  # fmt: skip
+def test_one_of_many(many, one):
+    assert telling.singular(many) == one
+    assert [telling.counted(n, many) for n in (0, 1, 2000)] == [f"0 {many}", f"1 {one}", f"2,000 {many}"]
+
+
+def test_what_is_no_plural_is_refused():
+    with pytest.raises(ValueError, match="'sheep' is no plural"):
+        telling.singular("sheep")
+
+
+@pytest.mark.parametrize(("shown", "after", "told"), [
+    ("1", " networks of a benchmark", "1 network of a benchmark"), ("2", " networks", "2 networks"), ("1", " % of them", "1 % of them"),
+    ("better in all 1", " classes", "better in all 1 class"), ("surely lower", " pairs of it", "surely lower in the one pair of it"),
+    ("surely lower in all 36", " pairs", "surely lower in all 36 pairs"), ("1", " errs", "1 errs"), ("1", " loss", "1 loss"),
+    ("surely lower", ", and", "surely lower, and"), ("not measured here", " pairs", "not measured here pairs"),
+])  # fmt: skip
+def test_a_number_and_the_words_after_it_agree(shown, after, told):
+    assert "".join(telling.agreeing(shown, after)) == told

@@ -25,6 +25,7 @@ from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
 from uqlib.report.computed import cover, playground, verdict_pages
 from uqlib.report.markdown import block, code, table, text
+from uqlib.report.telling import counted
 
 
 def scales_table() -> str:
@@ -73,17 +74,20 @@ def parameters_page(paths: Sequence[Path]) -> str:
 
 
 def runs_page(runs: Sequence[dict[str, Any]]) -> str:
-    """One line a record: what ran, where, how long, with what."""
-    rows = []
+    """One line a record: what ran, how long, where, with what; of the latter, what is the same of all is said once."""
+    head, rows = ["notebook", "results", "time", "peak memory", "scale", "device", "versions", "date"], []
     for run in runs:
         made = run["provenance"]
         versions = ", ".join(f"{name} {made['versions'][name]}" for name in VERSIONS)
-        device = f"{made['device']}, {made['threads']} thread{'s' * (made['threads'] != 1)}"
         rows.append([
-            text(run["notebook"]), run["scale"], len(run["results"]), f"{made['seconds']:.0f} s",
-            f"{made['peak_memory_mb']} MB", text(device), text(versions), text(made["date"][:10]),
+            text(run["notebook"]), len(run["results"]), f"{made['seconds']:.0f} s", f"{made['peak_memory_mb']} MB", run["scale"],
+            text(f"{made['device']}, {counted(made['threads'], 'threads')}"), text(versions), text(made["date"][:10]),
         ])  # fmt: skip
-    return table(["notebook", "scale", "results", "time", "peak memory", "device", "versions", "date"], rows)
+    columns = list(zip(head, *rows, strict=True))
+    same = [column for column in columns[4:] if len(rows) > 1 and len(set(column[1:])) == 1]
+    said = "".join(f"The {name} of all of them: {value}.\n" for name, value, *_ in same)
+    first, *others = zip(*(column for column in columns if column not in same), strict=True)
+    return f"{said}\n{table(first, others)}"
 
 
 def drop_example(bench: Benchmark, *, rows: int = 600) -> str:

@@ -1,6 +1,7 @@
 """The two figures that move of the chapters: the weights of a duo, and those of difficulty."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -319,7 +320,7 @@ POINTS = np.unique(
 BARS = 74
 
 
-def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
+def difficulty_explorer(difficulty: Column, *, classes: int, name: str, kinds: Sequence[str] = ()) -> str:
     """HTML of a figure in which the reader moves temperature, strength and normaliser, and sees weights and confidences.
 
     All that it shows is computed here, at each of 12 temperatures, 6 strengths and 4 normalisers: weights by
@@ -329,9 +330,10 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
         difficulty: (n,) of the training images, higher = harder.
         classes: of the training set.
         name: of the measure and the network behind it, as the reader shall see them, such as "RMD by MobileNetV2".
+        kinds: what each image shows, in a word; the figure then says what the hardest and the easiest ones are.
 
     Raises:
-        ValueError: if difficulties are not finite, too large or nearly all the same, or classes is below 2.
+        ValueError: if difficulties are not finite, too large or nearly all the same, classes is below 2, or not every image has a word.
         TypeError: if the name is no string or the number of classes is not whole.
 
     Source:
@@ -349,6 +351,8 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string; it is {name!r}")
     classes = check_whole(classes, "classes", least=2)
+    if len(kinds) not in (0, n):
+        raise ValueError(f"kinds must have a word for each of {n:,} images, or none at all; it has {len(kinds):,}")
     across = Axis(f"difficulty: {name}", low, high)
     ticks = {-math.log10(1 - p / 100): f"{p:g}" for p in (50, 80, 90, 95, 99, 99.9)} | {TOP: "≥99.99"}
     panels = [
@@ -356,7 +360,7 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
         Panel("Best confidence in the true class (%)", across, Axis("", 0.2, TOP, ticks), 0.6),
     ]
     return moving.moving_figure(
-        partial(_weighed, easiest_first, classes),
+        partial(_weighed, easiest_first, classes, _ends_of(values.tolist(), kinds)),
         [
             Slider("Temperature T", TEMPERATURES, start=0.3),
             Slider("Strength α", STRENGTHS, "{:.1f}", start=0.5),
@@ -374,7 +378,26 @@ def difficulty_explorer(difficulty: Column, *, classes: int, name: str) -> str:
     )
 
 
-def _weighed(easiest_first: np.ndarray, classes: int, temperature: float, alpha: float, normaliser: str) -> View:
+def _ends_of(difficulty: Sequence[float], kinds: Sequence[str]) -> str:
+    """What the hardest and the easiest tenth show most often."""
+    if not kinds:
+        return ""
+    easiest_first = sorted(range(len(kinds)), key=difficulty.__getitem__)
+    tenth = max(1, len(kinds) // 10)
+    hard, easy = (
+        ", ".join(
+            f"{kind} {100 * count / tenth:.0f}\u00a0%" for kind, count in Counter(kinds[k] for k in rows).most_common(3)
+        )
+        for rows in (easiest_first[-tenth:], easiest_first[:tenth])
+    )
+    return (
+        f"At the right end, most often in the hardest tenth of the images: {hard}. At the left, in the easiest: {easy}."
+    )
+
+
+def _weighed(
+    easiest_first: np.ndarray, classes: int, shown: str, temperature: float, alpha: float, normaliser: str
+) -> View:
     """What is seen at one setting."""
     n, low, high = len(easiest_first), easiest_first[0], easiest_first[-1]
     weights = np.asarray(scoring.weights(easiest_first, temperature=temperature, normaliser=normaliser))
@@ -406,7 +429,7 @@ def _weighed(easiest_first: np.ndarray, classes: int, temperature: float, alpha:
     said = " ".join(_said(weights, best, constant, alpha=alpha, of=of))
     if (temperature, alpha, normaliser) == PUBLISHED:
         said += " T and α are the paper’s; how it scales the distances it does not say."
-    return View(marks, numbers, said)
+    return View(marks, numbers, said, shown)
 
 
 def _said(weights: np.ndarray, best: Sequence[float], constant: float, *, alpha: float, of: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ No sentence of the book says by itself who wins: it takes a phrase that is made 
 sentence.
 """
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,10 @@ NOTHING = "not measured here"
 ENDS = ("value", "low", "high")
 # columns of cells that are no names
 ABOUT = (*ENDS, "level", "splits", "seeds", "examples", "covers", "start", "paper")
+# what is said of one cell, and the plural that would follow if there were more
+ALONE = ("surely higher", "surely lower", "not surely different", "higher", "lower", "the same")
+NOUN = re.compile(r" ([a-z]{2,}[a-hj-rtv-z]s)\b")  # no loss, no analysis
+VERBS = ("changes", "does", "errs", "gives", "keeps", "predicts", "says", "sees")
 LISTED = 4  # cells that evidence gives one by one; of more, the least and the largest
 THREE_DIGITS = ("aurc", "augrc", "nll")
 
@@ -64,6 +69,33 @@ def wording(frame: pd.DataFrame, better: str = "") -> str:
     sure = f"surely in {found.surely or 'none'}, " if found.better else ""
     many = f"all {found.count}" if found.better == found.count else f"{found.better or 'none'} of {found.count}"
     return f"{good} in {many}, {sure}surely {bad} in {found.worse or 'none'}"
+
+
+def counted(count: int, many: str) -> str:
+    """A number and what it counts, of the word for many: "1 loss", "2,000 losses"."""
+    return f"{count:,} {singular(many) if count == 1 else many}"
+
+
+def singular(many: str) -> str:
+    """One of what an English plural in s names: networks, losses, classes, severities."""
+    for end, one in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("s", "")):
+        if many.endswith(end):
+            return many.removesuffix(end) + one
+    raise ValueError(f"{many!r} is no plural that ends in s")
+
+
+def agreeing(shown: str, after: str) -> tuple[str, str]:
+    """A number or phrase, and the text after it, so that they agree where a small run leaves one: "1" and " network won".
+
+    A phrase that has no number any more, since it is of one cell, gets its noun back: "surely lower in the one" and " pair".
+    """
+    found = NOUN.match(after)
+    if not found or found[1] in VERBS:
+        return shown, after
+    one = f" {singular(found[1])}{after[found.end() :]}"
+    if shown == "1" or shown.endswith(" all 1"):
+        return shown, one
+    return (f"{shown} in the one", one) if shown in ALONE else (shown, after)
 
 
 def number_text(value: float, digits: int = 2, *, signed: bool = False) -> str:

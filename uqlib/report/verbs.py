@@ -341,7 +341,7 @@ class Report:
             paper = f" Paper: {'; '.join(printed[:PRINTED])}." if printed else ""
             self.behind[name] = text + paper + "".join(f" {{claim:{claim.id}}}" for claim in about[:PRINTED])
         for v in found:
-            settings = f"{len(v.results)} setting{'s' * (len(v.results) != 1)}"
+            settings = telling.counted(len(v.results), "settings")
             counts = f"certain in {v.certain}, by value in {v.likely} of {settings}"
             self.behind[f"claim.{v.claim.id}"] = f"{v.claim.text}: {counts}. {{claim:{v.claim.id}}}"
         self.behind[""] = self._provenance()

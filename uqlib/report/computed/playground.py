@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from uqlib.base.arrays import Column, as_tensor
 from uqlib.evidence.verdicts import TRIED, VERDICTS, JudgedLedger, Verdict
 from uqlib.report.computed.verdict_pages import MARKS, target
+from uqlib.report.telling import counted
 
 REFERS = re.compile(r"\b(same|they|it|its|so|these|nor|either)\b", re.IGNORECASE)  # to a claim before it
 LONGEST = 170  # of a claim in characters
@@ -50,7 +51,7 @@ def guesses_page(judged: Sequence[JudgedLedger]) -> str:
 def guess_html(v: Verdict) -> str:
     """One claim and, folded, what was found; `data-came` is whether it was confirmed."""
     k = len(v.results)
-    held = f"By value it holds in {v.likely} of {k} setting{'s' * (k != 1)}, for certain in {v.certain}."
+    held = f"By value it holds in {v.likely} of {counted(k, 'settings')}, for certain in {v.certain}."
     return GUESS.format(
         id=v.claim.id,
         came=int(v.verdict == "confirmed"),

@@ -11,21 +11,23 @@ from uqlib.evidence.ledger import Claim, Ledger
 from uqlib.evidence.records import Result
 from uqlib.evidence.verdicts import CRITERIA, TRIED, VERDICTS, JudgedLedger, Verdict, judge_row, needed_settings
 from uqlib.report.markdown import code, html_line, table, text
+from uqlib.report.telling import counted
 
 MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐?✘≡–○", strict=True)}
 MULTIVERSE = "multiverse_share"  # recorded with the id of a claim as its setting
 
 
 def summary_page(judged: Sequence[JudgedLedger]) -> str:
-    """Two lines a paper, its own claims and ours: how many there are, and how many findings have which verdict."""
-    rows = []
-    for each in judged:
-        for ours in (False, True):
-            counts = each.findings(ours=ours)
-            counts["not testable here"] += 0 if ours else each.lists
-            whose = "our controls and proxies" if ours else f"[{text(each.ledger.title)}](#ledger-{each.ledger.paper})"
-            rows.append([whose, each.claims(ours=ours), *(counts[verdict] or "" for verdict in VERDICTS)])
-    return table(["paper", "claims", *MARKS.values()], rows)
+    """A column a paper, its own claims and then ours: how many there are, and how many findings have which verdict."""
+    rows: list[list] = []
+    for ours in (False, True):
+        counts = [each.findings(ours=ours) for each in judged]
+        for each, own in zip(judged, counts, strict=True):
+            own["not testable here"] += 0 if ours else each.lists
+        of = "our controls and proxies" if ours else "claims of the paper"
+        rows.append([f"**{of}**", *(each.claims(ours=ours) for each in judged)])
+        rows += [[words, *(own[name] or "" for own in counts)] for name, words in MARKS.items()]
+    return table(["", *(f"[{text(each.ledger.title)}](#ledger-{each.ledger.paper})" for each in judged)], rows)
 
 
 def verdicts_list() -> str:
@@ -135,7 +137,7 @@ def forecasts_page(judged: Sequence[JudgedLedger]) -> str:
     rate = fmean(came for _, came in told)
     brier = fmean((chance - came) ** 2 for chance, came in told)
     lines = [
-        f"Brier score over {len(told)} claims: {brier:.3f}; the base rate, {rate:.2f} for each, has {rate * (1 - rate):.3f}.\n"
+        f"Brier score over {counted(len(told), 'claims')}: {brier:.3f}; the base rate, {rate:.2f} for each, has {rate * (1 - rate):.3f}.\n"
     ]
     groups = {"below 1/3": (0, 1 / 3), "1/3 to 2/3": (1 / 3, 2 / 3), "above 2/3": (2 / 3, 1.01)}
     rows = []
@@ -184,7 +186,7 @@ def _claim(v: Verdict, anchor: str, notes: Sequence[str]) -> str:
     if k:
         needed = needed_settings(claim, k)
         some = "in all" if needed == k else f"in {needed}"
-        holds += f" {some} of {k} setting{'s' * (k > 1)}: sure in {v.certain}, by value in {v.likely}"
+        holds += f" {some} of {counted(k, 'settings')}: sure in {v.certain}, by value in {v.likely}"
     scale = f" ({v.scale})" if v.scale else ""
     head = f"<b>{MARKS[v.verdict]}{scale}</b> {whose}{html_line(claim.text)} <small>{holds}</small>"
     if shared := _shared(v):
@@ -210,7 +212,7 @@ def _notes(v: Verdict, universe: Result | None, alike: Sequence[str]) -> list[st
             f"the p of the null that it holds in too few settings: {_p(v.p)}; that it holds in enough: {_p(v.q)}"
         )
     if bare := sum(claim.unit not in each.covers for each in v.results):
-        notes.append(f"in {bare} of {len(v.results)} settings no interval covers other {claim.unit}")
+        notes.append(f"in {bare} of {counted(len(v.results), 'settings')} no interval covers other {claim.unit}")
     if v.verdict == "undecided" and not math.isnan(v.detectable):
         seen = (
             f"the median setting would have seen a distance of {v.detectable:.2g} from the bound in four of five cases"

@@ -12,6 +12,7 @@ from uqlib.metrics.outcomes import MEASURES, Judged, outcome_of
 from uqlib.networks.heads import fit_head, head_logits
 from uqlib.report.lessons.sorted_answers import five_numbers
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_figure
+from uqlib.report.telling import counted
 
 SUREST = 200  # errors that are looked at first
 
@@ -221,7 +222,7 @@ def few_labels_figure(
             whose: {what: f"{other[what]:.1f}" for what in keys},
         }
         reading = (
-            f"With {size} labelled image{'s' * (size > 1)} of each class the head is right in {means['accuracy'][k]:.0f} %; "
+            f"With {counted(size, 'labelled images')} of each class the head is right in {means['accuracy'][k]:.0f} %; "
             f"{whose} in {other['accuracy']:.0f} %."
         )
         return View([marks], rows, reading)
