@@ -19,9 +19,9 @@ from uqlib.uncertainty.baselines import (
     inverse_norm,
     nearest_distance,
 )
-from uqlib.uncertainty.heads import UncertaintyHead, load_head, save_head, uncertainty_of
 from uqlib.uncertainty.objectives import OBJECTIVES, predict_loss, rank_pairs
 from uqlib.uncertainty.pretraining import joint_step, scaled_rate, train_head
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, load_head, save_head, uncertainty_of
 from uqlib.uncertainty.wrapped import Said, WithUncertainty, available_heads, load_uncertainty
 
 __all__ = [

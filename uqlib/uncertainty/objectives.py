@@ -49,7 +49,7 @@ def predict_loss(uncertainty: Float[Tensor, " n"], losses: Float[Tensor, " n"]) 
     Source:
         Kirchhof et al. 2023 (arXiv:2307.03810), the loss prediction of its benchmark.
     """
-    return (uncertainty - losses.detach()).square().mean()
+    return (uncertainty - losses.detach().to(uncertainty)).square().mean()
 
 
 OBJECTIVES: dict[str, Objective] = {"ranking": rank_pairs, "regression": predict_loss}

@@ -32,7 +32,7 @@ from uqlib.metrics.compare import compare
 from uqlib.metrics.outcomes import Judged
 from uqlib.metrics.retrieval import r_auroc, retrieved
 from uqlib.networks.heads import Head, fit_head, head_logits
-from uqlib.uncertainty.heads import UncertaintyHead, uncertainty_of
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, uncertainty_of
 
 FOLDER, HEADS = Path("data/trained/uncertainty"), Path("data/heads")
 TOLD = "tf_mobilenet_edgetpu_100"  # the backbone of which the numbers of each image are kept

@@ -17,7 +17,7 @@ from uqlib.images.labels import human_counts
 from uqlib.metrics.detection import auroc
 from uqlib.metrics.retrieval import nearest_neighbours
 from uqlib.networks.heads import head_logits
-from uqlib.uncertainty.heads import UncertaintyHead, uncertainty_of
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, uncertainty_of
 
 with named():
     from scipy.stats import spearmanr
