@@ -62,10 +62,11 @@ def random_crop(image: Pixels, seed: int | tuple[int, ...]) -> Pixels:
         seed: whole numbers; the same give the same view.
 
     Raises:
-        TypeError, ValueError: if the image is none.
+        TypeError, ValueError: if the image is none, or the seed no whole number of at least 0.
     """
     pixels = as_tensor(check_pixels(image, "image", axes="h w")).cpu().numpy()
-    generator = np.random.default_rng(seed)
+    parts = seed if isinstance(seed, tuple) else (seed,)
+    generator = np.random.default_rng([check_whole(part, "seed", least=0) for part in parts])
     height, width = pixels.shape[:2]
     box = _draw_box(generator, height, width)
     kind = Image.Resampling.BILINEAR if generator.random() < 0.5 else Image.Resampling.BICUBIC
