@@ -68,18 +68,19 @@ def test_heads_are_trained_for_as_many_steps_on_fewer_rows(few, monkeypatch):
 
 
 def test_a_target_is_judged_on_the_half_that_nothing_learnt(few):
-    own = asked()
-    heads = trials.train_several(own.features, torch.rand(120, generator=torch.Generator().manual_seed(1)))
+    own = asked(600)
+    heads = trials.train_several(own.features, torch.rand(600, generator=torch.Generator().manual_seed(1)))
     found = trials.try_target(heads, own, "cifar10")
     assert set(found) == {f"half/cifar10/{name}" for name in ("target", "transferred", "target_entropy")}
     assert all(each.shape == (2, 5) for each in found.values())
-    _, judge = trials.split(120, 0.5, seed=1, labels=own.labels.numpy())
+    _, judge = trials.split(600, 0.5, seed=1, labels=own.labels.numpy())
     u = uncertainty_of(heads[1], own.features[judge])
     expected = roc_auc_score(~own.found[judge].numpy(), u.numpy())
     assert found["half/cifar10/transferred"][1, 0] == pytest.approx(expected, abs=1e-6)
 
 
-def test_safe_retrieval_beside_a_loop():
+def test_safe_retrieval_beside_a_loop(monkeypatch):
+    monkeypatch.setattr(uses, "NEAREST", 50)
     own = asked(60)
     u = np.random.default_rng(0).random(60)
     table = uses.retrieve_safely({"head": [u]}, own, "caltech101", draws=3)["safe/caltech101/head"]
@@ -104,7 +105,7 @@ def test_safe_retrieval_beside_a_loop():
 def test_people_beside_scipy(monkeypatch):
     """Votes of ten people on eighty images."""
     generator = np.random.default_rng(0)
-    votes = generator.multinomial(10, [0.7, 0.2, 0.1], size=80)
+    votes = generator.multinomial(10, [0.5, 0.3, 0.2], size=80)
     votes[::3] = np.array([10, 0, 0])
     monkeypatch.setattr(uses, "human_counts", lambda: np.concatenate([votes[:1], votes]))
     labels, u = np.zeros(80, int), torch.rand(80, generator=torch.Generator().manual_seed(0))

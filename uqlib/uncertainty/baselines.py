@@ -20,6 +20,11 @@ def inverse_norm(features: Table) -> Float[Array, " n"]:
 
     Raises:
         ValueError: if a row is not finite, or all zeros.
+
+    Examples:
+        >>> from uqlib.uncertainty import inverse_norm
+        >>> inverse_norm([[3.0, 4.0]])
+        array([0.2])
     """
     length = check_features(features).double().norm(dim=1)
     if (length == 0).any():
@@ -30,8 +35,21 @@ def inverse_norm(features: Table) -> Float[Array, " n"]:
 def nearest_distance(features: Table, known: Table, *, k: int = 1) -> Float[Array, " n"]:
     """1 minus the cosine to the k-th nearest known image, in [0, 2]: how far an image lies from what was seen.
 
+    Args:
+        features: (n, d).
+        known: (m, d), of images that were seen.
+        k: 1 is the nearest.
+
+    Raises:
+        ValueError: as `metrics.nearest_neighbours`.
+
     Source:
         Sun et al. 2022 (arXiv:2204.06507), Out-of-distribution detection with deep nearest neighbors.
+
+    Examples:
+        >>> from uqlib.uncertainty import nearest_distance
+        >>> nearest_distance([[0.0, 2.0]], [[1.0, 0.0], [-1.0, 0.0]])
+        array([1.])
     """
     return 1 - nearest_neighbours(features, known, k=k).similarity[:, -1]
 

@@ -27,7 +27,19 @@ def source_adamw(parameters: Any, lr: float, weight_decay: float) -> torch.optim
 
 
 def scaled_rate(batch: int, *, base: float = 1e-3) -> float:
-    """Learning rate for a batch: the base for 256 examples times the root of batch / 256, as the source has it."""
+    """Learning rate for a batch: the base for 256 examples times the root of batch / 256, as the source has it.
+
+    Raises:
+        TypeError, ValueError: if the batch is no whole number of at least 1, or the base below 0.
+
+    Source:
+        Kirchhof et al. 2024 (arXiv:2402.16569) and its released code.
+
+    Examples:
+        >>> from uqlib.uncertainty import scaled_rate
+        >>> scaled_rate(1024)
+        0.002
+    """
     return check_number(base, "base", least=0) * math.sqrt(check_whole(batch, "batch", least=1) / 256)
 
 
@@ -65,6 +77,16 @@ def train_head(
     Source:
         Kirchhof et al. 2024 (arXiv:2402.16569). Pairs are drawn anew from each shuffled batch; the mean over a batch of
         2,048 is that over sixteen micro-batches of 128, which the source accumulates.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.uncertainty import UncertaintyHead, train_head, uncertainty_of
+        >>> features = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+        >>> head = UncertaintyHead(2, width=8)
+        >>> history = train_head(head, features, features[:, 0], epochs=50, batch=20, lr=0.02, progress=False)
+        >>> easy, hard = uncertainty_of(head, [[-2.0, 0.0], [2.0, 0.0]])
+        >>> bool(easy < hard)
+        True
     """
     x, y = check_features(features, width=head.features), check_confidence(losses, "losses")
     check_rows(y, len(x), "losses")

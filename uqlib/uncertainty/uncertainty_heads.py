@@ -58,8 +58,18 @@ class UncertaintyHead(nn.Module):
 def uncertainty_of(head: UncertaintyHead, features: Table, *, batch: int = 8192) -> Float[Array, " n"]:
     """What the head says of features, in float32, `batch` rows at a time.
 
+    Args:
+        head: on any device, where the features are brought.
+        features: (n, d), of the backbone that the head was trained on.
+        batch: rows at a time.
+
     Raises:
         ValueError: if they are not finite, or not as wide as those of the backbone that the head was trained on.
+
+    Examples:
+        >>> from uqlib.uncertainty import UncertaintyHead, uncertainty_of
+        >>> uncertainty_of(UncertaintyHead(2), [[1.0, 0.0], [0.0, 1.0]]).shape
+        (2,)
     """
     x = check_features(features, width=head.features)
     device = next(head.parameters()).device
