@@ -153,7 +153,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 6).map(float), st.booleans()), min_size
 
 
 @given(ROWS)
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_r_auroc_is_the_auroc_of_the_misses(rows):
     u, found = map(np.array, zip(*rows, strict=True))
     expected = roc_auc_score(~found, u)
@@ -176,7 +176,7 @@ def test_r_auroc_knows_the_best_the_worst_and_nothing():
 
 
 @given(ROWS)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_recall_grows_as_the_uncertain_are_left_out(rows):
     u, found = map(np.array, zip(*rows, strict=True))
     curve = abstained_recall(u, found)

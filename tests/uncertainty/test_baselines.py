@@ -92,15 +92,15 @@ def test_dropout_keeps_the_mean_and_follows_its_seed():
     """Of one feature of 1 and a weight of w the logits are w / (1 - p) or 0: their spread is known."""
     w, p = 2.0, 0.25
     classifier = Head(torch.tensor([[w], [0.0]]), torch.zeros(2), 0.0, 0.0, 0.0)
-    found = dropout_spread(torch.ones(20, 1), classifier, p=p, samples=2000)
+    found = dropout_spread(torch.ones(20, 1), classifier, p=p, samples=500)
     kept, dropped = 1 / (1 + np.exp(-w / (1 - p))), 0.5
     mean = (1 - p) * kept + p * dropped
     whole = scipy_entropy([mean, 1 - mean])
     inner = (1 - p) * scipy_entropy([kept, 1 - kept]) + p * scipy_entropy([0.5, 0.5])
-    error = (kept - dropped) * np.sqrt(p * (1 - p) / 2000)  # of the mean probability
+    error = (kept - dropped) * np.sqrt(p * (1 - p) / 500)  # of the mean probability
     slope = abs(np.log(mean / (1 - mean)))
     np.testing.assert_allclose(found.entropy, whole, atol=4.5 * error * slope)
-    assert found.information.mean().item() == pytest.approx(whole - inner, abs=0.01)
+    assert found.information.mean().item() == pytest.approx(whole - inner, abs=0.02)
     x = torch.tensor(clusters()[0]).float()
     one, same, other = (dropout_spread(x, linear(), samples=3, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.entropy, same.entropy)
