@@ -51,7 +51,8 @@ def nearest_distance(features: Table, known: Table, *, k: int = 1) -> Float[Arra
         >>> nearest_distance([[0.0, 2.0]], [[1.0, 0.0], [-1.0, 0.0]])
         array([1.])
     """
-    return 1 - nearest_neighbours(features, known, k=k).similarity[:, -1]
+    nearest = nearest_neighbours(check_features(features), check_features(known, "known"), k=k)
+    return like(1 - as_tensor(nearest.similarity)[:, -1], features)
 
 
 class Spread(NamedTuple):
