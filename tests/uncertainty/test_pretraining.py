@@ -13,6 +13,7 @@ from uqlib.metrics import auroc
 from uqlib.networks import Preprocessing
 from uqlib.training import Views, loop
 from uqlib.uncertainty import UncertaintyHead, joint_step, rank_pairs, scaled_rate, train_head, uncertainty_of
+from uqlib.uncertainty.pretraining import source_adamw
 
 fit = partial(train_head, epochs=3, batch=20, lr=0.02, progress=False)
 
@@ -82,14 +83,13 @@ def test_the_optimiser_and_the_rate_are_those_of_the_source():
     x, losses = examples(20)
     head = new()
     before = bits(head)
-    u = head(x)
-    rank_pairs(u, losses).backward()  # of all rows; the pairs are others, so only the size is compared
     [log] = train_head(head, x, losses, epochs=1, batch=20, warmup=0, schedule="constant", progress=False)
     assert log.lr == scaled_rate(20) == pytest.approx(1e-3 * np.sqrt(20 / 256))
     assert scaled_rate(2048) == pytest.approx(2.83e-3, rel=1e-3)
     for old, moved in zip(before, bits(head), strict=True):
         step = (moved - old * (1 - log.lr * 1e-4)).abs()
         assert step.max() == pytest.approx(log.lr, rel=0.02)
+    assert source_adamw(head.parameters(), 0.1, 0.2).defaults["betas"] == (0.8, 0.95)
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
