@@ -31,11 +31,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import uqlib
-from uqlib import difficulty, losses, metrics, networks, store, training
+from uqlib import difficulty, losses, metrics, networks, store, training, uncertainty
 from uqlib.base.checks import check_logits
 from uqlib.bayes import laplace
 from uqlib.combine import duos, dynamic
-from uqlib.images import Images, corruptions, noise_sets
+from uqlib.images import INTERVENTIONS, Images, corruptions, noise_sets
 from uqlib.networks import heads
 from uqlib.store import Key
 
@@ -111,11 +111,17 @@ EXCEPTIONS = {
     "papers.cui2023.resampled_medians": INNER,
     "papers.cui2023.accuracy_left": "makes a measure, whose numbers are in test_cui2023.py",
     "networks.timing.*": "measures; its numbers are in test_timing.py",
+    "images.random_crops.random_crops": "of an image set, in test_random_crops.py",
+    "uncertainty.objectives.*": "of tensors within a step, in test_objectives.py",
+    "uncertainty.pretraining.source_adamw": INNER,
+    "uncertainty.pretraining.joint_step": "makes a step, in test_pretraining.py",
+    "uncertainty.wrapped.answer": "takes what preprocess returns, a tensor on the network's device",
     "training.loops.loop": "takes a step, which has no kinds; its numbers are in test_settings.py",
     **{
         f"{f.__module__}.{f.__name__}".removeprefix("uqlib."): INNER
         for f in (
             *corruptions.CORRUPTIONS.values(),
+            *INTERVENTIONS.values(),
             *noise_sets.NOISE_SETS.values(),
             *training.OPTIMIZERS.values(),
             *training.AUGMENTATIONS.values(),
@@ -175,6 +181,12 @@ ARRAYS: dict[str, np.ndarray] = {
     "array": LOGITS,
     "values": np.array([0.5, 1.0, 4.0]),
     "images": IMAGES,
+    "image": IMAGES[0],
+    "uncertainty": CONFIDENCE,
+    "found": CORRECT,
+    "losses": RNG.integers(1, 128, N) / 64,
+    "database": _eighths(20, D),
+    "known": _eighths(20, D),
 }
 
 
@@ -259,6 +271,11 @@ OTHERS: dict[str, Any] = {
     "weight_decay": 0.5,
     "warmup": 0.5,
     "batch": 3,
+    "k": 2,
+    "p": 0.25,
+    "samples": 3,
+    "members": 2,
+    "base": 0.5,
 }
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -272,6 +289,10 @@ MADE: dict[type, Callable[[], Any]] = {
     heads.Head: lambda: heads.fit_head(FEATURES, LABELS, iterations=5),
     nn.Module: lambda: Fresh(tiny),
     Key: lambda: Key("data", "test", "network", "0" * 16, "size=8", "0" * 16),
+    uncertainty.UncertaintyHead: lambda: Fresh(lambda: uncertainty.UncertaintyHead(D, width=4)),
+    uncertainty.Heteroscedastic: lambda: uncertainty.fit_heteroscedastic(
+        FEATURES, LABELS, heads.fit_head(FEATURES, LABELS, iterations=5), epochs=1, samples=2
+    ),
     laplace.LaplaceFit: lambda: laplace.last_layer_laplace(FEATURES, LABELS, ARRAYS["weight"], ARRAYS["bias"]),
 }
 
@@ -289,6 +310,12 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
         "names": [f"network {k}" for k in range(M)],
         "rows": 20,
     },
+    "images.intervene": {"kind": "noise"},
+    "uncertainty.bagged_spread": {
+        "classifiers": [heads.fit_head(FEATURES, LABELS, iterations=each) for each in (2, 5)]
+    },
+    "uncertainty.bag_classifiers": {"options": {"iterations": 2}},
+    "uncertainty.train_head": {"options": {"progress": False}},
     "networks.create": {"name": "cifar_resnet8", "weights": None, "classes": C},
     "networks.macs": {"model": Fresh(lambda: networks.create("cifar_resnet8", weights=None)), "size": 32},
     "images.noise_images": {"kind": "uniform"},
@@ -626,7 +653,7 @@ def plain(answer: Any) -> Any:
         return plain(dict(answer.columns))
     if isinstance(answer, Figure):
         return plain(answer.get_size_inches())
-    if isinstance(answer, training.Epoch):
+    if isinstance(answer, training.Epoch | training.EpochLog):
         return [answer.epoch, answer.loss]  # the rest is time
     if is_dataclass(answer):
         return {field.name: plain(getattr(answer, field.name)) for field in fields(answer)}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sized
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from uqlib.base.arrays import Column, _place, as_tensor, by_rows
@@ -138,6 +138,20 @@ def refuse_ignored(labels: Int[Tensor, " n"], *others: Int[Tensor, " n"], name: 
             f"{name} must be classes; row {int(ignored.nonzero()[0])} is 255, where every other is at most {most}. "
             f"Rows to leave out? Drop them from every array: keep = {name} != 255. A class? Give it another number."
         )
+
+
+def check_features(features: Any, name: str = "features", *, width: int | None = None) -> Shaped[Tensor, "n d"]:
+    """A row of finite numbers an example, at least one of each; None takes any width."""
+    features = as_tensor(features, name)
+    if features.ndim != 2 or not features.numel():
+        raise ValueError(f"{name} must have shape (n, d) with at least one row; it is {tuple(features.shape)}")
+    if width is not None and features.shape[1] != width:
+        raise ValueError(
+            f"{name} must have width {width}; they have {features.shape[1]}. Of another network? What learnt from the "
+            "features of one knows those of no other."
+        )
+    check_finite(features, name)
+    return features
 
 
 def check_rows(array: Sized, rows: int | None, name: str) -> None:

@@ -10,10 +10,12 @@ are not those that its meta.json names is refused.
 
 from uqlib.images.corruptions import CORRUPTIONS, corrupt
 from uqlib.images.folders import Folder, class_folders
+from uqlib.images.interventions import INTERVENTIONS, intervene
 from uqlib.images.labels import at_hand, disputed, human_counts, mislabel, noisy_labels
 from uqlib.images.noise_sets import NOISE_SETS, blobs, gaussian, noise_images, rademacher, uniform
 from uqlib.images.photos import decode, ink, read_image, size_of
 from uqlib.images.prepared import read_prepared, write_prepared
+from uqlib.images.random_crops import random_crop, random_crops
 from uqlib.images.sequences import Changed, Files, Images, check_images, check_pixels, row_numbers, select, squares
 from uqlib.images.sets import CIFAR10_OVERLAP, TRAITS, ImageSet, join_sets, pixels_digest, without_classes
 from uqlib.images.sources import SOURCES, SPLITS, load_images, split_places, verify_images
@@ -21,6 +23,7 @@ from uqlib.images.sources import SOURCES, SPLITS, load_images, split_places, ver
 __all__ = [
     "CIFAR10_OVERLAP",
     "CORRUPTIONS",
+    "INTERVENTIONS",
     "NOISE_SETS",
     "SOURCES",
     "SPLITS",
@@ -41,6 +44,7 @@ __all__ = [
     "gaussian",
     "human_counts",
     "ink",
+    "intervene",
     "join_sets",
     "load_images",
     "mislabel",
@@ -48,6 +52,8 @@ __all__ = [
     "noisy_labels",
     "pixels_digest",
     "rademacher",
+    "random_crop",
+    "random_crops",
     "read_image",
     "read_prepared",
     "row_numbers",

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_fraction, check_whole
 from uqlib.images.photos import Pixels
-from uqlib.images.sequences import check_pixels
+from uqlib.images.sequences import check_image
 
 with named():
     from PIL import Image, ImageFilter
@@ -76,5 +75,5 @@ def intervene(image: Pixels, kind: str, strength: float, *, seed: int = 0) -> Pi
     """
     change = INTERVENTIONS[check_choice(kind, INTERVENTIONS, "intervention")]
     strength, seed = check_fraction(strength, "strength", within="[0, 1)"), check_whole(seed, "seed", least=0)
-    pixels = as_tensor(check_pixels(image, "image", axes="h w")).cpu().numpy()
+    pixels = check_image(image)
     return change(pixels, strength, np.random.default_rng(seed)) if strength else pixels

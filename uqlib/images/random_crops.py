@@ -9,11 +9,10 @@ import math
 
 import numpy as np
 
-from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_whole
 from uqlib.images.photos import Pixels
-from uqlib.images.sequences import Changed, check_pixels
+from uqlib.images.sequences import Changed, check_image
 from uqlib.images.sets import ImageSet
 
 with named():
@@ -62,10 +61,11 @@ def random_crop(image: Pixels, seed: int | tuple[int, ...]) -> Pixels:
         seed: whole numbers; the same give the same view.
 
     Raises:
-        TypeError, ValueError: if the image is none.
+        TypeError, ValueError: if the image is none, or the seed no whole number of at least 0.
     """
-    pixels = as_tensor(check_pixels(image, "image", axes="h w")).cpu().numpy()
-    generator = np.random.default_rng(seed)
+    pixels = check_image(image)
+    parts = seed if isinstance(seed, tuple) else (seed,)
+    generator = np.random.default_rng([check_whole(part, "seed", least=0) for part in parts])
     height, width = pixels.shape[:2]
     box = _draw_box(generator, height, width)
     kind = Image.Resampling.BILINEAR if generator.random() < 0.5 else Image.Resampling.BICUBIC

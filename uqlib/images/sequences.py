@@ -135,7 +135,7 @@ def squares(images: Any, size: int) -> Changed:
     size = check_whole(size, "size", least=1)
 
     def square(image: Any, row: int) -> Pixels:
-        pixels = as_tensor(check_pixels(image, f"images[{row}]", axes="h w")).cpu().numpy()
+        pixels = check_image(image, f"images[{row}]")
         return np.asarray(ImageOps.fit(Image.fromarray(pixels), (size, size), Image.Resampling.BICUBIC))
 
     return Changed(check_images(images), square)
@@ -206,6 +206,18 @@ def check_pixels(images: Any, name: str = "images", *, axes: str = "n h w", chan
             f"{_to_shape(array, name, ndim, channels)}"
         )
     return array
+
+
+def check_image(image: Any, name: str = "image") -> Pixels:
+    """One image, uint8 (h, w, 3), in NumPy.
+
+    Raises:
+        TypeError, ValueError: as `check_pixels`, and if it has no pixel.
+    """
+    pixels = as_tensor(check_pixels(image, name, axes="h w")).cpu().numpy()
+    if not pixels.size:
+        raise ValueError(f"{name} is empty; its shape is {pixels.shape}")
+    return pixels
 
 
 def _dtype(array: Array) -> str:

@@ -8,12 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_labels
+from uqlib.base.checks import check_features, check_labels
 from uqlib.base.options import check_fraction, check_result, check_whole
 from uqlib.metrics.retrieval import nearest_neighbours
 from uqlib.networks.heads import Head, fit_head, head_logits
 from uqlib.training.loops import loop
-from uqlib.uncertainty.uncertainty_heads import check_features
 
 
 def inverse_norm(features: Table) -> Float[Array, " n"]:
@@ -21,6 +20,11 @@ def inverse_norm(features: Table) -> Float[Array, " n"]:
 
     Raises:
         ValueError: if a row is not finite, or all zeros.
+
+    Examples:
+        >>> from uqlib.uncertainty import inverse_norm
+        >>> inverse_norm([[3.0, 4.0]])
+        array([0.2])
     """
     length = check_features(features).double().norm(dim=1)
     if (length == 0).any():
@@ -31,10 +35,24 @@ def inverse_norm(features: Table) -> Float[Array, " n"]:
 def nearest_distance(features: Table, known: Table, *, k: int = 1) -> Float[Array, " n"]:
     """1 minus the cosine to the k-th nearest known image, in [0, 2]: how far an image lies from what was seen.
 
+    Args:
+        features: (n, d).
+        known: (m, d), of images that were seen.
+        k: 1 is the nearest.
+
+    Raises:
+        ValueError: as `metrics.nearest_neighbours`.
+
     Source:
         Sun et al. 2022 (arXiv:2204.06507), Out-of-distribution detection with deep nearest neighbors.
+
+    Examples:
+        >>> from uqlib.uncertainty import nearest_distance
+        >>> nearest_distance([[0.0, 2.0]], [[1.0, 0.0], [-1.0, 0.0]])
+        array([1.])
     """
-    return 1 - nearest_neighbours(features, known, k=k).similarity[:, -1]
+    nearest = nearest_neighbours(check_features(features), check_features(known, "known"), k=k)
+    return like(1 - as_tensor(nearest.similarity)[:, -1], features)
 
 
 class Spread(NamedTuple):
@@ -62,7 +80,7 @@ def dropout_spread(features: Table, classifier: Head, *, p: float = 0.2, samples
     generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
 
     def masked() -> Tensor:
-        kept = torch.rand(x.shape, generator=generator) >= p
+        kept = torch.rand(x.shape, generator=generator, dtype=x.dtype) >= p
         return x * kept.to(x) / (1 - p)
 
     several = (as_tensor(head_logits(classifier, masked())) for _ in range(check_whole(samples, "samples", least=2)))
@@ -134,17 +152,17 @@ def fit_heteroscedastic(
         Kendall & Gal 2017 (arXiv:1703.04977), section 2.2, equation 12; Collier et al. 2023 (arXiv:2301.12860) for many classes.
     """
     check_result(classifier, Head, "classifier", "fit_head")
-    x = check_features(features).float()
+    x, samples = check_features(features).float(), check_whole(samples, "samples", least=1)
     y, z = check_labels(labels, None, len(x)).to(x.device), as_tensor(head_logits(classifier, x))
     scale = x.std(0).clamp_min(1e-6)
-    layer = torch.nn.Linear(x.shape[1], 1, device=x.device)
+    layer = torch.nn.Linear(x.shape[1], 1, device=x.device, dtype=x.dtype)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
 
     def step(rows: Tensor, generator: torch.Generator) -> Tensor:
         rows = rows.to(x.device)
         deviation = (layer(x[rows] / scale) / 2).exp()[None]
-        noise = torch.randn((check_whole(samples, "samples", least=1), *z[rows].shape), generator=generator).to(z)
+        noise = torch.randn((samples, *z[rows].shape), generator=generator, dtype=z.dtype).to(z)
         log_p = (z[rows] + deviation * noise).log_softmax(-1).gather(-1, y[rows].expand(len(noise), -1)[..., None])
         return -(log_p[..., 0].logsumexp(0)).mean()
 
@@ -156,7 +174,7 @@ def fit_heteroscedastic(
 def heteroscedastic_variance(fitted: Heteroscedastic, features: Table) -> Float[Array, " n"]:
     """Log variance of the logits of each image, higher = less certain."""
     check_result(fitted, Heteroscedastic, "fitted", "fit_heteroscedastic")
-    x = check_features(features, len(fitted.variance)).float()
+    x = check_features(features, width=len(fitted.variance)).float()
     return like(x @ fitted.variance.to(x) + fitted.shift.to(x), features)
 
 

@@ -29,6 +29,15 @@ def rank_pairs(
 
     Source:
         Yoo & Kweon 2019 (arXiv:1905.03677), equation 2, with the margin of Kirchhof et al. 2024 (arXiv:2402.16569).
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.uncertainty import rank_pairs
+        >>> losses = torch.tensor([2.0, 1.0, 0.0, 3.0])
+        >>> rank_pairs(torch.tensor([0.5, 0.2, 0.1, 0.4]), losses).item()  # both pairs in order, and apart
+        0.0
+        >>> round(rank_pairs(torch.zeros(4), losses).item(), 3)
+        0.1
     """
     margin, leeway = check_number(margin, "margin", above=0), check_number(leeway, "leeway", least=0)
     if uncertainty.shape != losses.shape or uncertainty.ndim != 1 or not len(losses) or len(losses) % 2:
@@ -46,10 +55,19 @@ def rank_pairs(
 def predict_loss(uncertainty: Float[Tensor, " n"], losses: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """Mean squared difference between the uncertainty and the loss; no gradient goes to the losses.
 
+    Args:
+        uncertainty, losses: (n,).
+
     Source:
         Kirchhof et al. 2023 (arXiv:2307.03810), the loss prediction of its benchmark.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.uncertainty import predict_loss
+        >>> predict_loss(torch.tensor([0.5, 1.5]), torch.tensor([1.0, 1.0])).item()
+        0.25
     """
-    return (uncertainty - losses.detach()).square().mean()
+    return (uncertainty - losses.detach().to(uncertainty)).square().mean()
 
 
 OBJECTIVES: dict[str, Objective] = {"ranking": rank_pairs, "regression": predict_loss}

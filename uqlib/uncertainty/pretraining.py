@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uqlib.base.arrays import Column, Table, as_tensor
-from uqlib.base.checks import check_finite, check_rows
-from uqlib.base.options import check_choice, check_number
+from uqlib.base.arrays import Column, Table
+from uqlib.base.checks import check_confidence, check_features, check_labels, check_rows
+from uqlib.base.options import check_choice, check_number, check_whole
 from uqlib.files.fingerprint import of_array
 from uqlib.training.loops import EpochLog, Step, loop
 from uqlib.training.settings import Options
 from uqlib.uncertainty.objectives import OBJECTIVES, Objective
-from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, check_features
+from uqlib.uncertainty.uncertainty_heads import UncertaintyHead
 
 BETAS = (0.8, 0.95)  # of AdamW in the source
 
@@ -27,8 +27,20 @@ def source_adamw(parameters: Any, lr: float, weight_decay: float) -> torch.optim
 
 
 def scaled_rate(batch: int, *, base: float = 1e-3) -> float:
-    """Learning rate for a batch: the base for 256 examples times the root of batch / 256, as the source has it."""
-    return base * math.sqrt(batch / 256)
+    """Learning rate for a batch: the base for 256 examples times the root of batch / 256, as the source has it.
+
+    Raises:
+        TypeError, ValueError: if the batch is no whole number of at least 1, or the base below 0.
+
+    Source:
+        Kirchhof et al. 2024 (arXiv:2402.16569) and its released code.
+
+    Examples:
+        >>> from uqlib.uncertainty import scaled_rate
+        >>> scaled_rate(1024)
+        0.002
+    """
+    return check_number(base, "base", least=0) * math.sqrt(check_whole(batch, "batch", least=1) / 256)
 
 
 def train_head(
@@ -55,7 +67,7 @@ def train_head(
         objective: "ranking", "regression", or a function of (uncertainty, losses) that gives a scalar.
         epochs: passes over the rows.
         lr: at its highest; by default `scaled_rate(batch)`.
-        judge, checkpoint: as in `training.loop`.
+        judge, checkpoint: as in `training.loop`; with a checkpoint, an objective of your own needs a `fingerprint`.
         options: of `training.loop`; by default batch 512, weight_decay 1e-4 and the optimiser of the source.
 
     Raises:
@@ -65,12 +77,19 @@ def train_head(
     Source:
         Kirchhof et al. 2024 (arXiv:2402.16569). Pairs are drawn anew from each shuffled batch; the mean over a batch of
         2,048 is that over sixteen micro-batches of 128, which the source accumulates.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.uncertainty import UncertaintyHead, train_head, uncertainty_of
+        >>> features = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+        >>> head = UncertaintyHead(2, width=8)
+        >>> history = train_head(head, features, features[:, 0], epochs=50, batch=20, lr=0.02, progress=False)
+        >>> easy, hard = uncertainty_of(head, [[-2.0, 0.0], [2.0, 0.0]])
+        >>> bool(easy < hard)
+        True
     """
-    x, y = check_features(features, head.features), as_tensor(losses, "losses")
-    if y.ndim != 1:
-        raise ValueError(f"losses must be one number an example, (n,); they are {tuple(y.shape)}")
+    x, y = check_features(features, width=head.features), check_confidence(losses, "losses")
     check_rows(y, len(x), "losses")
-    check_finite(y, "losses")
     if (y == y[0]).all():
         raise ValueError(f"losses must differ; all {len(y)} are {y[0].item():g}, and have no order to learn")
     chosen: Any = {"batch": min(512, len(x) // 2 * 2), "weight_decay": 1e-4, "optimizer": source_adamw} | options
@@ -80,11 +99,11 @@ def train_head(
 
     def step(rows: Tensor, generator: torch.Generator) -> Tensor:
         part = x[rows.to(x.device)].to(device, torch.float32)
-        return goal(head(part), target[rows.to(device)].to(part))
+        return goal(head(part), target[rows.to(device)])  # as precise as they came: their order counts
 
     rests_on = None
     if checkpoint is not None:
-        rests_on = {"features": of_array(x), "losses": of_array(y), "objective": str(objective), "betas": BETAS}
+        rests_on = {"features": of_array(x), "losses": of_array(y), "objective": objective, "betas": BETAS}
     return loop(
         step,
         examples=len(x),
@@ -111,7 +130,8 @@ def joint_step(
 ) -> Step:
     """A step for `training.loop` that trains a classifier and its head together: cross entropy + weight x objective.
 
-    With the stop-gradient nothing of the head reaches the classifier, which ends with the same bits as without it.
+    With the stop-gradient nothing of the head reaches the classifier, which ends with the same bits as without it,
+    unless the loop clips the gradient of both together.
     Without, as loss prediction was done before, the head also pulls at the features; then each is in the other's way.
 
     Args:
@@ -128,7 +148,7 @@ def joint_step(
     """
     from uqlib.uncertainty.wrapped import answer
 
-    weight, y = check_number(weight, "weight", least=0), as_tensor(labels, "labels").long()
+    weight, y = check_number(weight, "weight", least=0), check_labels(labels, None)
     goal = OBJECTIVES[check_choice(objective, OBJECTIVES, "objective")]
 
     def step(rows: Tensor, generator: torch.Generator) -> Tensor:

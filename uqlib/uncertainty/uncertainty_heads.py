@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uqlib.base.arrays import Array, Table, as_tensor, like
-from uqlib.base.checks import check_finite
+from uqlib.base.arrays import Array, Table, like
+from uqlib.base.checks import check_features
 from uqlib.base.options import check_whole
 from uqlib.files.columns import read_column, read_header, write_table
 
@@ -42,10 +42,10 @@ class UncertaintyHead(nn.Module):
         super().__init__()
         self.features = check_whole(features, "features", least=1)
         width, layers = check_whole(width, "width", least=1), check_whole(layers, "layers", least=1)
-        sizes = [features] + [width] * layers + [1]
+        sizes = [self.features] + [width] * layers + [1]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(check_whole(seed, "seed", least=0))
-            self.layers = nn.ModuleList(nn.Linear(*ends) for ends in pairwise(sizes))
+            self.layers = nn.ModuleList(nn.Linear(*ends, dtype=torch.float32) for ends in pairwise(sizes))
 
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         x = features
@@ -58,31 +58,23 @@ class UncertaintyHead(nn.Module):
 def uncertainty_of(head: UncertaintyHead, features: Table, *, batch: int = 8192) -> Float[Array, " n"]:
     """What the head says of features, in float32, `batch` rows at a time.
 
+    Args:
+        head: on any device, where the features are brought.
+        features: (n, d), of the backbone that the head was trained on.
+        batch: rows at a time.
+
     Raises:
         ValueError: if they are not finite, or not as wide as those of the backbone that the head was trained on.
+
+    Examples:
+        >>> from uqlib.uncertainty import UncertaintyHead, uncertainty_of
+        >>> uncertainty_of(UncertaintyHead(2), [[1.0, 0.0], [0.0, 1.0]]).shape
+        (2,)
     """
-    x = check_features(features, head.features)
+    x = check_features(features, width=head.features)
     device = next(head.parameters()).device
     parts = [head(part.to(device, torch.float32)) for part in x.split(check_whole(batch, "batch", least=1))]
     return like(torch.cat(parts).to(x.device), features)
-
-
-def check_features(features: Table, width: int | None = None) -> Float[Tensor, "n d"]:
-    """Finite features (n, d), of this width.
-
-    Raises:
-        ValueError: if they are others.
-    """
-    x = as_tensor(features, "features")
-    if x.ndim != 2 or not x.numel():
-        raise ValueError(f"features must have shape (n, d) with at least one row; it is {tuple(x.shape)}")
-    if width is not None and x.shape[1] != width:
-        raise ValueError(
-            f"the head takes features of width {width}; these have {x.shape[1]}. Of another backbone? A head knows the "
-            "features of the one network that it was trained on, and no other."
-        )
-    check_finite(x, "features")
-    return x
 
 
 def save_head(path: str | os.PathLike, head: UncertaintyHead, card: Mapping[str, Any]) -> None:

@@ -116,11 +116,11 @@ def load_uncertainty(
     """
     path = Path(head) if head is not None else _find_head(network)
     found, card = load_head(path)
-    model = create(network if head is None else card["backbone"], weights=weights).eval()
+    model = create(network, weights=weights).eval()
     if (own := of_network(model)) != card["weights"]:
         raise ValueError(
-            f"the head {path} was trained on features of {card['backbone']} with other weights (fingerprint "
-            f"{card['weights'][:12]}..., these have {own[:12]}...): it knows nothing of these. Train one: train_head"
+            f"the head {path} was trained on features of {card['backbone']} with other weights than these of {network} "
+            f"(fingerprint {card['weights'][:12]}..., not {own[:12]}...): it knows nothing of them. Train one: train_head"
         )
     prepared = preprocessing(model, size=card["size"], crop_pct=1.0) if "size" in card else preprocessing(model)
     return WithUncertainty(model, found, prepared=prepared, card=card).eval()

@@ -1,23 +1,14 @@
-"""Retrieval: is the nearest other image of the same class, and does an uncertainty know when it is not?
-
-    found = retrieved(features, labels)   # (n,) true or false, leave one out
-    found.mean()                          # Recall@1
-    r_auroc(uncertainty, found)           # 0.5 by chance, 1 if every miss is more uncertain than every hit
-
-R-AUROC needs no classifier, so it says how an uncertainty does on classes that nothing was trained on.
-"""
+"""The nearest rows of each row of a table, by the cosine: exact, block by block."""
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_finite, check_mask, check_rows, check_whole_column
+from uqlib.base.arrays import Array, Table, like
+from uqlib.base.checks import check_features
 from uqlib.base.options import check_whole
-from uqlib.metrics.detection import auroc
-from uqlib.metrics.selective import selective_risks
 
 BLOCK = 1024  # rows of a block: the similarities of two blocks are 4 MB, which stay in the cache of a processor
 
@@ -63,83 +54,10 @@ def nearest_neighbours(features: Table, database: Table | None = None, *, k: int
     return Neighbours(*(like(part, features) for part in best))
 
 
-def retrieved(features: Table, labels: Column) -> Bool[Array, " n"]:
-    """Whether the nearest other row is of the same class: what Recall@1 counts.
-
-    An image that is alone in its class is never found, and counts as a miss, as in the source.
-
-    Args:
-        features: (n, d), as `nearest_neighbours` takes them, n at least 2.
-        labels: (n,), whole numbers.
-
-    Raises:
-        ValueError: as `nearest_neighbours`, and if the lengths differ.
-
-    Source:
-        Kirchhof et al. 2023 (arXiv:2307.03810), section 3.
-
-    Examples:
-        >>> from uqlib.metrics import retrieved
-        >>> retrieved([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], [0, 0, 1])
-        array([ True,  True, False])
-    """
-    y = check_whole_column(labels)
-    check_rows(as_tensor(features, "features"), len(y), "features")
-    nearest = as_tensor(nearest_neighbours(features).rows)[:, 0]
-    return like(y.to(nearest.device)[nearest] == y.to(nearest.device), features)
-
-
-def recall_at_1(features: Table, labels: Column) -> float:
-    """Share of the rows whose nearest other row is of the same class, higher is better. See `retrieved`.
-
-    Examples:
-        >>> from uqlib.metrics import recall_at_1
-        >>> recall_at_1([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], [0, 0, 1, 1])
-        1.0
-    """
-    return as_tensor(retrieved(features, labels)).double().mean().item()
-
-
-def r_auroc(uncertainty: Column, found: Column) -> float:
-    """Probability that a miss of the retrieval is more uncertain than a hit, higher is better; a tie counts half.
-
-    Args:
-        uncertainty: (n,), higher = less certain.
-        found: (n,) true or false, from `retrieved`.
-
-    Raises:
-        ValueError: if an uncertainty is not finite, the lengths differ, or there are no hits or no misses.
-
-    Source:
-        Kirchhof et al. 2023 (arXiv:2307.03810), section 3.
-
-    Examples:
-        >>> from uqlib.metrics import r_auroc
-        >>> r_auroc([0.1, 0.2, 0.9, 0.3], [True, True, False, False])
-        1.0
-    """
-    return auroc(uncertainty, ~check_mask(found, "found"))
-
-
-def abstained_recall(uncertainty: Column, found: Column) -> Float[Array, " n"]:
-    """Recall@1 of the k most certain rows, k = 1 to n; ties are shared. It begins with the most certain alone.
-
-    Examples:
-        >>> from uqlib.metrics import abstained_recall
-        >>> abstained_recall([0.1, 0.2, 0.9, 0.3], [True, True, False, False]).round(2)
-        array([1.  , 1.  , 0.67, 0.5 ])
-    """
-    risks = selective_risks(-as_tensor(uncertainty, "uncertainty").double(), check_mask(found, "found"))
-    return like(1 - as_tensor(risks), uncertainty)
-
-
 def _directions(features: Table, name: str) -> Float[Tensor, "n d"]:
     """Rows of length 1, in float32 at least."""
-    x = as_tensor(features, name)
-    if x.ndim != 2 or not x.numel():
-        raise ValueError(f"{name} must have shape (n, d) with at least one row; it is {tuple(x.shape)}")
+    x = check_features(features, name)
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    check_finite(x, name)
     x = x / x.abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)  # squares neither overflow nor vanish
     length = x.norm(dim=1, keepdim=True)
     if (length == 0).any():
@@ -185,10 +103,20 @@ def _search(
             similar = part @ y[j : j + BLOCK].T
             if alone and i == j:
                 similar.fill_diagonal_(-torch.inf)
-            near = similar.topk(min(k, similar.shape[1]), dim=1)
-            values, kept = torch.cat([values, near.values], 1).sort(dim=1, descending=True, stable=True)
-            rows = torch.cat([rows, near.indices + j], 1).gather(1, kept)[:, :k]
+            near, where = _largest(similar, min(k, similar.shape[1]))
+            values, kept = torch.cat([values, near], 1).sort(dim=1, descending=True, stable=True)
+            rows = torch.cat([rows, where + j], 1).gather(1, kept)[:, :k]
             values = values[:, :k]
         index.append(rows)
         best.append(values)
     return torch.cat(index), torch.cat(best)
+
+
+def _largest(table: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The k largest of each row and where they stand, of equal ones the first; `topk` alone takes any of these."""
+    values, where = table.topk(k, dim=1)
+    tied = ((table >= values[:, -1:]).sum(1) > k) | (values.diff(dim=1) == 0).any(1)
+    if tied.any():
+        some = table[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], where[tied] = some.values[:, :k], some.indices[:, :k]
+    return values, where
