@@ -9,13 +9,13 @@ are not those that its meta.json names is refused.
 """
 
 from uqlib.images.corruptions import CORRUPTIONS, corrupt
+from uqlib.images.crops import random_crop, random_crops
 from uqlib.images.folders import Folder, class_folders
 from uqlib.images.interventions import INTERVENTIONS, intervene
 from uqlib.images.labels import at_hand, disputed, human_counts, mislabel, noisy_labels
 from uqlib.images.noise_sets import NOISE_SETS, blobs, gaussian, noise_images, rademacher, uniform
 from uqlib.images.photos import decode, ink, read_image, size_of
 from uqlib.images.prepared import read_prepared, write_prepared
-from uqlib.images.random_crops import random_crop, random_crops
 from uqlib.images.sequences import Changed, Files, Images, check_images, check_pixels, row_numbers, select, squares
 from uqlib.images.sets import CIFAR10_OVERLAP, TRAITS, ImageSet, join_sets, pixels_digest, without_classes
 from uqlib.images.sources import SOURCES, SPLITS, load_images, split_places, verify_images

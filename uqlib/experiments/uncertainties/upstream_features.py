@@ -16,8 +16,8 @@ from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.splits import split
 from uqlib.experiments.image_sets import check_side
+from uqlib.images.crops import random_crops
 from uqlib.images.interventions import intervene
-from uqlib.images.random_crops import random_crops
 from uqlib.images.sequences import Changed
 from uqlib.images.sets import ImageSet, without_classes
 from uqlib.images.sources import load_images

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uqlib.images import Changed, Files, ImageSet, load_images, random_crop, random_crops
-from uqlib.images.random_crops import AREA, JITTER, RATIO, _draw_box
+from uqlib.images.crops import AREA, JITTER, RATIO, _draw_box
 
 
 @pytest.fixture
