@@ -111,7 +111,7 @@ EXCEPTIONS = {
     "papers.cui2023.resampled_medians": INNER,
     "papers.cui2023.accuracy_left": "makes a measure, whose numbers are in test_cui2023.py",
     "networks.timing.*": "measures; its numbers are in test_timing.py",
-    "images.random_crops.random_crops": "of an image set, in test_random_crops.py",
+    "images.crops.random_crops": "of an image set, in test_crops.py",
     "uncertainty.objectives.*": "of tensors within a step, in test_objectives.py",
     "uncertainty.pretraining.source_adamw": INNER,
     "uncertainty.pretraining.joint_step": "makes a step, in test_pretraining.py",

@@ -49,7 +49,7 @@ def test_a_view_has_its_own_name_and_digest(made):
 
 def test_a_changed_rule_changes_the_digest(made, monkeypatch):
     before = random_crops(made).digest
-    module = importlib.import_module("uqlib.images.random_crops")  # the function has its name
+    module = importlib.import_module("uqlib.images.crops")
     monkeypatch.setattr(module, "RULE", "random crops 2")
     assert random_crops(made).digest != before
 
