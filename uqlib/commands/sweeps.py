@@ -34,7 +34,9 @@ def add_sweep_commands(commands: Any) -> None:
     one.add_argument("scorer", nargs="?", help="by default all of the part")
     add_command(commands, "heads", do_heads)
     one = add_command(commands, "uncertainty", do_uncertainty)
-    one.add_argument("backbone", nargs="?", help="a network of ImageNet, or across; by default all that are missing")
+    one.add_argument(
+        "backbone", nargs="?", help="a network of ImageNet, across, or joint; by default all that are missing"
+    )
     one = add_command(commands, "embed", do_embed)
     one.add_argument("sets", nargs="*", help="clean, learnt, corrupted, others, noise, features; by default all")
     one.add_argument("--networks", nargs="+", help="by default the four CIFAR ResNets")
@@ -94,10 +96,15 @@ def do_heads(args: argparse.Namespace) -> None:
 
 
 def do_uncertainty(args: argparse.Namespace) -> None:
-    """Train uncertainty heads on cached features of a backbone, try them on unseen sets, keep them and what they said."""
-    with contextlib.chdir(find_checkout()):
-        from uqlib.experiments.uncertainties import kept_trials, trials, upstream_features
+    """Train uncertainty heads on cached features of a backbone, try them on unseen sets, keep them and what they said.
 
+    joint: train them together with a classifier from scratch, with a stop-gradient and without.
+    """
+    with contextlib.chdir(find_checkout()):
+        from uqlib.experiments.uncertainties import joint, kept_trials, trials, upstream_features
+
+        if args.backbone in (None, "joint"):
+            print(f"trained: {joint.make_joint()}", flush=True)
         across = args.backbone in (None, "across")
         tried = kept_trials.tried_backbones()
         for name in (
@@ -105,7 +112,7 @@ def do_uncertainty(args: argparse.Namespace) -> None:
             if args.backbone is None
             else [args.backbone]
         ):
-            if name != "across":
+            if name not in ("across", "joint"):
                 print(f"tried: {trials.make_trials(name)}", flush=True)
         if across:
             print(f"tried: {trials.make_across(kept_trials.tried_backbones())}", flush=True)
