@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from uqlib import metrics, networks
 from uqlib.base.arrays import as_tensor
