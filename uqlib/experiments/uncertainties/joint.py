@@ -147,7 +147,6 @@ class KeptJoint:
 
     scores: xr.DataArray  # at the end, as `metrics.compare` gives them: variant, measure, training, draw
     epochs: xr.DataArray  # on all test images: variant, measure (FOLLOWED), training, epoch (from 1)
-    seconds: float  # of a run, mean
 
 
 def load_joint() -> KeptJoint:
@@ -172,4 +171,4 @@ def load_joint() -> KeptJoint:
     names = names | {"measure": list(FOLLOWED), "epoch": range(1, 1 + followed.shape[2])}
     followed = followed.transpose(0, 3, 1, 2)
     epochs = xr.DataArray(followed, coords={k: v for k, v in names.items() if k != "draw"})
-    return KeptJoint(scores, epochs, sum(seconds.values()) / len(seconds))
+    return KeptJoint(scores, epochs)
