@@ -35,7 +35,9 @@ def test_of_all_ways_to_leave_one_example_out_enough_keep_the_promise(values, co
         assert kept >= Fraction(coverage) * len(values)
 
 
-@pytest.mark.parametrize(("coverage", "rank"), [(0.07, 7), (0.29, 29), (0.57, 57), (0.58, 58), (0.99, 99), (0.991, None)])
+@pytest.mark.parametrize(
+    ("coverage", "rank"), [(0.07, 7), (0.29, 29), (0.57, 57), (0.58, 58), (0.99, 99), (0.991, None)]
+)
 def test_the_rank_is_that_of_exact_arithmetic(coverage, rank):
     """Of 99 scores; 100 x 0.07, 0.29, 0.57 and 0.58 are not whole in floating point."""
     found = conformal_threshold(np.arange(1, 100), coverage=coverage)

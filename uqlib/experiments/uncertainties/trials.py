@@ -24,7 +24,7 @@ from uqlib.calibrate.confidences import max_probability, neg_entropy
 from uqlib.experiments.uncertainties import upstream_features as upstream
 from uqlib.experiments.uncertainties import uses
 from uqlib.experiments.uncertainties.kept_trials import UPSTREAM
-from uqlib.experiments.uncertainties.upstream_features import UNSEEN
+from uqlib.experiments.uncertainties.upstream_features import TOLD, UNSEEN
 from uqlib.files.columns import write_table
 from uqlib.files.fingerprint import of_network
 from uqlib.images.sets import ImageSet
@@ -35,7 +35,6 @@ from uqlib.networks.heads import Head, fit_head, head_logits
 from uqlib.uncertainty.heads import UncertaintyHead, uncertainty_of
 
 FOLDER, HEADS = Path("data/trained/uncertainty"), Path("data/heads")
-TOLD = "tf_mobilenet_edgetpu_100"  # the backbone of which the numbers of each image are kept
 DAMAGED = (TOLD, "mobilenetv1_050")  # backbones that see images damaged on purpose
 STRENGTHS = (0.2, 0.4, 0.6, 0.8)
 AMOUNTS = (1_000, 5_000, 20_000)  # images that a head learns from, beside all; as many steps
@@ -235,6 +234,7 @@ def make_trials(backbone: str) -> Path:
     path = FOLDER / f"{backbone}.safetensors"
     about: dict[str, Any] = {"rests_on": SETTINGS, "environment": environment()}
     about |= {"seconds": round(time.monotonic() - began, 1)}
+    about |= {"classes": upstream.class_names()} if backbone == TOLD else {}
     write_table(path, columns, {"about": json.dumps(about)})
     keep_head(backbone, heads[0], columns, said=as_tensor(uncertainty_of(heads[0], asked[UPSTREAM].features)))
     return path
