@@ -82,7 +82,7 @@ class KeptTrials:
     def damaged(self) -> xr.DataArray:
         """What heads say of images damaged on purpose: kind, training, strength, image; strength 0 is the whole image."""
         columns = {kind: self.column(f"damaged/{kind}").astype(float) for kind in self.names("damaged")}
-        names = {"kind": list(columns), "training": range(len(next(iter(columns.values()))))}
+        names: dict[str, Any] = {"kind": list(columns), "training": range(len(next(iter(columns.values()))))}
         names |= {"strength": [0.0, *self.settings["strengths"]]}
         return xr.DataArray(np.array(list(columns.values())), names, dims=[*names, "image"])
 
@@ -95,7 +95,7 @@ def _labelled(columns: dict[str, np.ndarray], **names: Sequence[str]) -> xr.Data
     """Columns of runs and draws, by score, as one array; what has fewer runs is repeated, or filled up with NaN."""
     runs = max(map(len, columns.values()))
     table = np.array([_repeated(each, runs) for each in columns.values()])
-    whole = {"variant": list(columns), "training": range(runs), **names, "draw": range(table.shape[-1])}
+    whole: dict[str, Any] = {"variant": list(columns), "training": range(runs), **names, "draw": range(table.shape[-1])}
     return xr.DataArray(table, coords=whole)
 
 
