@@ -302,6 +302,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
     "combine.decide": {"name": "ours"},
     "calibrate.platt_scale": {"others": RNG.integers(1, 128, N) / 128},
+    "calibrate.conformal_threshold": {"scores": CONFIDENCE},
     "images.corrupt": {"name": "contrast"},
     "images.write_prepared": {"classes": list("abcd"), "labels": np.arange(6) % C, "name": "mine"},
     "report.difficulty_explorer": {"name": "mine"},

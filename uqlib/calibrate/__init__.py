@@ -1,4 +1,4 @@
-"""Calibrate what a network says: one temperature or one a class, and confidences from logits."""
+"""Calibrate what a network says: one temperature or one a class, confidences from logits, thresholds that keep a promise."""
 
 from uqlib.calibrate.confidences import (
     CONFIDENCES,
@@ -10,6 +10,7 @@ from uqlib.calibrate.confidences import (
     mutual_information,
     neg_entropy,
 )
+from uqlib.calibrate.conformal import conformal_threshold
 from uqlib.calibrate.platt import cross_platt, platt_scale
 from uqlib.calibrate.temperature import (
     ClassTemperatureFit,
@@ -26,6 +27,7 @@ __all__ = [
     "TemperatureFit",
     "TemperatureScaled",
     "confidence",
+    "conformal_threshold",
     "cross_platt",
     "energy",
     "fit_class_temperatures",

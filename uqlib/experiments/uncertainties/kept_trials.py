@@ -12,7 +12,7 @@ from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import note_input
 from uqlib.experiments.kept_columns import AWAY, unpack_draws
-from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, UNSEEN
+from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, TOLD, UNSEEN
 from uqlib.files.columns import Header, read_column, read_header
 from uqlib.files.whole import in_checkout, sha256_of_file
 
@@ -20,7 +20,6 @@ with named():
     import xarray as xr
 
 UPSTREAM = "tiny_imagenet"  # the images held out of the set that heads learn from
-TOLD = "tf_mobilenet_edgetpu_100"  # the backbone of which the numbers of each image are kept
 NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES | STRONGER  # in print
 PLACE = "data/trained/uncertainty/{}.safetensors"
 
@@ -82,11 +81,31 @@ class KeptTrials:
         """Recall@1 without the most uncertain tenth: score, rule, removed, training, draw. See `uses.retrieve_safely`."""
         parts = [each.split("/")[1] for each in self.names("safe") if each.split("/")[0] == name]
         columns = {score: self.column(f"safe/{name}/{score}").astype(float) for score in parts}
-        runs = max(map(len, columns.values()))
-        table = np.array([_repeated(each, runs) for each in columns.values()])
-        names = {"variant": parts, "training": range(runs), "rule": ["class", "all"]}
-        names |= {"removed": ["nothing", "database", "queries", "both"], "draw": range(table.shape[-1])}
-        return xr.DataArray(table, coords=names)
+        return _labelled(columns, rule=["class", "all"], removed=["nothing", "database", "queries", "both"])
+
+    def people(self) -> xr.DataArray:
+        """How scores go with what people said of CIFAR-10: variant, training, number, draw. See `uses.judge_by_people`."""
+        columns = {score: self.column(f"people/{score}").astype(float) for score in self.names("people")}
+        return _labelled(columns, number=["ambiguous", "spearman", "mistaken"])
+
+    def damaged(self) -> xr.DataArray:
+        """What heads say of images damaged on purpose: kind, training, strength, image; strength 0 is the whole image."""
+        columns = {kind: self.column(f"damaged/{kind}").astype(float) for kind in self.names("damaged")}
+        names: dict[str, Any] = {"kind": list(columns), "training": range(len(next(iter(columns.values()))))}
+        names |= {"strength": [0.0, *self.settings["strengths"]]}
+        return xr.DataArray(np.array(list(columns.values())), names, dims=[*names, "image"])
+
+    def class_names(self, name: str) -> np.ndarray:
+        """The classes of a set in words, by the numbers in its labels."""
+        return np.array(json.loads(self.header.metadata["about"])["classes"][name])
+
+
+def _labelled(columns: dict[str, np.ndarray], **names: Sequence[str]) -> xr.DataArray:
+    """Columns of runs and draws, by score, as one array; what has fewer runs is repeated, or filled up with NaN."""
+    runs = max(map(len, columns.values()))
+    table = np.array([_repeated(each, runs) for each in columns.values()])
+    whole: dict[str, Any] = {"variant": list(columns), "training": range(runs), **names, "draw": range(table.shape[-1])}
+    return xr.DataArray(table, coords=whole)
 
 
 def _repeated(runs: np.ndarray, count: int) -> np.ndarray:
@@ -96,13 +115,13 @@ def _repeated(runs: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([runs, np.full((count - len(runs), *runs.shape[1:]), np.nan)])
 
 
-def load_trials(backbone: str) -> KeptTrials:
-    """What is kept of the trials of a backbone.
+def load_trials(backbone: str = "") -> KeptTrials:
+    """What is kept of the trials of a backbone; by default of that of which the numbers of each image are kept.
 
     Raises:
         FileNotFoundError: if it is not there; the message says what makes it.
     """
-    place = PLACE.format(check_choice(backbone, BACKBONES | STRONGER, "backbone"))
+    place = PLACE.format(backbone := check_choice(backbone or TOLD, BACKBONES | STRONGER, "backbone"))
     if (path := in_checkout(place)) is None:
         raise FileNotFoundError(f"no {place}; `uqlib uncertainty {backbone}` makes it")
     header = read_header(path)

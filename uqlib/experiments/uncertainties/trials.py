@@ -24,8 +24,8 @@ from uqlib.calibrate.confidences import max_probability, neg_entropy
 from uqlib.experiments.kept_columns import pack_draws
 from uqlib.experiments.uncertainties import upstream_features as upstream
 from uqlib.experiments.uncertainties import uses
-from uqlib.experiments.uncertainties.kept_trials import TOLD, UPSTREAM
-from uqlib.experiments.uncertainties.upstream_features import UNSEEN
+from uqlib.experiments.uncertainties.kept_trials import UPSTREAM
+from uqlib.experiments.uncertainties.upstream_features import TOLD, UNSEEN
 from uqlib.files.columns import write_table
 from uqlib.files.fingerprint import of_network
 from uqlib.files.whole import write_text
@@ -236,6 +236,7 @@ def make_trials(backbone: str) -> Path:
     path = FOLDER / f"{backbone}.safetensors"
     about: dict[str, Any] = {"rests_on": SETTINGS, "environment": environment()}
     about |= {"seconds": round(time.monotonic() - began, 1)}
+    about |= {"classes": upstream.class_names()} if backbone == TOLD else {}
     write_table(path, pack_draws(columns, SETTINGS["draws"]), {"about": json.dumps(about)})
     keep_head(backbone, heads[0], columns, said=as_tensor(uncertainty_of(heads[0], asked[UPSTREAM].features)))
     return path

@@ -41,6 +41,7 @@ STRONGER = {  # of timm, for a GPU: they see images at their own size
     "vit_small_patch16_224.augreg_in21k_ft_in1k": "ViT-S/16",
     "resnet50.a1_in1k": "ResNet-50",
 }
+TOLD = "tf_mobilenet_edgetpu_100"  # the backbone of which the numbers of each image are kept
 TRAINED = 50_000  # images that a head learns from, 250 of each class
 ASKED = 5_000  # images of Tiny-ImageNet and of CIFAR, the first ones
 DOMAIN = 2_000  # images of a domain of PACS, at most
@@ -124,3 +125,14 @@ def tiny_classes() -> Tensor:
     """Which of ImageNet's 1,000 classes are those of Tiny-ImageNet."""
     names = timm.data.ImageNetInfo().label_names()
     return torch.tensor([names.index(word) for word in heldout_images().classes])
+
+
+def class_names() -> dict[str, list[str]]:
+    """The classes of the held-out images and of every unseen set, in words."""
+    sets = {"tiny_imagenet": heldout_images(), **{name: unseen_images(name) for name in UNSEEN}}
+    info = timm.data.ImageNetInfo()
+    words = dict(zip(info.label_names(), info.label_descriptions(), strict=True))
+    return {
+        name: [words.get(each, each).partition(",")[0].replace("_", " ") for each in images.classes]
+        for name, images in sets.items()
+    }
