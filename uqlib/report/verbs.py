@@ -203,14 +203,18 @@ class Report:
         if not len(frame := cells(found)):
             return _nothing(what)
         figure = charts.forest(frame, rows=rows, labels=self.labels, **options)
-        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
+        return self.show(
+            figure, name, what, frame, title, percent=options.get("percent", True), signed=options.get("zero", True)
+        )
 
     def against(self, found: Any, *, cost: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show values against a cost. See `charts.against`."""
         if not len(frame := cells(found)):
             return _nothing(what)
         figure = charts.against(frame, cost=cost, labels=self.labels, **options)
-        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
+        return self.show(
+            figure, name, what, frame, title, percent=options.get("percent", True), signed=options.get("zero", True)
+        )
 
     def heat(self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, **options: Any) -> tables.Shown:
         """Draw, keep and show a table of numbers as colours, made of the cells `found`. See `charts.heat`."""
