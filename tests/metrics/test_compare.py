@@ -15,6 +15,7 @@ from uqlib.metrics.compare import (
     cells,
     compare,
     contrasts,
+    correlation_of_few,
     in_percent,
     interval_over_splits,
     interval_over_trainings,
@@ -300,6 +301,39 @@ def test_the_interval_of_one_split_covers_the_truth():
         found = cells(compare({"x": [one]}, ["accuracy"], over="split", draws=200, seed=seed), level=0.9).iloc[0]
         hits += found.low <= truth <= found.high
     assert abs(hits / 200 - 0.9) < 4 * (0.9 * 0.1 / 200) ** 0.5  # four standard errors
+
+
+@pytest.mark.parametrize("n", [3, 4, 6])
+def test_the_interval_of_a_few_excludes_zero_where_scipys_permutation_test_does(n):
+    generator = np.random.default_rng(n)
+    for _ in range(12):
+        x, y = generator.normal(size=(2, n)).round(1)
+        found = correlation_of_few(x, y)
+        assert found.value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+        test = stats.permutation_test((x,), lambda x, y=y: stats.spearmanr(x, y).statistic, permutation_type="pairings")
+        assert (found.low > 0 or found.high < 0) == (test.pvalue < 0.05)
+        assert -1 <= found.low <= found.value <= found.high <= 1
+
+
+def test_three_in_order_are_no_proof_and_six_are():
+    assert correlation_of_few([1, 2, 3], [1, 2, 3])[:2] == pytest.approx((1, 0), abs=1e-12)
+    assert correlation_of_few([0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4])[:3] == pytest.approx(
+        (-1, -1, -1 + 29 / 35), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ([1, 2], [1, 2], "3 to 8"),
+        (list(range(9)), list(range(9)), "3 to 8"),
+        ([1, 2, 3], [1, 2, 3, 4], r"shapes \(3,\) and \(4,\)"),
+        ([1, 2, 3], [5, 5, 5], "constant"),
+    ],
+)
+def test_a_correlation_of_few_names_what_it_cannot_order(one, other, message):
+    with pytest.raises(ValueError, match=message):
+        correlation_of_few(one, other)
 
 
 def test_a_rank_correlation_is_scipys_for_every_entry_of_the_other_dimensions():

@@ -203,7 +203,9 @@ class Report:
         if not len(frame := cells(found)):
             return _nothing(what)
         figure = charts.forest(frame, rows=rows, labels=self.labels, **options)
-        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
+        return self.show(
+            figure, name, what, frame, title, percent=options.get("percent", True), signed=options.get("zero", True)
+        )
 
     def strips(self, found: Any, *, rows: str, name: str, what: str, title: str = "", **options: Any) -> tables.Shown:
         """Draw, keep and show many values as dots with their medians. See `charts.strips`."""
@@ -222,7 +224,9 @@ class Report:
         if of:
             values = (100 if options.get("percent", True) else 1) * frame["value"]
             plots.name_ends(figure.axes[0], frame[cost].tolist(), values.tolist(), frame[of].tolist())
-        return self.show(figure, name, what, frame, title, percent=options.get("percent", True))
+        return self.show(
+            figure, name, what, frame, title, percent=options.get("percent", True), signed=options.get("zero", True)
+        )
 
     def heat(
         self, frame: pd.DataFrame, *, name: str, what: str, found: Any = None, title: str = "", **options: Any

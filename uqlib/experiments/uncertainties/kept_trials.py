@@ -15,12 +15,14 @@ from uqlib.experiments.kept_columns import AWAY, unpack_draws
 from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, TOLD, UNSEEN
 from uqlib.files.columns import Header, read_column, read_header
 from uqlib.files.whole import in_checkout, sha256_of_file
+from uqlib.metrics.compare import together
 
 with named():
     import xarray as xr
 
 UPSTREAM = "tiny_imagenet"  # the images held out of the set that heads learn from
 NAMES = {UPSTREAM: "Tiny-ImageNet, held out"} | UNSEEN | BACKBONES | STRONGER  # in print
+MEAN = "unseen sets, mean"
 PLACE = "data/trained/uncertainty/{}.safetensors"
 
 
@@ -70,6 +72,14 @@ class KeptTrials:
         grid = [[_repeated(columns[s, v], runs) for v in chosen] for s in sets]
         names = {"set": sets, "variant": chosen, "training": range(runs), "draw": range(len(grid[0][0][0]))}
         return xr.DataArray(np.array(grid), coords=names)
+
+    def epochs(self) -> xr.DataArray:
+        """R-AUROC of all images after each epoch: dimensions objective, where, epoch, training, draw."""
+        columns = {name: self.column(f"epochs/{name}").astype(float) for name in self.names("epochs")}
+        table = np.array(list(columns.values())).transpose(0, 3, 2, 1)[..., None]
+        where = [NAMES[UPSTREAM], MEAN]
+        names = {"objective": list(columns), "where": where, "epoch": range(1, 1 + table.shape[2])}
+        return xr.DataArray(table, coords=names | {"training": range(table.shape[3]), "draw": [0]})
 
     def recall(self) -> xr.DataArray:
         """Recall@1 of every set with its draws: dimensions set, draw."""
@@ -132,6 +142,12 @@ def load_trials(backbone: str = "") -> KeptTrials:
 def tried_backbones() -> list[str]:
     """The backbones of which trials are kept, the strongest first."""
     return [name for name in STRONGER | BACKBONES if in_checkout(PLACE.format(name)) is not None]
+
+
+def load_scores(backbones: Sequence[str], kind: str = "r_auroc", variants: Sequence[str] = ()) -> xr.DataArray:
+    """`KeptTrials.scores` of several backbones as one, with an outer dimension backbone; these and the sets by name in print."""
+    found = together({NAMES[each]: load_trials(each).scores(kind, variants) for each in backbones}, "backbone")
+    return found.assign_coords(set=[NAMES[each] for each in found["set"].values])
 
 
 def load_across() -> xr.DataArray:
