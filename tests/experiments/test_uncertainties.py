@@ -8,9 +8,10 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
+from torch import nn
 
 from uqlib.cli import main
-from uqlib.experiments.uncertainties import kept_trials, trials, upstream_features, uses
+from uqlib.experiments.uncertainties import joint, kept_trials, trials, upstream_features, uses
 from uqlib.files.columns import write_table
 from uqlib.images import ImageSet
 from uqlib.uncertainty import UncertaintyHead, uncertainty_of
@@ -251,6 +252,8 @@ def test_upstream_images_are_views_and_unseen_ones_are_not(monkeypatch):
 
 def test_the_command_tries_what_is_missing_and_then_all_across(monkeypatch, capsys, repository):
     made = []
+    monkeypatch.setattr(joint, "make_joint", lambda: made.append("joint") or "joint")
+    monkeypatch.setattr(upstream_features, "load_backbone", lambda name: nn.Identity())
     monkeypatch.setattr(trials, "make_trials", lambda name: made.append(name) or name)
     monkeypatch.setattr(trials, "make_across", lambda names: made.append(tuple(names)) or "across")
     monkeypatch.setattr(kept_trials, "tried_backbones", lambda: ["efficientnet_lite0_pypi", "mobilenetv1_025"])
@@ -261,6 +264,7 @@ def test_the_command_tries_what_is_missing_and_then_all_across(monkeypatch, caps
             [],
             [
                 *(name for name in every if name not in kept_trials.tried_backbones()),
+                "joint",
                 tuple(kept_trials.tried_backbones()),
             ],
         ),
@@ -270,4 +274,4 @@ def test_the_command_tries_what_is_missing_and_then_all_across(monkeypatch, caps
         made.clear()
         assert not main(["uncertainty", *given])
         assert made == expected
-        assert capsys.readouterr().out.count("tried: ") == len(expected)
+        assert capsys.readouterr().out.count("made: ") == len(expected)

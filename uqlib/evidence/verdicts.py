@@ -87,7 +87,9 @@ class Verdict(NamedTuple):
 
     @property
     def predicted(self) -> tuple[float, float]:
-        """The prediction interval of the paper's number, by ours."""
+        """The prediction interval of the paper's number, by ours; NaN where nothing was measured."""
+        if not self.estimates:
+            return math.nan, math.nan
         theirs = math.nan if self.claim.effect_error is None else self.claim.effect_error
         return prediction_interval(self.estimates, error=theirs)
 

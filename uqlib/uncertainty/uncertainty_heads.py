@@ -126,6 +126,11 @@ def card_text(card: Mapping[str, Any]) -> str:
 
     Args:
         card: as `load_head` gives it.
+
+    Examples:
+        >>> from uqlib.uncertainty import card_text
+        >>> print(card_text({"backbone": "resnet50", "weights": "2d6697ff" * 8}).splitlines()[0])
+        # An uncertainty for resnet50
     """
     measured = "".join(f"| {name} | {value:.3f} |\n" for name, value in card.get("r_auroc", {}).items())
     learnt = f"- **Learnt from** {card['learnt_from']}.\n" if "learnt_from" in card else ""

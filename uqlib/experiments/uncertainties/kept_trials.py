@@ -91,6 +91,7 @@ class KeptTrials:
         """Recall@1 without the most uncertain tenth: score, rule, removed, training, draw. See `uses.retrieve_safely`."""
         parts = [each.split("/")[1] for each in self.names("safe") if each.split("/")[0] == name]
         columns = {score: self.column(f"safe/{name}/{score}").astype(float) for score in parts}
+        columns |= {"random": columns["random"].mean(0, keepdims=True)} if "random" in columns else {}
         return _labelled(columns, rule=["class", "all"], removed=["nothing", "database", "queries", "both"])
 
     def people(self) -> xr.DataArray:

@@ -124,7 +124,8 @@ def retrieve_safely(said: Mapping[str, list[np.ndarray]], asked: Any, name: str,
         ]
 
     found = {key: np.array([removals(u) for u in runs], np.float32) for key, runs in said.items()}
-    found["random"] = found["random"].mean(0, keepdims=True)
+    if "random" in found:
+        found["random"] = found["random"].mean(0, keepdims=True)
     return {f"safe/{name}/{key}": each for key, each in found.items()}
 
 
