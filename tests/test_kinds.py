@@ -83,6 +83,7 @@ EXCEPTIONS = {
     },
     "report.lessons.*": "figures of the library's own answers, in test_lessons.py",
     "book.pages.*": INNER,
+    "book.staleness.*": "of names of notebooks, in test_staleness.py",
     "book.build.html": "builds the book, in test_build.py",
     "bayes.laplace.find_last_layer": INNER,
     "combine.dynamic.decide_rows": INNER,
