@@ -154,7 +154,7 @@ def test_what_is_kept_is_read_as_arrays_with_names(tmp_path, monkeypatch):
     write_table(tmp_path / place, columns, {"about": json.dumps({"rests_on": {"seeds": 3}})})
     kept = kept_trials.load_trials("mobilenetv1_050")
     assert kept.settings == {"seeds": 3}
-    scores = kept.scores()
+    scores = kept.tried_scores()
     assert scores.dims == ("set", "variant", "training", "draw")
     assert scores["set"].values.tolist() == [
         "tiny_imagenet",
@@ -176,7 +176,7 @@ def test_what_is_kept_is_read_as_arrays_with_names(tmp_path, monkeypatch):
         safe.sel(variant="head", training=1, rule="all", removed="both"), columns["safe/cifar10/head"][1, 1, 3]
     )
     with pytest.raises(ValueError, match="unknown score 'distance'; choose from"):
-        kept.scores(variants=["distance"])
+        kept.tried_scores(variants=["distance"])
     with pytest.raises(ValueError, match="unknown backbone 'resnet50'"):
         kept_trials.load_trials("resnet50")
     missing = kept_trials.PLACE.format("mobilenetv1_075")
@@ -190,7 +190,7 @@ def test_the_kept_trials_are_those_of_the_settings(repository):
     for backbone in kept_trials.tried_backbones():
         kept = kept_trials.load_trials(backbone)
         assert kept.settings == json.loads(json.dumps(trials.SETTINGS))
-        scores = kept.scores()
+        scores = kept.tried_scores()
         assert scores["set"].values.tolist() == [kept_trials.UPSTREAM, *upstream_features.UNSEEN]
         assert scores.sizes["training"] == trials.SETTINGS["seeds"]
         assert scores.sizes["draw"] == 1 + trials.SETTINGS["draws"]

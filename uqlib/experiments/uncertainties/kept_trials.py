@@ -54,7 +54,7 @@ class KeptTrials:
         order = [UPSTREAM, *UNSEEN]
         return sorted(found, key=lambda name: order.index(first) if (first := name.split("/")[0]) in order else -1)
 
-    def scores(self, kind: str = "r_auroc", variants: Sequence[str] = ()) -> xr.DataArray:
+    def tried_scores(self, kind: str = "r_auroc", variants: Sequence[str] = ()) -> xr.DataArray:
         """Draws of every score on every set: dimensions set, variant, training, draw; entry 0 of draw is all images.
 
         A score without trainings (entropy, distance, ...) is the same in each.
@@ -146,8 +146,8 @@ def tried_backbones() -> list[str]:
 
 
 def load_scores(backbones: Sequence[str], kind: str = "r_auroc", variants: Sequence[str] = ()) -> xr.DataArray:
-    """`KeptTrials.scores` of several backbones as one, with an outer dimension backbone; these and the sets by name in print."""
-    found = together({NAMES[each]: load_trials(each).scores(kind, variants) for each in backbones}, "backbone")
+    """`KeptTrials.tried_scores` of several backbones as one, with an outer dimension backbone; these and the sets by name in print."""
+    found = together({NAMES[each]: load_trials(each).tried_scores(kind, variants) for each in backbones}, "backbone")
     return found.assign_coords(set=[NAMES[each] for each in found["set"].values])
 
 

@@ -70,5 +70,5 @@ def ranked_figure(said: Mapping[str, Mapping[str, Judged]], *, name: str = "rank
         ],
         name=name,
         title="Images in the order of their uncertainty, and what a search finds among the kept",
-        about="nine sets of images, eight of which no head has learnt from" if len(said) == 9 else "",
+        about="all nine sets" if len(said) == 9 else "",
     )  # fmt: skip
