@@ -46,7 +46,7 @@ def ranked_figure(said: Mapping[str, Mapping[str, Judged]], *, name: str = "rank
         ]
         area = correctness_auroc(judged.confidence, judged.correct)
         out = 100 * found[kept:].mean() if kept < n else None
-        numbers = {"kept": f"{kept:,} of {n:,}", "Recall@1, kept": f"{recall[kept - 1]:.1f} %", "Recall@1, all": f"{recall[-1]:.1f} %",
+        numbers = {"kept": f"{kept:,} of {n:,}", "found": f"{recall[kept - 1]:.1f} %", "found of all": f"{recall[-1]:.1f} %",
                    "R-AUROC": f"{area:.3f}"}  # fmt: skip
         rest = "" if out is None else f" Of those left out it finds {out:.1f} %."
         reading = (
