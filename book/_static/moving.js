@@ -69,7 +69,7 @@ function score({ order, sure, bin, right, losses, risks }, often) {
   }
   for (let j = 0; j < n;) area += risks[j] /= ++j;
   const sum = (of) => gaps.reduce((all, gap) => all + of(gap), 0), confidence = (sum((gap) => gap) + hits) / n, auroc = pairs / (hits * (n - hits));
-  return { n, right: hits, accuracy: hits / n, confidence, ece: sum(Math.abs) / n, aurc: area / n, auroc, risks: often || risks.slice(0, n), losses: [one / n, two / n] };
+  return { n, right: hits, accuracy: hits / n, confidence, ece: sum(Math.abs) / n, aurc: area / n, auroc, risks: often ? null : risks.slice(0, n), losses: [one / n, two / n] };
 }
 
 /** Totals in bins of equal width. */

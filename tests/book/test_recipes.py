@@ -74,12 +74,22 @@ def test_what_the_recipes_leave_open_is_needed(recipes, open_names):
     assert all(re.search(rf"\b{name}\b", text) for name in open_names)
 
 
-def test_the_code_of_the_chapters_exercises_runs(repository, monkeypatch):
+@pytest.fixture
+def code_of(repository, monkeypatch):
+    """Runs the code of a chapter, in its order, and gives what it defines."""
     monkeypatch.chdir(repository)
-    text = (repository / "book/zhou2025/index.md").read_text()
-    names: dict = {}
-    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
-        exec(compile(block, "book/zhou2025/index.md", "exec"), names)
+
+    def run(paper: str) -> dict:
+        page, names = f"book/{paper}/index.md", {}
+        for block in re.findall(r"^~~~python\n(.*?)^~~~$", (repository / page).read_text(), re.M | re.S):
+            exec(compile(block, page, "exec"), names)
+        return names
+
+    return run
+
+
+def test_the_code_of_the_chapters_exercises_runs(code_of):
+    names = code_of("zhou2025")
     twins, large = names["twins"], names["large"]
     assert sum(twins.weights) * twins.temperatures[0] == pytest.approx(1, rel=1e-6)
     assert not np.isfinite(twins.standard_errors).any()
@@ -87,12 +97,8 @@ def test_the_code_of_the_chapters_exercises_runs(repository, monkeypatch):
     assert names["decision"].preds.shape == (9500,)
 
 
-def test_the_code_of_the_chapter_on_difficulty_runs(repository, monkeypatch):
-    monkeypatch.chdir(repository)
-    text = (repository / "book/cui2023/index.md").read_text()
-    names: dict = {}
-    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
-        exec(compile(block, "book/cui2023/index.md", "exec"), names)
+def test_the_code_of_the_chapter_on_difficulty_runs(code_of):
+    names = code_of("cui2023")
     assert names["exact"].shrinkage == 0
     assert names["moved"] < 1e-6  # an affine map changes nothing but the rounding
     assert names["modest"] == pytest.approx([0.9] * 3, abs=1e-9)
@@ -108,17 +114,10 @@ def test_the_code_of_the_chapter_on_difficulty_runs(repository, monkeypatch):
     assert names["value"].isfinite()
 
 
-def test_the_code_of_the_chapter_on_pretrained_uncertainties_runs(repository, monkeypatch):
-    monkeypatch.chdir(repository)
-    text = (repository / "book/kirchhof2024/index.md").read_text()
-    names: dict = {}
-    for block in re.findall(r"^~~~python\n(.*?)^~~~$", text, re.M | re.S):
-        exec(compile(block, "book/kirchhof2024/index.md", "exec"), names)
+def test_the_code_of_the_chapter_on_pretrained_uncertainties_runs(code_of):
+    names = code_of("kirchhof2024")
     one, other = (head.state_dict() for head in names["heads"])
     assert all((one[key] == other[key]).all() for key in one)  # eight times the losses: the same head to the last bit
     assert names["doubt"].shape == (5000,)
-    assert (
-        0.8
-        < names["r_auroc"](names["doubt"], names["retrieved"](names["features"][5000:], names["answers"].labels[5000:]))
-        < 1
-    )
+    found = names["retrieved"](names["features"][5000:], names["answers"].labels[5000:])
+    assert 0.8 < names["r_auroc"](names["doubt"], found) < 1

@@ -138,6 +138,7 @@ def test_what_could_have_been_seen():
     assert judge(claim, [result(3.1, 2.12, 4.08)], "cpu").agrees is False
     assert judge(BELOW, [result(0.1, -0.88, 1.08)], "cpu").agrees is None
     assert math.isnan(judge(claim, [result(0.1)], "cpu").chance)
+    assert all(map(math.isnan, judge(claim, [], "cpu").predicted))  # nothing was measured
 
 
 def test_findings_that_rest_on_one_fact_count_once():

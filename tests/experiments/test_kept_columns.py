@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from uqlib.experiments.kept_columns import answer_columns, measure_answers, pack_score, to_half, to_small
+from uqlib.experiments.kept_columns import (
+    AWAY,
+    answer_columns,
+    measure_answers,
+    open_kept,
+    pack_draws,
+    pack_score,
+    to_half,
+    to_small,
+    unpack_draws,
+)
 
 
 @pytest.mark.parametrize(("classes", "kind"), [(10, np.uint8), (256, np.uint8), (257, np.int32), (1000, np.int32)])
@@ -50,3 +60,23 @@ def test_numbers_beyond_half_precision_are_refused():
     for bad in ([-1], [2**31]):
         with pytest.raises(ValueError, match="whole numbers from 0 are wanted"):
             to_small(bad)
+
+
+def test_a_value_and_its_draws_come_back_in_half_of_the_bytes():
+    generator = np.random.default_rng(0)
+    drawn = (0.7 + 0.02 * generator.standard_normal((5, 1, 201))).astype(np.float32)
+    given = {"r_auroc/a/head": drawn, "labels/a": np.arange(201), "u/a": np.zeros((5, 4), np.float32)}
+    packed = pack_draws(given, 200)
+    assert set(packed) == {*given, "r_auroc/a/head" + AWAY}  # what is no draws stays as it is
+    value, away = packed["r_auroc/a/head"], packed["r_auroc/a/head" + AWAY]
+    assert value.nbytes + away.nbytes < 0.51 * drawn.nbytes
+    back = unpack_draws(value, away)
+    np.testing.assert_array_equal(back[..., 0], drawn[..., 0])
+    way = np.abs(drawn - drawn[..., :1])
+    assert (np.abs(back - drawn) <= way / 2000 + 1e-7).all()
+
+
+def test_a_file_that_is_not_there_names_the_command_that_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no data/none\.safetensors; `uqlib none` makes it"):
+        open_kept("data/none.safetensors", "uqlib none")

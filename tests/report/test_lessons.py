@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from uqlib.metrics.outcomes import Judged
-from uqlib.report.lessons import meanings, samples, sorted_answers
+from uqlib.report.lessons import meanings, ranked_images, samples, sorted_answers
 
 
 @pytest.fixture
@@ -169,3 +169,29 @@ def test_every_figure_of_the_foundations_stands_on_a_page(repository):
     assert len(figures) == 7
     assert all(f"{name}(" in text for name in figures)
     assert len(list((repository / "notebooks/foundations").glob("*.ipynb"))) == 7
+
+
+def test_of_the_kept_images_so_many_are_found_as_counting_says():
+    generator = torch.Generator().manual_seed(0)
+    found = torch.rand(500, generator=generator) < 0.7
+    doubt = torch.rand(500, generator=generator, dtype=torch.float64) - 0.3 * found
+    said = {"cats": {"a head": Judged(-doubt, found), "a coin": Judged(torch.arange(500.0).double(), found)}}
+    fragment = ranked_images.ranked_figure(said)
+    kept = found[doubt.argsort()][:400]
+    told = f"of the 400 images that a head is surest of, a search finds the class of {100 * kept.double().mean():.1f} %"
+    left = found[doubt.argsort()][400:]
+    assert told in fragment
+    assert f"Of those left out it finds {100 * left.double().mean():.1f} %." in fragment
+    assert f"{roc_auc_score(~found, doubt):.3f}" in fragment
+
+
+def test_every_set_is_put_in_the_same_orders():
+    one = Judged(torch.tensor([0.2, 0.1]), torch.tensor([True, False]))
+    with pytest.raises(ValueError, match="each set must have the scores a head, in this order"):
+        ranked_images.ranked_figure({"cats": {"a head": one}, "dogs": {"a coin": one}})
+
+
+def test_slices_of_an_order_hold_the_share_that_is_wrong():
+    boxes, line = sorted_answers.slices(np.array([True] * 3 + [False] * 5), 25.0, "misses", count=4)
+    assert boxes.y2.tolist() == [0, 50, 100, 100]
+    assert (boxes.x.tolist(), line.x) == ([0, 25, 50, 75], 25.0)

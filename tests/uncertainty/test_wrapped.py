@@ -12,8 +12,8 @@ import uqlib
 from uqlib import networks, uncertainty
 from uqlib.files.fingerprint import of_network
 from uqlib.images import Files
+from uqlib.networks.outputs import ask_as_it_is
 from uqlib.uncertainty import UncertaintyHead, WithUncertainty, available_heads, load_uncertainty, save_head
-from uqlib.uncertainty.wrapped import answer
 
 NAME = "mobilenetv1_025"  # whose head the project keeps
 
@@ -156,18 +156,18 @@ def test_a_head_of_another_width_is_refused(net):
 def test_a_network_without_timms_contract_names_its_classifier():
     plain = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3))
     images = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match=re.escape("Sequential has no single get_classifier(); pass classifier=")):
+    with pytest.raises(ValueError, match=re.escape("Sequential has no get_classifier(); pass classifier=")):
         WithUncertainty(plain, UncertaintyHead(6))
     model = WithUncertainty(plain, UncertaintyHead(6), classifier=plain[3])
     assert torch.equal(model(images).features, plain[:3](images))
     assert {name.split(".")[0] for name in model.state_dict()} == {"model", "head"}
     with pytest.raises(ValueError, match="was called 0 times in one pass; once is needed"):
-        answer(plain, images, nn.Linear(6, 3))
+        ask_as_it_is(plain, images, classifier=nn.Linear(6, 3))
 
 
 def test_gradients_flow_where_they_are_recorded(net):
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    features, logits = answer(net, images)
+    features, logits = ask_as_it_is(net, images)
     assert features.requires_grad
     assert logits.requires_grad
 

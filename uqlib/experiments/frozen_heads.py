@@ -20,12 +20,12 @@ from uqlib import difficulty
 from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
-from uqlib.base.provenance import environment, note_input
+from uqlib.base.provenance import environment
 from uqlib.experiments.difficulty_scores import load_whole, scorer_features
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.kept_columns import measure_answers, to_small
-from uqlib.files.columns import Header, read_column, read_header, write_table
-from uqlib.files.whole import DamagedError, in_checkout, sha256_of_file
+from uqlib.experiments.kept_columns import measure_answers, open_kept, to_small
+from uqlib.files.columns import Header, read_column, write_table
+from uqlib.files.whole import DamagedError
 from uqlib.images.labels import noisy_labels
 from uqlib.training.stacked import stacked_logits, train_heads
 
@@ -168,12 +168,9 @@ def load_heads() -> KeptHeads:
         FileNotFoundError: if it is not there; the message says what makes it.
         DamagedError: if it was made with other settings than these.
     """
-    if (path := in_checkout(PLACE)) is None:
-        raise FileNotFoundError(f"no {PLACE}; `uqlib heads` makes it")
-    header = read_header(path)
+    path, header = open_kept(PLACE, "uqlib heads")
     about = json.loads(header.metadata["about"])
     wanted = json.loads(json.dumps([SETTINGS, list(KINDS), list(METRICS)]))
     if [about.get(name) for name in ("rests_on", "kinds", "metrics")] != wanted:
         raise DamagedError(path, "it was made with other settings; remove it, and `uqlib heads` makes it anew")
-    note_input(PLACE, sha256_of_file(path))
     return KeptHeads(path, header)

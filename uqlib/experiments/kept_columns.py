@@ -1,13 +1,34 @@
 """What is kept of a network or a score: a number an image, in the smallest type that holds it, or refused."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from uqlib import losses, metrics
+from uqlib.base.provenance import note_input
 from uqlib.calibrate import confidences
+from uqlib.files.columns import Header, read_header
+from uqlib.files.whole import in_checkout, sha256_of_file
+
+
+def open_kept(place: str, made_by: str) -> tuple[Path, Header]:
+    """A file of data/ and its header; what reads it rests on its bytes.
+
+    Args:
+        place: in the checkout.
+        made_by: the command that makes it.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message says what makes it.
+        DamagedError: if its header is not what was written.
+    """
+    if (path := in_checkout(place)) is None:
+        raise FileNotFoundError(f"no {place}; `{made_by}` makes it")
+    note_input(place, sha256_of_file(path))
+    return path, read_header(path)
 
 
 def to_half(values: Any, name: str) -> np.ndarray:
@@ -54,7 +75,7 @@ AWAY = "~"  # ends the name of the column that holds how far draws lie from thei
 def pack_draws(columns: Mapping[str, np.ndarray], draws: int) -> dict[str, np.ndarray]:
     """Columns whose last axis is a value and its draws as two: the value in single precision, the way to its draws in half.
 
-    A draw lies near its value, so half precision keeps it to a few millionths, in half of the bytes.
+    A draw lies near its value, and half precision keeps the way there to one part in two thousand, in half of the bytes.
     """
     packed: dict[str, np.ndarray] = {}
     for name, array in columns.items():

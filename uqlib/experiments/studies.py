@@ -23,6 +23,7 @@ from uqlib.base.options import check_choice
 from uqlib.base.provenance import note_input
 from uqlib.base.scales import at_scale
 from uqlib.experiments.benchmarks import load_benchmark
+from uqlib.experiments.kept_columns import open_kept
 from uqlib.files.columns import Header, check_columns, read_column, read_header
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.typed import TomlTable, read_toml
@@ -253,11 +254,7 @@ def load_difficulty(dataset: str, split: str) -> "Scored":
         FileNotFoundError: if nobody has scored that split.
         DamagedError: if a byte differs from what was written.
     """
-    place = DIFFICULTY.format(dataset=dataset, split=split)
-    if (path := in_checkout(place)) is None:
-        raise FileNotFoundError(f"no {place}; `uqlib difficulty` scores CIFAR-10 and writes it")
-    note_input(place, sha256_of_file(path))
-    header = read_header(path)
+    path, header = open_kept(DIFFICULTY.format(dataset=dataset, split=split), "uqlib difficulty")
     check_columns(path, header, {"labels": (1, "iu")})
     columns = {name: torch.from_numpy(np.array(read_column(path, header, name))) for name in header.columns}
     return Scored(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_finite, check_labels, check_size
+from uqlib.base.checks import check_features, check_labels, check_size
 from uqlib.base.options import check_fraction, check_number, check_result, check_strengths, check_whole
 from uqlib.base.splits import split
 
@@ -171,11 +171,8 @@ def install(model: nn.Module, head: Head) -> nn.Module:
 
 
 def _check_features(features: Table) -> Tensor:
-    x = as_tensor(features, "features")
-    if x.ndim != 2 or not x.numel():
-        raise ValueError(f"features must have shape (n, d) with at least one row; it is {tuple(x.shape)}")
+    x = check_features(features)
     x = x if x.is_floating_point() else x.double()
-    check_finite(x, "features")
     check_size(x, "features", LARGEST)
     return x.float()
 

@@ -30,15 +30,24 @@ def features_and_logits(model: nn.Module, images: Any, *, classifier: nn.Module 
         ValueError: if the classifier is not one layer that is called once and gives the logits. The distilled networks
             of timm (deit, levit, efficientformer) have two, whose mean are the logits.
     """
+    classifier = classifier or find_classifier(model)
+    with evaluating(model), torch.inference_mode():
+        features, logits = ask_as_it_is(model, images, classifier=classifier)
+    # an inference tensor cannot be saved for a backward pass, a copy of it can
+    features = features.clone()
+    return Outputs(features, features[:, :0] if isinstance(classifier, nn.Identity) else logits.clone())
+
+
+def ask_as_it_is(model: nn.Module, images: Any, *, classifier: nn.Module | None = None) -> Outputs:
+    """As `features_and_logits`, in the mode in which the model is, and with gradients where they are recorded."""
     if not (isinstance(images, Tensor) and images.is_floating_point()):
         kind = getattr(images, "dtype", type(images).__name__)
         raise TypeError(f"images must be a floating tensor, not {kind}: preprocess(images, preprocessing(model))")
-    classifier = classifier or _classifier(model)
+    classifier = classifier or find_classifier(model)
     calls: list[tuple[Tensor, Tensor]] = []
     hook = classifier.register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
     try:
-        with evaluating(model), torch.inference_mode():
-            logits = model(images)
+        logits = model(images)
     finally:
         hook.remove()
     if len(calls) != 1:
@@ -50,9 +59,7 @@ def features_and_logits(model: nn.Module, images: Any, *, classifier: nn.Module 
             f"the classifier {classifier} does not give the logits of {type(model).__name__}: something follows it, or "
             f"there is a second one, so no one layer has features and logits. {TWO_HEADS}"
         )
-    # an inference tensor cannot be saved for a backward pass, a copy of it can
-    features = features.flatten(1).clone()
-    return Outputs(features, features[:, :0] if isinstance(classifier, nn.Identity) else logits.flatten(1).clone())
+    return Outputs(features.flatten(1), final)
 
 
 TWO_HEADS = (
@@ -73,7 +80,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _classifier(model: nn.Module) -> nn.Module:
+def find_classifier(model: nn.Module) -> nn.Module:
+    """The layer that timm calls the classifier.
+
+    Raises:
+        ValueError: if there is none, or more than one.
+    """
     classifier_of = getattr(model, "get_classifier", None)
     found = None if classifier_of is None else classifier_of()
     if isinstance(found, tuple | list):

@@ -13,6 +13,7 @@ from uqlib.base.arrays import Column, Table
 from uqlib.base.checks import check_confidence, check_features, check_labels, check_rows
 from uqlib.base.options import check_choice, check_number, check_whole
 from uqlib.files.fingerprint import of_array
+from uqlib.networks.outputs import ask_as_it_is
 from uqlib.training.loops import EpochLog, Step, loop
 from uqlib.training.settings import Options
 from uqlib.uncertainty.objectives import OBJECTIVES, Objective
@@ -146,13 +147,11 @@ def joint_step(
     Source:
         Kirchhof et al. 2024 (arXiv:2402.16569), section 3, and for the step without: Yoo & Kweon 2019 (arXiv:1905.03677).
     """
-    from uqlib.uncertainty.wrapped import answer
-
     weight, y = check_number(weight, "weight", least=0), check_labels(labels, None)
     goal = OBJECTIVES[check_choice(objective, OBJECTIVES, "objective")]
 
     def step(rows: Tensor, generator: torch.Generator) -> Tensor:
-        features, logits = answer(model, views(rows, generator))
+        features, logits = ask_as_it_is(model, views(rows, generator))
         each = F.cross_entropy(logits, y[rows].to(logits.device), reduction="none")
         seen = features.detach() if stop_gradient else features
         return each.mean() + weight * goal(head(seen), each)

@@ -18,7 +18,7 @@ from uqlib.files.fingerprint import of_network
 from uqlib.files.whole import cache_folder, in_checkout
 from uqlib.networks.creation import create
 from uqlib.networks.inputs import Preprocessing, preprocess, preprocessing
-from uqlib.networks.outputs import evaluating
+from uqlib.networks.outputs import ask_as_it_is, evaluating, find_classifier
 from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, load_head
 
 FOLDER = "data/heads"
@@ -35,7 +35,7 @@ class Said(NamedTuple):
 class WithUncertainty(nn.Module):
     """A classifier with an uncertainty head: forward gives logits, features and uncertainty in one pass.
 
-    The logits are those of the network alone, bit for bit; the head adds less than two hundredths to the time.
+    The logits are those of the network alone, bit for bit; the head adds less than two hundredths to the multiply-adds.
 
     Args:
         model: a timm network, or any module with `classifier`.
@@ -60,14 +60,14 @@ class WithUncertainty(nn.Module):
         super().__init__()
         self.model, self.head, self.prepared, self.card = model, head, prepared, dict(card or {})
         self._classifier = [classifier]  # in a list: a layer of the model is not registered a second time
-        width = getattr(classifier or _classifier_of(model), "in_features", head.features)
+        width = getattr(classifier or find_classifier(model), "in_features", head.features)
         if width != head.features:
             raise ValueError(
                 f"the head takes features of width {head.features}; the classifier of the model has {width}"
             )
 
     def forward(self, images: Float[Tensor, "n ch h w"]) -> Said:
-        features, logits = answer(self.model, images, self._classifier[0])
+        features, logits = ask_as_it_is(self.model, images, classifier=self._classifier[0])
         return Said(logits, features, self.head(features.float()))
 
     @torch.inference_mode()
@@ -80,23 +80,6 @@ class WithUncertainty(nn.Module):
         if not parts:
             raise ValueError("images is empty; at least one image is needed")
         return Said(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def answer(model: nn.Module, images: Tensor, classifier: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-    """Features and logits in one pass, in the mode in which the model is, with gradients where they are recorded.
-
-    Raises:
-        ValueError: if the classifier is not called once.
-    """
-    layer, seen = classifier or _classifier_of(model), []
-    hook = layer.register_forward_hook(lambda _, args, __: seen.append(args[0]))
-    try:
-        logits = model(images)
-    finally:
-        hook.remove()
-    if len(seen) != 1:
-        raise ValueError(f"the classifier {layer} was called {len(seen)} times in one pass; once is needed")
-    return seen[0].flatten(1), logits.flatten(1)
 
 
 def load_uncertainty(
@@ -145,12 +128,3 @@ def _find_head(network: str) -> Path:
             f"{FOLDER} of the project; copy them to {cache_folder() / 'heads'}, or pass head=PATH, or train one: train_head"
         )
     return there[network]
-
-
-def _classifier_of(model: nn.Module) -> nn.Module:
-    found = getattr(model, "get_classifier", lambda: None)()
-    if not isinstance(found, nn.Module):
-        raise ValueError(
-            f"{type(model).__name__} has no single get_classifier(); pass classifier=, the layer of the logits"
-        )
-    return found

@@ -16,12 +16,13 @@ from uqlib import metrics, networks
 from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
-from uqlib.base.provenance import environment, note_input
+from uqlib.base.provenance import environment
 from uqlib.calibrate.confidences import max_probability
 from uqlib.experiments.difficulty_scores import load_whole
 from uqlib.experiments.image_sets import first_rows
+from uqlib.experiments.kept_columns import open_kept
 from uqlib.files.columns import read_column, read_header, write_table
-from uqlib.files.whole import DamagedError, cache_folder, in_checkout, sha256_of_file
+from uqlib.files.whole import DamagedError, cache_folder
 from uqlib.metrics.compare import compare
 from uqlib.metrics.outcomes import Judged
 from uqlib.training import EpochLog, Views, loop
@@ -156,12 +157,10 @@ def load_joint() -> KeptJoint:
         FileNotFoundError: if it is not there, or no seed has every variant; the message says what makes it.
         DamagedError: if it was made with other settings than these.
     """
-    path = in_checkout(PLACE)
-    columns, seconds = _read(path) if path else ({}, {})
+    columns, seconds = _read(open_kept(PLACE, "uqlib uncertainty joint")[0])
     seeds = [k for k in range(SETTINGS["seeds"]) if all(f"{name}/{k}" in seconds for name in VARIANTS)]
-    if path is None or not seeds:
+    if not seeds:
         raise FileNotFoundError(f"no {PLACE} with a seed of every variant; `uqlib uncertainty joint` makes it")
-    note_input(PLACE, sha256_of_file(path))
     drawn, followed = (
         np.array([[columns[f"{kind}/{name}/{k}"] for k in seeds] for name in VARIANTS], float)
         for kind in ("drawn", "followed")

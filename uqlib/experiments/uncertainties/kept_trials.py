@@ -10,11 +10,10 @@ import numpy as np
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
-from uqlib.base.provenance import note_input
-from uqlib.experiments.kept_columns import AWAY, unpack_draws
+from uqlib.experiments.kept_columns import AWAY, open_kept, unpack_draws
 from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, TOLD, UNSEEN
-from uqlib.files.columns import Header, read_column, read_header
-from uqlib.files.whole import in_checkout, sha256_of_file
+from uqlib.files.columns import Header, read_column
+from uqlib.files.whole import in_checkout
 from uqlib.metrics.compare import together
 
 with named():
@@ -91,7 +90,6 @@ class KeptTrials:
         """Recall@1 without the most uncertain tenth: score, rule, removed, training, draw. See `uses.retrieve_safely`."""
         parts = [each.split("/")[1] for each in self.names("safe") if each.split("/")[0] == name]
         columns = {score: self.column(f"safe/{name}/{score}").astype(float) for score in parts}
-        columns |= {"random": columns["random"].mean(0, keepdims=True)} if "random" in columns else {}
         return _labelled(columns, rule=["class", "all"], removed=["nothing", "database", "queries", "both"])
 
     def people(self) -> xr.DataArray:
@@ -133,10 +131,7 @@ def load_trials(backbone: str = "") -> KeptTrials:
         FileNotFoundError: if it is not there; the message says what makes it.
     """
     place = PLACE.format(backbone := check_choice(backbone or TOLD, BACKBONES | STRONGER, "backbone"))
-    if (path := in_checkout(place)) is None:
-        raise FileNotFoundError(f"no {place}; `uqlib uncertainty {backbone}` makes it")
-    header = read_header(path)
-    note_input(place, sha256_of_file(path))
+    path, header = open_kept(place, f"uqlib uncertainty {backbone}")
     return KeptTrials(backbone, path, header, json.loads(header.metadata["about"])["rests_on"])
 
 
@@ -157,11 +152,7 @@ def load_across() -> xr.DataArray:
     Raises:
         FileNotFoundError: if it is not there; the message says what makes it.
     """
-    place = "data/trained/uncertainty/across.safetensors"
-    if (path := in_checkout(place)) is None:
-        raise FileNotFoundError(f"no {place}; `uqlib uncertainty across` makes it")
-    header = read_header(path)
-    note_input(place, sha256_of_file(path))
+    path, header = open_kept(PLACE.format("across"), "uqlib uncertainty across")
     about = json.loads(header.metadata["about"])
     table = np.array([read_drawn(path, header, name) for name in about["sets"]], float)
     names = {

@@ -148,12 +148,10 @@ def try_set(scores: Mapping[str, list[Score]], asked: Asked, name: str) -> tuple
     """R-AUROC of every score on one set, Recall@1 with its draws, and what was said of each image."""
     said = {key: [as_tensor(score(asked.features)).float() for score in runs] for key, runs in scores.items()}
     columns = {f"r_auroc/{name}/{key}": each for key, each in draw_scores(said, asked.found).items()}
-    drawn = compare({"all": [_Found(asked.found)]}, ["accuracy"], over="training", draws=SETTINGS["draws"])
+    drawn = compare(
+        {"all": [Judged(asked.found.double(), asked.found)]}, ["accuracy"], over="training", draws=SETTINGS["draws"]
+    )
     return columns | {f"recall/{name}": drawn.values[0, 0, 0].astype(np.float32)}, said
-
-
-class _Found(NamedTuple):
-    correct: Tensor
 
 
 def try_target(heads: list[UncertaintyHead], asked: Asked, name: str) -> Columns:

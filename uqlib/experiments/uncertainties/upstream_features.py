@@ -58,10 +58,10 @@ UNSEEN = {  # the sets that no head learns from, and their names in print
 }
 
 
-def upstream_images(view: int = 0) -> ImageSet:
-    """Random views of the training images of Tiny-ImageNet, as many of each class."""
+def upstream_images() -> ImageSet:
+    """A random view of each of the training images of Tiny-ImageNet, as many of each class."""
     whole = check_side(load_images("tiny_imagenet", "train"), 64)
-    return random_crops(whole.select(np.arange(TRAINED)), view=view)
+    return random_crops(whole.select(np.arange(TRAINED)))
 
 
 def heldout_images() -> ImageSet:
@@ -92,8 +92,7 @@ def damaged_images(kind: str, strength: float) -> ImageSet:
     """Some held-out images after an intervention of known strength."""
     whole = heldout_images().select(np.arange(INTERVENED))
     made = Changed(whole.images, lambda image, row: intervene(image, kind, strength, seed=row))
-    changed = whole.with_images(made, name="tiny_imagenet", split=f"val-{kind}-{strength:g}".replace(".", "_"))
-    return changed
+    return whole.with_images(made, name="tiny_imagenet", split=f"val-{kind}-{strength:g}".replace(".", "_"))
 
 
 @cache
@@ -107,11 +106,11 @@ def load_backbone(name: str) -> nn.Module:
     return networks.create(name).to(memory_format=torch.channels_last)
 
 
-def see(backbone: str, images: ImageSet, **options: Any) -> Tensor:
+def see(backbone: str, images: ImageSet) -> Tensor:
     """Features (n, d) of images, from the cache where it has them."""
     model = load_backbone(backbone)
     prepared = networks.preprocessing(model, size=side_of(backbone), crop_pct=1.0)
-    options = {"columns": ("features",), "logits": "coarse", "foreign": True, **options}
+    options: dict[str, Any] = {"columns": ("features",), "logits": "coarse", "foreign": True}
     return ask_network(backbone, model, images, preprocessing=prepared, **options).features
 
 

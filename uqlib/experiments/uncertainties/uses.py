@@ -20,7 +20,7 @@ from uqlib.networks.heads import head_logits
 from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, uncertainty_of
 
 with named():
-    from scipy.stats import spearmanr
+    from scipy.stats import entropy, spearmanr
     from sklearn.manifold import TSNE
 
 TOLD_SCORES = ("head", "entropy", "distance")  # of which the number of each image is kept
@@ -60,15 +60,14 @@ def judge_by_people(said: Mapping[str, list[Tensor]], rows: np.ndarray, labels: 
         FileNotFoundError: if the votes are not beside the images.
     """
     votes = human_counts()[rows].astype(float)
-    shares = votes / votes.sum(1, keepdims=True)
-    entropy = -np.sum(np.where(shares > 0, shares * np.log(np.maximum(shares, 1e-12)), 0), axis=1)
+    disagreement = entropy(votes, axis=1)
     mistaken = votes.argmax(1) != labels
     drawn = draw_rows(len(rows), draws)
 
     def judge(u: np.ndarray, own: np.ndarray) -> list[float]:
         return [
-            auroc(u[own], entropy[own] > 0),
-            float(spearmanr(u[own], entropy[own])[0]),
+            auroc(u[own], disagreement[own] > 0),
+            float(spearmanr(u[own], disagreement[own])[0]),
             auroc(u[own], mistaken[own]),
         ]
 
@@ -104,7 +103,7 @@ def retrieve_safely(said: Mapping[str, list[np.ndarray]], asked: Any, name: str,
     """Recall@1 without the most uncertain images: `safe/SET/SCORE` (runs, rule, what, 1 + draws).
 
     Rules: a threshold a class, one threshold. What: all images, images dropped from the database, from the queries, from
-    both. Of `random` the mean of all removals.
+    both.
     """
     near = as_tensor(nearest_neighbours(asked.features, k=NEAREST).rows).numpy()
     labels = asked.labels.numpy()
@@ -123,10 +122,7 @@ def retrieve_safely(said: Mapping[str, list[np.ndarray]], asked: Any, name: str,
             for own in keep_certain(u, labels)
         ]
 
-    found = {key: np.array([removals(u) for u in runs], np.float32) for key, runs in said.items()}
-    if "random" in found:
-        found["random"] = found["random"].mean(0, keepdims=True)
-    return {f"safe/{name}/{key}": each for key, each in found.items()}
+    return {f"safe/{name}/{key}": np.array([removals(u) for u in runs], np.float32) for key, runs in said.items()}
 
 
 def map_images(u: np.ndarray, asked: Any, classes: tuple[str, ...]) -> Columns:
@@ -142,8 +138,7 @@ def map_images(u: np.ndarray, asked: Any, classes: tuple[str, ...]) -> Columns:
     own = labels[rows]
     far = np.square(flat[:, None] - flat[None]).sum(-1)
     around = own[far.argsort(1)[:, 1 : AROUND + 1]]
-    shares = np.stack([(around == c).mean(1) for c in np.unique(own)], 1)
-    mixed = -np.where(shares > 0, shares * np.log(np.maximum(shares, 1e-12)), 0).sum(1)
+    mixed = entropy(np.stack([(around == c).sum(1) for c in np.unique(own)], 1), axis=1)
     return {"map": np.column_stack([flat, own, u[rows], mixed]).astype(np.float32)}
 
 
@@ -158,13 +153,15 @@ def use_heads(
         return columns
     draws = settings["draws"]
     cifar = upstream.unseen_images("cifar10")
-    entropy = lambda x: -as_tensor(neg_entropy(head_logits(learnt.classifier, x))).float()  # noqa: E731
+    doubt = lambda x: -as_tensor(neg_entropy(head_logits(learnt.classifier, x))).float()  # noqa: E731
     own = {name: [as_tensor(uncertainty_of(head, each.features)) for head in heads] for name, each in asked.items()}
-    people = {"head": own["cifar10"], "entropy": [entropy(asked["cifar10"].features)]}
+    people = {"head": own["cifar10"], "entropy": [doubt(asked["cifar10"].features)]}
     columns |= judge_by_people(people, cifar.index, cifar.labels, draws=draws)
     for name in settings["safe"]:
         generator = np.random.default_rng(0)
-        said = {"head": [u.numpy() for u in own[name]], "entropy": [entropy(asked[name].features).numpy()],
+        said = {"head": [u.numpy() for u in own[name]], "entropy": [doubt(asked[name].features).numpy()],
                 "random": [generator.random(len(own[name][0])) for _ in range(RANDOM)]}  # fmt: skip
-        columns |= retrieve_safely(said, asked[name], name, draws=draws)
+        found = retrieve_safely(said, asked[name], name, draws=draws)
+        random = f"safe/{name}/random"
+        columns |= found | {random: found[random].mean(0, keepdims=True)}  # the mean of all removals
     return columns | map_images(own["cifar10"][0].numpy(), asked["cifar10"], cifar.classes)

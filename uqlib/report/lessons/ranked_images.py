@@ -6,9 +6,11 @@ import numpy as np
 
 from uqlib.metrics import abstained_recall, correctness_auroc
 from uqlib.metrics.outcomes import Judged
+from uqlib.report.lessons.sorted_answers import slices
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_figure
+from uqlib.report.telling import counted
 
-STEPS = 20  # positions of the slider, and slices of the order
+STEPS = 20  # positions of the slider
 POINTS = 120  # of a curve
 
 
@@ -31,12 +33,6 @@ def ranked_figure(said: Mapping[str, Mapping[str, Judged]], *, name: str = "rank
         judged = said[images][score]
         found = judged.correct[judged.confidence.argsort(descending=True, stable=True)].numpy()
         n, kept = len(found), max(1, round(share * len(found) / 100))
-        slices = np.array([100 * (~part).mean() for part in np.array_split(found, STEPS)])
-        left = np.arange(STEPS) * (100 / STEPS)
-        order = [
-            Mark("boxes", left, 0, left + 100 / STEPS, slices, tone="wrong faded", name="misses in each slice"),
-            Mark("segments", share, 0, share, 100, tone="own", name="kept: left of the line"),
-        ]
         pick = np.unique(np.linspace(n // 100, n - 1, POINTS).astype(int))
         recall = 100 * np.asarray(abstained_recall(-judged.confidence, judged.correct))
         curve = [
@@ -53,7 +49,7 @@ def ranked_figure(said: Mapping[str, Mapping[str, Judged]], *, name: str = "rank
             f"{images}: of the {kept:,} images that {score} is surest of, a search finds the class of {recall[kept - 1]:.1f} %; "
             f"of all {n:,}, {recall[-1]:.1f} %.{rest}"
         )
-        return View([order, curve], {"this threshold": numbers}, reading)
+        return View([slices(found, share, "misses"), curve], {"this threshold": numbers}, reading)
 
     across = ("Keep the surest", None)
     shares = [100 * (k + 1) / STEPS for k in range(STEPS)]
@@ -70,5 +66,5 @@ def ranked_figure(said: Mapping[str, Mapping[str, Judged]], *, name: str = "rank
         ],
         name=name,
         title="Images in the order of their uncertainty, and what a search finds among the kept",
-        about="all nine sets" if len(said) == 9 else "",
+        about=counted(len(said), "sets"),
     )  # fmt: skip

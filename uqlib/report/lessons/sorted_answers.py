@@ -90,6 +90,23 @@ def strip_figure(doubts: Mapping[str, Judged], *, name: str = "strip") -> str:
     )  # fmt: skip
 
 
+def slices(right: np.ndarray, share: float, missed: str, count: int = 20) -> list[Mark]:
+    """The share that is wrong in each slice of an order, the surest first, and the line of a threshold; in percent.
+
+    Args:
+        right: (n,) true or false, the surest first.
+        share: that is kept, in percent.
+        missed: what is wrong, for the legend: "errors", "misses".
+        count: of slices.
+    """
+    wrong = np.array([100 * (~part).mean() for part in np.array_split(right, count)])
+    left = np.arange(count) * (100 / count)
+    return [
+        Mark("boxes", left, 0, left + 100 / count, wrong, tone="wrong faded", name=f"{missed} in each slice"),
+        Mark("segments", share, 0, share, 100, tone="own", name="kept: left of the line"),
+    ]
+
+
 def threshold_figure(networks: Mapping[str, Judged], *, name: str = "threshold", steps: int = 40) -> str:
     """Where the errors stand in the order, the risk among the kept, and what a threshold catches and gives away."""
     shares = [100 * (k + 1) / steps for k in range(steps)]  # percent
@@ -100,12 +117,6 @@ def threshold_figure(networks: Mapping[str, Judged], *, name: str = "threshold",
         n = len(judged.correct)
         right = judged.correct[judged.confidence.argsort(descending=True, stable=True)].numpy()
         kept = max(1, round(share * n / 100))
-        slices = np.array([100 * (~part).mean() for part in np.array_split(right, 20)])
-        left = np.arange(20) * 5
-        where = [
-            Mark("boxes", left, 0, left + 5, slices, tone="wrong faded", name="errors in each slice"),
-            Mark("segments", share, 0, share, 100, tone="own", name="kept: left of the line"),
-        ]
         pick = np.unique(np.linspace(n // 100, n - 1, POINTS).astype(int))
         risks, cover = (
             np.asarray(selective_risks(judged.confidence, judged.correct)),
@@ -133,7 +144,7 @@ def threshold_figure(networks: Mapping[str, Judged], *, name: str = "threshold",
             f"answers are handed over with them. Of all answers {100 * (~right).mean():.1f} % are wrong, of the kept ones "
             f"{100 * (~right)[:kept].mean():.2f} %."
         )
-        return View([where, curve, roc], {"this threshold": numbers}, reading)
+        return View([slices(right, share, "errors"), curve, roc], {"this threshold": numbers}, reading)
 
     across = ("Keep the surest", None)
     return moving_figure(
