@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uqlib import losses, store, training
-from uqlib.experiments import studies
+from uqlib.experiments import kept_columns, studies
 from uqlib.files.columns import write_table
 from uqlib.files.whole import SEAL, DamagedError
 from uqlib.networks import Preprocessing
@@ -79,7 +79,7 @@ def difficulty(path):
 
 def read_difficulty(path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "in_checkout", lambda place: path)
+        patch.setattr(kept_columns, "in_checkout", lambda place: path)
         scored = studies.load_difficulty("toy", "test")
     return [*scored.columns.values()], [scored.about]
 

@@ -118,6 +118,12 @@ def test_between_two_curves_the_difference_of_their_areas_is_shaded():
     assert len(charts.curves({"x": one, "y": one}).axes[0].collections) == 1
 
 
+def test_long_names_of_columns_stand_aslant_and_short_ones_upright():
+    for names, angle in ((["EdgeTPU", "MobileNet 0.25"], 40), (["1", "2"], 0)):
+        (ax,) = charts.heat(pd.DataFrame([[0.1, 0.2]], ["row"], names)).axes
+        assert {text.get_rotation() for text in ax.get_xticklabels()} == {angle}
+
+
 def test_curves_end_at_the_error_of_all():
     probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]], dtype=torch.float64)
     one = Outcome(probs.argmax(1), probs, probs.amax(1), torch.tensor([0, 1, 1, 1]))

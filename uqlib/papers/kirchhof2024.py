@@ -1,18 +1,18 @@
 """Pretrained Visual Uncertainties: names in print, and the options of Kirchhof et al. 2024 (arXiv:2402.16569)."""
 
 NAMES = {  # of the scores, in print
-    "head": "the head",
+    "head": "head",
     "regression": "head, losses predicted",
     "entropy": "entropy",
     "max_probability": "max probability",
     "dropout": "MC dropout",
     "bagged": "bagged classifiers",
-    "heteroscedastic": "noise of the logits",
-    "norm": "1 / norm",
+    "heteroscedastic": "learnt noise",
+    "norm": "inverse norm",
     "distance": "distance",
-    "target": "head of the target",
+    "target": "head of this set",
     "transferred": "head that never saw it",
-    "target_entropy": "classifier of the target, entropy",
+    "target_entropy": "classifier of this set",
 }
 HEAD = {"width": 512, "layers": 2}  # of `uncertainty.UncertaintyHead`
 # of `uncertainty.train_head`: sixteen micro-batches of 128 a step, 92 million views in all, the rate rising for 25 of 460 parts

@@ -20,6 +20,7 @@ with named():
 MARKERS = "os^Dv<>P"
 ORDER = ("blue", "orange", "green", "vermilion", "purple", "sky", "black", "grey")
 SPAN = ("level", "draws")  # choices of a multiverse that make the interval, not the value
+WIDE = 6  # letters of the name of a column that a phone has room for side by side
 MOST_TOLD = 12  # cells that an alternative text names one by one
 
 
@@ -247,6 +248,8 @@ def heat(
     sns.heatmap(frame.astype(float), ax=ax, annot=words, fmt="", cbar_kws={"label": unit}, **look)
     ax.set(xlabel=xlabel, ylabel="")
     ax.set_yticks(ax.get_yticks(), [text.get_text().replace("_", " ") for text in ax.get_yticklabels()])
+    if max(len(str(name)) for name in frame.columns) > WIDE:
+        ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
     if title:
         entitle(fig, title)
     return fig
