@@ -249,7 +249,7 @@ def heat(
     ax.set(xlabel=xlabel, ylabel="")
     ax.set_yticks(ax.get_yticks(), [text.get_text().replace("_", " ") for text in ax.get_yticklabels()])
     if max(len(str(name)) for name in frame.columns) > WIDE:
-        ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_xticks(ax.get_xticks(), list(map(str, frame.columns)), rotation=40, ha="right", rotation_mode="anchor")
     if title:
         entitle(fig, title)
     return fig
