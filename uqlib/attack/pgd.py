@@ -1,0 +1,204 @@
+"""Projected gradient descent in the L-infinity ball, and the training on what it finds.
+
+Source:
+    Madry et al. 2018 (arXiv:1706.06083), as Hendrycks, Lee & Mazeika 2019 (arXiv:1901.09960) use it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from uqlib.base.checks import check_labels
+from uqlib.base.options import check_choice, check_number, check_whole
+from uqlib.networks.inputs import Preprocessing
+
+BALLS = ("clean", "start")
+STARTS = ("random", "none")
+MODES = ("eval", "train")
+
+
+class UnitImages(nn.Module):
+    """A network that takes images in [0, 1] and normalises them itself, so that a radius is in units of the image.
+
+    Args:
+        model: takes normalised images, gives logits.
+        preparation: of which mean and std are taken.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, preparation: Preprocessing):
+        super().__init__()
+        self.model = model
+        device = next(model.parameters()).device
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(preparation, name), device=device, dtype=torch.float32)
+            self.register_buffer(name, values[:, None, None], persistent=False)
+
+    def forward(self, images: Float[Tensor, "n ch h w"]) -> Float[Tensor, "n c"]:
+        return self.model((images - self.mean) / self.std)
+
+
+def pgd(
+    network: nn.Module,
+    images: Float[Tensor, "n ch h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    radius: float = 8 / 255,
+    step_size: float = 2 / 255,
+    steps: int = 10,
+    ball: str = "clean",
+    start: str = "random",
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n ch h w"]:
+    """Images within the radius of the given ones, and in [0, 1], on which the loss of the network is high.
+
+    Each step goes along the sign of the gradient of the cross entropy and back into the ball; it costs a pass forward and
+    one backward to the images. The network stays in its mode, and its parameters get no gradient.
+
+    Args:
+        network: takes images in [0, 1], gives logits; `UnitImages` makes one.
+        images: in [0, 1].
+        labels: in [0, c).
+        radius: of the ball, in (0, 1], the largest change of a value.
+        step_size: of one step, above 0.
+        steps: at least 1.
+        ball: "clean" has the given images in its centre, as the paper means it; "start" the noisy start, as its released
+            code does, so that a value may change by twice the radius.
+        start: "random" anywhere in the ball, or "none", the images themselves.
+        generator: of the start, on the CPU; by default torch's own.
+
+    Raises:
+        TypeError: if a number is of another type.
+        ValueError: if a number lies outside of its bounds, a name is unknown, or images are not in [0, 1].
+    """
+    radius, step_size = check_radius(radius), check_number(step_size, "step_size", above=0)
+    steps = check_whole(steps, "steps", least=1)
+    check_choice(ball, BALLS, "ball")
+    begun = _begin(check_unit(images), radius, check_choice(start, STARTS, "start"), generator)
+    centre = images if ball == "clean" else begun
+    low, high = (centre - radius).clamp_(min=0), (centre + radius).clamp_(max=1)
+    found = begun.clamp(0, 1)
+    for _ in range(steps):
+        found = torch.clamp(found + step_size * _slope(network, found, labels).sign_(), low, high)
+    return found
+
+
+def check_radius(radius: float) -> float:
+    """The radius of a ball of images in [0, 1], if it is in (0, 1]."""
+    if check_number(radius, "radius", above=0) > 1:
+        raise ValueError(
+            f"radius must lie in (0, 1], for images in [0, 1]; it is {radius}. 8 of 255 levels? Pass 8 / 255."
+        )
+    return float(radius)
+
+
+def check_unit(images: Tensor) -> Float[Tensor, "n ch h w"]:
+    """Images, if they are floats in [0, 1]."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a tensor of floats in [0, 1]; they are {kind}. uint8? Pass images / 255.")
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"images must have shape (n, ch, h, w); theirs is {tuple(images.shape)}")
+    least, most = images.aminmax()
+    if not (least >= 0 and most <= 1):  # NaN is neither
+        raise ValueError(
+            f"images must lie in [0, 1]; they reach from {least:.6g} to {most:.6g}. Normalised ones? Put the network into "
+            "`UnitImages`, and give the images before it."
+        )
+    return images
+
+
+def _begin(images: Tensor, radius: float, start: str, generator: torch.Generator | None) -> Tensor:
+    if start == "none":
+        return images
+    noise = torch.rand(images.shape, generator=generator, dtype=torch.float32)
+    return images + (2 * noise - 1).mul_(radius).to(images)
+
+
+def _slope(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the summed cross entropy by the images."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        loss = F.cross_entropy(network(images).float(), labels, reduction="sum")
+        return torch.autograd.grad(loss, images)[0]
+
+
+def robust_correct(
+    network: nn.Module, images: Float[Tensor, "n ch h w"], labels: Any, *, batch: int = 250, **attack: Any
+) -> Bool[Tensor, " n"]:
+    """Whether each image is answered rightly after the attack, in eval mode; one that is wrong before counts as wrong.
+
+    Args:
+        network, images, labels: as `pgd` takes them.
+        batch: images at a time.
+        attack: options of `pgd`.
+
+    Raises:
+        ValueError: as `pgd`; if images and labels do not fit.
+    """
+    labels = check_labels(labels, None, rows=len(check_unit(images)))
+    device, found = images.device, []
+    with _in_mode(network, "eval"):
+        for x, y in zip(images.split(check_whole(batch, "batch", least=1)), labels.split(batch), strict=True):
+            y = y.to(device)
+            with torch.no_grad():
+                right = network(x).argmax(-1) == y
+            moved = pgd(network, x, y, **attack)
+            with torch.no_grad():
+                found.append(right & (network(moved).argmax(-1) == y))
+    return torch.cat(found)
+
+
+def adversarial_step(
+    network: nn.Module,
+    views: Callable[[Tensor, torch.Generator], Tensor],
+    labels: Any,
+    *,
+    attack_mode: str = "eval",
+    **attack: Any,
+) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """A step for `training.loop`: the cross entropy of images that were attacked just now, and of no others.
+
+    Its cost is that of `steps` passes forward and backward to the images, and one to the parameters.
+
+    Args:
+        network: takes images in [0, 1]; its model is what the loop trains.
+        views: of (rows, generator), gives images in [0, 1].
+        labels: (n,) of all rows.
+        attack_mode: of the network during the attack. "train" is what the released code of Hendrycks et al. 2019 does: the
+            passes of the attack then move the statistics of batch norm too.
+        attack: options of `pgd`; the generator is that of the step.
+
+    Raises:
+        ValueError: as `pgd`, at the first step; if the mode is unknown.
+    """
+    check_choice(attack_mode, MODES, "attack_mode")
+    known = check_labels(labels, None)
+
+    def step(rows: Tensor, generator: torch.Generator) -> Tensor:
+        images = views(rows, generator)
+        given = known[rows].to(images.device)
+        with _in_mode(network, attack_mode):
+            moved = pgd(network, images, given, generator=generator, **attack)
+        return F.cross_entropy(network(moved).float(), given)
+
+    return step
+
+
+@contextmanager
+def _in_mode(network: nn.Module, mode: str) -> Iterator[None]:
+    """The network and all its modules in a mode for a while."""
+    before = {module: module.training for module in network.modules()}
+    network.train(mode == "train")
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
