@@ -20,6 +20,7 @@ EXTRAS = {
     "xarray": "compare",
     "pandas": "compare",
     "laplace": "laplace",
+    "imblearn": "imbalance",
     "papermill": "book",
     "nbformat": "book",
     "nbclient": "book",
