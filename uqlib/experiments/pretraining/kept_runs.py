@@ -59,8 +59,8 @@ class PretrainingRun:
         """Make it, and write the file anew with it."""
         began, path = time.monotonic(), Path(PLACE.format(self.task))
         found = self.make(device)
-        entry = {"digest": self.digest, "settings": dict(self.settings), "numbers": found.numbers}
-        entry |= {"seconds": round(time.monotonic() - began, 1)}
+        entry: dict[str, Any] = {"digest": self.digest, "settings": dict(self.settings), "numbers": found.numbers}
+        entry["seconds"] = round(time.monotonic() - began, 1)
         with hold_alone(f"pretraining {self.task}", wait=True):
             add_run(path, self.name, found.columns, entry)
         return path
