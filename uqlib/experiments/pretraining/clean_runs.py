@@ -23,6 +23,7 @@ from uqlib.experiments.pretraining.transfers import (
     Beginning,
     ask,
     begin_from,
+    errors_by_class,
     fit,
     freeze,
     is_right,
@@ -45,7 +46,7 @@ def plans(start: str, method: str, images: int) -> list[dict[str, Any]]:
         long = {"epochs": LONG * IMAGES["cifar10"] // images} if method == "long" else {}
         return [FROM_SCRATCH | long]
     frozen = TUNED | {"frozen": True}
-    return {"tuned": [TUNED], "frozen": [frozen], "probed": [frozen | {"epochs": 5}, TUNED]}[method]
+    return {"tuned": [TUNED], "frozen": [frozen], "probed": [frozen | {"epochs": 3}, TUNED]}[method]
 
 
 def run_clean(dataset: str, start: str, method: str, images: int, seed: int, device: str = "cpu") -> Found:
@@ -79,7 +80,7 @@ def describe_clean(network: Beginning, dataset: str) -> Found:
         columns |= {f"top_{name}": _top(other), f"largest_{name}": other.amax(-1).numpy()}
     numbers = {"tested": len(right), "error": float(1 - right.mean()), "temperature": temperature}
     numbers |= {"nll": metrics.nll(logits, labels), "nll_scaled": metrics.nll(logits / temperature, labels)}
-    return Found(columns, numbers)
+    return Found(columns, numbers | (errors_by_class(right, labels) if dataset == "cifar10" else {}))
 
 
 def _top(logits: Tensor) -> np.ndarray:

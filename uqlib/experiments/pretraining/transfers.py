@@ -1,12 +1,10 @@
 """A training that starts from a pretrained network, or from scratch, on some of CIFAR's images; and what it says afterwards."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from uqlib import losses, training
@@ -21,11 +19,11 @@ SCRATCH = "scratch"
 IMAGES = {"cifar10": 4_000, "cifar100": 10_000}  # that train, as many of each class
 VALIDATION = 1_000
 TRAINING: dict[str, Any] = {
-    "batch": 128, "weight_decay": 5e-4, "optimizer": "sgd", "schedule": "cosine", "warmup": 0.05, "precision": "bf16",
+    "batch": 64, "weight_decay": 5e-4, "optimizer": "sgd", "schedule": "cosine", "warmup": 0.05, "precision": "bf16",
     "augmentation": "flip_shift",
 }  # fmt: skip
-FROM_SCRATCH = TRAINING | {"epochs": 30, "lr": 0.1}
-TUNED = TRAINING | {"epochs": 10, "lr": 0.01}
+FROM_SCRATCH = TRAINING | {"epochs": 20, "lr": 0.1}
+TUNED = TRAINING | {"epochs": 7, "lr": 0.01}
 
 
 class Parts(NamedTuple):
@@ -101,6 +99,12 @@ def is_right(logits: Tensor, labels: Any) -> np.ndarray:
     return logits.argmax(-1).numpy() == np.asarray(labels)
 
 
+def errors_by_class(right: np.ndarray, labels: Any) -> dict[str, float]:
+    """The share of wrong answers of each class, as error_0, error_1, ..."""
+    numbers = np.asarray(labels)
+    return {f"error_{k}": float(1 - right[numbers == k].mean()) for k in range(int(numbers.max()) + 1)}
+
+
 def freeze(network: Beginning) -> Callable[[], None]:
     """Hold all but the classifier where it is, statistics of batch norm too; call what is returned to let go."""
     own = set(map(id, network.model.get_classifier().parameters()))  # type: ignore[operator]
@@ -119,13 +123,3 @@ def freeze(network: Beginning) -> Callable[[], None]:
             m.momentum = momentum
 
     return release
-
-
-def with_labels(images: ImageSet, labels: np.ndarray) -> ImageSet:
-    """The images with other labels."""
-    return replace(images, labels=labels)
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator on the CPU."""
-    return torch.Generator().manual_seed(seed)

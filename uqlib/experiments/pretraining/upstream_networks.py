@@ -36,7 +36,7 @@ UPSTREAMS: dict[str, dict[str, Any]] = {  # what differs from TRAINING, and what
     "supervised": {},
     "unrelated": {"without": "cifar10"},
     "rotations": {"task": "rotations"},
-    "adversarial": {"attack": ATTACK, "training": {"epochs": 8}},
+    "adversarial": {"attack": ATTACK, "training": {"epochs": 6}},
 }
 
 
