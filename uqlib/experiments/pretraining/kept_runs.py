@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 
+from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import environment
 from uqlib.experiments.kept_columns import open_kept
 from uqlib.files.columns import Header, read_column, read_header, write_table
 from uqlib.files.exclusive import hold_alone
 from uqlib.files.fingerprint import fingerprint
+from uqlib.metrics.compare import compare, together
+from uqlib.metrics.outcomes import Judged
+
+with named():
+    import xarray as xr
 
 PLACE = "data/trained/pretraining/{}.safetensors"
 
@@ -116,6 +123,38 @@ class KeptRuns:
         """A number of a run."""
         numbers = self.about[name]["numbers"]
         return numbers[check_choice(which, numbers, f"number of {name}")]
+
+    def errors(
+        self, cells: Mapping[tuple[str, ...], str], *dims: str, draws: int = 200, column: str = "correct"
+    ) -> xr.DataArray:
+        """Test error, as `metrics.compare` gives it: of each cell and seed, on all test images and on paired draws of them.
+
+        Args:
+            cells: START/METHOD/LEVEL by key, a tuple of a name a dimension.
+            dims: what these names are of.
+            draws: of the test images.
+            column: of bits.
+
+        Returns:
+            Dimensions dims, training (the seed), draw; NaN where a cell or a seed is not there.
+        """
+        runs = {
+            key: [self._judged(f"{cell}/{seed}", column) for seed in self.seeds(cell)] for key, cell in cells.items()
+        }
+        whole = {key: some for key, some in runs.items() if some}
+        if not whole:
+            raise FileNotFoundError(f"no run of {', '.join(cells.values())}; `uqlib pretrain {self.task}` makes them")
+        scores = compare(
+            {"|".join(key): some for key, some in whole.items()}, ["accuracy"], over="training", draws=draws
+        )
+        parts = {key: scores.sel(variant="|".join(key), measure="accuracy", drop=True) for key in whole}
+        found = together({key if len(dims) > 1 else key[0]: part for key, part in parts.items()}, *dims)
+        names = {dim: list(dict.fromkeys(key[k] for key in cells)) for k, dim in enumerate(dims)}
+        return 1 - found.reindex(names)
+
+    def _judged(self, name: str, column: str) -> Judged:
+        right = torch.from_numpy(self.correct(name, column))
+        return Judged(right.double(), right)
 
     @property
     def names(self) -> list[str]:
