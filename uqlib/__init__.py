@@ -26,6 +26,7 @@ FAMILIES = (
     "networks",
     "store",
     "training",
+    "attack",
     "uncertainty",
     "papers",
     "experiments",

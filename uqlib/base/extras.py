@@ -20,6 +20,7 @@ EXTRAS = {
     "xarray": "compare",
     "pandas": "compare",
     "laplace": "laplace",
+    "art": "attack",
     "papermill": "book",
     "nbformat": "book",
     "nbclient": "book",
