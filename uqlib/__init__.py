@@ -28,6 +28,7 @@ FAMILIES = (
     "networks",
     "store",
     "training",
+    "attack",
     "uncertainty",
     "papers",
     "experiments",

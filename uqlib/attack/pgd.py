@@ -70,23 +70,39 @@ def pgd(
         step_size: of one step, above 0.
         steps: at least 1.
         ball: "clean" has the given images in its centre, as the paper means it; "start" the noisy start, as its released
-            code does, so that a value may change by twice the radius.
+            code does, so that a value may change by twice the radius. The start is cut to [0, 1] before the first step;
+            the released code does so after it.
         start: "random" anywhere in the ball, or "none", the images themselves.
         generator: of the start, on the CPU; by default torch's own.
 
     Raises:
-        TypeError: if a number is of another type.
-        ValueError: if a number lies outside of its bounds, a name is unknown, or images are not in [0, 1].
+        TypeError: if a number is of another type, images are no floats, or labels no integers.
+        ValueError: if a number lies outside of its bounds, a name is unknown, images are not in [0, 1], or labels do not fit
+            them or the logits.
+
+    Examples:
+        A network that answers 1 where an image is bright; the attack on label 1 makes it darker, by the radius.
+
+        >>> import torch
+        >>> from torch import nn
+        >>> bright = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> _ = nn.init.constant_(bright[1].weight[0], -1), nn.init.constant_(bright[1].weight[1], 1)
+        >>> images = torch.full((1, 1, 2, 2), 0.5)
+        >>> pgd(bright, images, torch.tensor([1]), radius=0.25, step_size=0.125, steps=4).flatten().tolist()
+        [0.25, 0.25, 0.25, 0.25]
     """
     radius, step_size = check_radius(radius), check_number(step_size, "step_size", above=0)
     steps = check_whole(steps, "steps", least=1)
     check_choice(ball, BALLS, "ball")
-    begun = _begin(check_unit(images), radius, check_choice(start, STARTS, "start"), generator)
+    images = check_unit(images).detach()
+    labels = check_labels(labels, None, rows=len(images), device=images.device)
+    begun = _begin(images, radius, check_choice(start, STARTS, "start"), generator)
     centre = images if ball == "clean" else begun
-    low, high = (centre - radius).clamp_(min=0), (centre + radius).clamp_(max=1)
+    low, high = (centre - radius).clamp_(0, 1), (centre + radius).clamp_(0, 1)
     found = begun.clamp(0, 1)
-    for _ in range(steps):
-        found = torch.clamp(found + step_size * _slope(network, found, labels).sign_(), low, high)
+    for step in range(steps):
+        slope = _slope(network, found, labels, check=not step)
+        found = torch.clamp(found + step_size * slope.sign_(), low, high)
     return found
 
 
@@ -122,12 +138,19 @@ def _begin(images: Tensor, radius: float, start: str, generator: torch.Generator
     return images + (2 * noise - 1).mul_(radius).to(images)
 
 
-def _slope(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of the summed cross entropy by the images."""
+def _slope(network: nn.Module, images: Tensor, labels: Tensor, *, check: bool) -> Tensor:
+    """The gradient of the summed cross entropy by the images; labels beyond the logits are looked for once."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        loss = F.cross_entropy(network(images).float(), labels, reduction="sum")
+        logits = network(images)
+        if check:
+            check_labels(labels, logits.shape[-1])
+        loss = F.cross_entropy(_at_least_float32(logits), labels, reduction="sum")
         return torch.autograd.grad(loss, images)[0]
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def robust_correct(
@@ -149,10 +172,14 @@ def robust_correct(
         for x, y in zip(images.split(check_whole(batch, "batch", least=1)), labels.split(batch), strict=True):
             y = y.to(device)
             with torch.no_grad():
-                right = network(x).argmax(-1) == y
-            moved = pgd(network, x, y, **attack)
-            with torch.no_grad():
-                found.append(right & (network(moved).argmax(-1) == y))
+                logits = network(x)
+            check_labels(labels, logits.shape[-1])
+            right = logits.argmax(-1) == y
+            if right.any():  # the others are wrong already, whatever an attack does
+                moved = pgd(network, x[right], y[right], **attack)
+                with torch.no_grad():
+                    right[right.clone()] = network(moved).argmax(-1) == y[right]
+            found.append(right)
     return torch.cat(found)
 
 
@@ -187,7 +214,7 @@ def adversarial_step(
         given = known[rows].to(images.device)
         with _in_mode(network, attack_mode):
             moved = pgd(network, images, given, generator=generator, **attack)
-        return F.cross_entropy(network(moved).float(), given)
+        return F.cross_entropy(_at_least_float32(network(moved)), given)
 
     return step
 

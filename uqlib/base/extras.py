@@ -20,6 +20,7 @@ EXTRAS = {
     "xarray": "compare",
     "pandas": "compare",
     "laplace": "laplace",
+    "art": "attack",
     "imblearn": "imbalance",
     "papermill": "book",
     "nbformat": "book",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from uqlib.attack import UnitImages, adversarial_step, robust_correct
+from uqlib.attack import UnitImages, adversarial_step, robust_correct, strong_correct
 from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
 from uqlib.experiments.pretraining.transfers import (
     SCRATCH,
@@ -36,6 +36,7 @@ JUDGED: dict[str, dict[str, Any]] = {
     "released": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20, "ball": "start"},
 }
 ATTACKED = 1_000  # test images
+STRONG = {"images": 300, "steps": 50}  # of them, by a library of others
 
 
 def run_adversarial(start: str, method: str, trained: str, seed: int, device: str = "cpu") -> Found:
@@ -62,7 +63,7 @@ def _fit_attacked(network: Beginning, images: Any, labels: Any, plan: dict[str, 
 
 
 def judge_robustness(network: Beginning, seed: int) -> Found:
-    """Which of the first test images are right, as they are and after each attack of JUDGED."""
+    """Which of the first test images are right, as they are, after each attack of JUDGED, and some after a stronger one."""
     test = load_parts("cifar10").test.select(np.arange(ATTACKED))
     device = next(network.model.parameters()).device
     x = preprocess(test.images, in_unit(network.preparation), device=device)
@@ -73,8 +74,13 @@ def judge_robustness(network: Beginning, seed: int) -> Found:
         columns = {"correct": torch.cat([unit(part).argmax(-1).cpu() for part in x.split(250)]) == labels}
     for name, attack in JUDGED.items():
         columns[name] = robust_correct(unit, x, labels, generator=torch.Generator().manual_seed(seed), **attack).cpu()
+    few = slice(STRONG["images"])
+    columns["strong"] = strong_correct(
+        unit, x[few], labels[few], radius=RADIUS, classes=len(test.classes), seed=seed, steps=STRONG["steps"]
+    ).cpu()
     numbers = {name: each.double().mean().item() for name, each in columns.items()}
-    return Found({name: pack_bits(each.numpy()) for name, each in columns.items()}, {"tested": len(labels)} | numbers)
+    numbers |= {"tested": len(labels), "tested_strong": STRONG["images"]}
+    return Found({name: pack_bits(each.numpy()) for name, each in columns.items()}, numbers)
 
 
 def adversarial_runs() -> Iterator[PretrainingRun]:
@@ -95,7 +101,7 @@ def adversarial_runs() -> Iterator[PretrainingRun]:
 
 def _run(start: str, method: str, trained: str, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "start": start, "method": method, "trained": trained, "seed": seed, "attack": ATTACK, "judged": JUDGED,
+        "start": start, "method": method, "trained": trained, "seed": seed, "attack": ATTACK, "judged": JUDGED, "strong": STRONG,
         "attacked": ATTACKED, "plan": plan_of(start),
     }  # fmt: skip
     make = partial(run_adversarial, start, method, trained, seed)

@@ -117,7 +117,8 @@ class KeptRuns:
 
     def correct(self, name: str, column: str = "correct") -> Bool[np.ndarray, " n"]:
         """Which test images a run answers rightly."""
-        return unpack_bits(self.column(name, column), int(self.about[name]["numbers"]["tested"]))
+        numbers = self.about[name]["numbers"]
+        return unpack_bits(self.column(name, column), int(numbers.get(f"tested_{column}", numbers["tested"])))
 
     def number(self, name: str, which: str) -> float:
         """A number of a run."""
