@@ -11,7 +11,7 @@ from uqlib import losses, training
 from uqlib.base.options import check_choice
 from uqlib.experiments.image_sets import first_rows
 from uqlib.experiments.pretraining.upstream_networks import create_small, load_upstream
-from uqlib.images.sets import ImageSet, join_sets
+from uqlib.images.sets import ImageSet
 from uqlib.images.sources import load_images
 from uqlib.networks import Preprocessing
 
@@ -47,11 +47,10 @@ def load_parts(dataset: str, images: int = 0) -> Parts:
     """
     usual = IMAGES[check_choice(dataset, IMAGES, "data set")]
     whole, test = load_images(dataset, "train"), load_images(dataset, "test")
-    train = whole.select(first_rows(whole, min(images or usual, usual)))
+    rows = first_rows(whole, min(images or usual, usual))
     if images > usual:
-        more = whole.select(first_rows(whole, images - usual, usual + VALIDATION))
-        train = join_sets([train, more], split="train")
-    return Parts(train, whole.select(first_rows(whole, VALIDATION, usual)), test)
+        rows = np.sort(np.concatenate([rows, first_rows(whole, images - usual, usual + VALIDATION)]))
+    return Parts(whole.select(rows), whole.select(first_rows(whole, VALIDATION, usual)), test)
 
 
 class Beginning(NamedTuple):
