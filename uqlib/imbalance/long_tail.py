@@ -63,7 +63,7 @@ def long_tail_rows(labels: Column, sizes: Column, *, seed: int) -> Int[np.ndarra
     Examples:
         >>> from uqlib.imbalance import long_tail_rows
         >>> long_tail_rows([0, 1, 0, 1, 0], [2, 1], seed=0)
-        array([2, 3, 4])
+        array([0, 2, 3])
     """
     wanted = check_sizes(sizes)
     classes = check_labels(labels, len(wanted)).cpu().numpy()

@@ -1,7 +1,5 @@
 """Transitions estimated from the predictions of a network that learnt from the given labels, and how far they are off."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -76,7 +74,7 @@ def transition_by_trusted(probs: Table, labels: Column) -> Float[np.ndarray, "c 
     return _normalised(np.stack([table[classes == k].mean(0) for k in range(table.shape[1])]))
 
 
-def transition_error(estimated: Any, true: Any) -> float:
+def transition_error(estimated: Table, true: Table) -> float:
     """Total variation distance between the rows, averaged over them, in [0, 1], lower is better.
 
     It is half the sum of the absolute differences: the share of labels that the estimate puts elsewhere.

@@ -1,16 +1,16 @@
 """Errors over the strengths of label noise, as one number."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from uqlib.base.arrays import Column, as_tensor
+from uqlib.base.arrays import Array, Column, as_tensor
 from uqlib.base.checks import check_finite
 
 
-def area_under_strengths(strengths: Column, errors: Any) -> Float[np.ndarray, "..."]:
+def area_under_strengths(strengths: Column, errors: Array | Sequence) -> Float[np.ndarray, "..."]:
     """The mean error over the strengths, lower is better: the area below the curve by trapezoids, over its range.
 
     Args:

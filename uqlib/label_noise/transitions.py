@@ -1,12 +1,10 @@
 """Transitions between true and given labels: uniform, to one other class, within a superclass; labels drawn by them."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from uqlib.base.arrays import Column, as_tensor
+from uqlib.base.arrays import Column, Table, as_tensor
 from uqlib.base.checks import check_labels
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.base.splits import uniform_numbers
@@ -101,7 +99,7 @@ def hierarchical_transition(groups: Column, strength: float) -> Float[np.ndarray
     return (1 - strength) * np.eye(len(group)) + strength * others / count[:, None]
 
 
-def corrupt_labels(labels: Column, transition: Any, *, seed: int) -> Int[np.ndarray, " n"]:
+def corrupt_labels(labels: Column, transition: Table, *, seed: int) -> Int[np.ndarray, " n"]:
     """Each label drawn once, from the row of its class: the same on every machine and NumPy version.
 
     Args:
@@ -121,8 +119,8 @@ def corrupt_labels(labels: Column, transition: Any, *, seed: int) -> Int[np.ndar
 
     Examples:
         >>> from uqlib.label_noise import corrupt_labels, uniform_transition
-        >>> corrupt_labels([0, 0, 0, 1, 1, 1], uniform_transition(2, 0.5), seed=0)
-        array([0, 0, 0, 1, 1, 1])
+        >>> corrupt_labels([0, 0, 0, 1, 1, 1], uniform_transition(2, 0.5), seed=1)
+        array([0, 1, 0, 1, 1, 1])
     """
     matrix = check_transition(transition)
     classes = check_labels(labels, len(matrix)).cpu().numpy()
@@ -135,7 +133,7 @@ def corrupt_labels(labels: Column, transition: Any, *, seed: int) -> Int[np.ndar
     return given
 
 
-def check_transition(transition: Any, name: str = "transition") -> Float[np.ndarray, "c c"]:
+def check_transition(transition: Table, name: str = "transition") -> Float[np.ndarray, "c c"]:
     """The transition as float64 NumPy, if it is one: square, finite, >= 0, rows that sum to one within 1e-6.
 
     Raises:

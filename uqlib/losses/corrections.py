@@ -1,19 +1,18 @@
 """Losses that know how labels went wrong, or how rare they are: forward correction, gold loss correction, class weights."""
 
 import hashlib
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uqlib.base.arrays import Column
+from uqlib.base.arrays import Column, Table
 from uqlib.base.checks import check_confidence, check_labels, check_mask
 from uqlib.label_noise.transitions import check_transition
 from uqlib.losses.criterion import Criterion, _check_all_rows, _check_batch_rows, _log_probs, _surprise
 
 
-def forward(*, transition: Any) -> Criterion:
+def forward(*, transition: Table) -> Criterion:
     """-log of the probability of the given label, after the predicted classes went through the transition.
 
     -log sum_k C[k, label] p_k. The best predictions for it are those of the true labels. With C = I it is cross entropy.
@@ -31,7 +30,7 @@ def forward(*, transition: Any) -> Criterion:
     return _Transition(torch.from_numpy(check_transition(transition)).float(), None)
 
 
-def corrected(*, transition: Any, trusted: Column) -> Criterion:
+def corrected(*, transition: Table, trusted: Column) -> Criterion:
     """Cross entropy for rows whose label is trusted, `forward` for the others: both summed, over the size of the batch.
 
     Args:
@@ -45,7 +44,7 @@ def corrected(*, transition: Any, trusted: Column) -> Criterion:
     Source:
         Hendrycks et al. 2018 (arXiv:1802.05300), gold loss correction, its second training.
     """
-    return _Transition(torch.from_numpy(check_transition(transition)).float(), check_mask(trusted, "trusted").cpu())
+    return _Transition(torch.from_numpy(check_transition(transition)).float(), _check_marks(trusted))
 
 
 def weighted(*, class_weights: Column) -> Criterion:
@@ -78,7 +77,7 @@ class _Transition(Criterion):
         super().__init__(f"forward({named})" if trusted is None else f"corrected({named}, trusted={_digest(trusted)})")
         # a row a label, over the classes that it may come from; given anew with each training, so no part of a checkpoint
         self.register_buffer("log_given", transition.T.log().contiguous(), persistent=False)
-        self.register_buffer("log_own", torch.eye(len(transition)).log(), persistent=False)
+        self.register_buffer("log_own", torch.eye(len(transition), dtype=torch.float32).log(), persistent=False)
         self.register_buffer("trusted", trusted, persistent=False)
 
     def begin(self, labels: Column) -> None:
@@ -87,7 +86,7 @@ class _Transition(Criterion):
         given = check_labels(labels, len(self.log_given)).to(self.log_given.device)
         doubted = torch.ones_like(given, dtype=torch.bool)
         if self.trusted is not None:
-            _check_all_rows(len(self.trusted), len(given), "marks of trust")
+            _check_all_rows(len(self.trusted), len(given), "trusted marks")
             doubted = ~self.trusted
         never = doubted & (self.log_given.amax(-1) == -torch.inf)[given]
         if never.any():
@@ -103,7 +102,7 @@ class _Transition(Criterion):
             self.to(logits.device)
         origin = self.log_given[labels]
         if self.trusted is not None:
-            rows = _check_batch_rows(rows, logits, self, "marks of trust", len(self.trusted))
+            rows = _check_batch_rows(rows, logits, self, "trusted marks", len(self.trusted))
             # chosen before the logarithm of the sum, since a choice after it would let the gradient of the other in
             origin = torch.where(self.trusted[rows, None], self.log_own[labels], origin)
         return -(_log_probs(logits) + origin).logsumexp(-1)
@@ -116,11 +115,22 @@ class _Weighted(Criterion):
         super().__init__(f"weighted(class_weights={_digest(class_weights)})")
         self.register_buffer("class_weights", class_weights, persistent=False)
 
+    def begin(self, labels: Column) -> None:
+        """Check that every label has a weight."""
+        super().begin(check_labels(labels, len(self.class_weights)))
+
     def _terms(self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Column) -> Float[Tensor, " n"]:
         _check_width(logits, self.class_weights, "class_weights")
         if self.class_weights.device != logits.device:
             self.to(logits.device)
         return self.class_weights[labels] * _surprise(logits, labels)
+
+
+def _check_marks(trusted: Column) -> Bool[Tensor, " n"]:
+    marks = check_mask(trusted, "trusted").cpu()
+    if not len(marks):
+        raise ValueError("trusted is empty; it needs an entry for each row of the training set")
+    return marks
 
 
 def _digest(values: Tensor) -> str:
