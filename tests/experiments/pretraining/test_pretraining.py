@@ -209,6 +209,7 @@ def test_jobs_are_found_by_task_and_run_and_others_are_refused():
 
 def test_damaged_images_lie_beside_their_labels_all_versions_of_one_image_together(monkeypatch):
     base = toy_set(30, 10, 3, split="test")
+    base = base.with_images(base.images // 2, name="toy", split="test")  # room for what is added
     severities = len(synthesis_runs.SEVERITIES)
 
     def corrupted(names):
