@@ -123,7 +123,8 @@ def step_cost(network: nn.Module, x: Tensor, y: Tensor, rounds: int) -> Iterator
 def prepared(args: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
     """The network on images in [0, 1], and the images and labels to attack."""
     data = load_images(args.data, "test")
-    model = networks.create(args.network, weights=args.weights, classes=None if args.weights else 10, seed=0)
+    start = {"weights": args.weights} if args.weights else {"weights": None, "classes": 10, "seed": 0}
+    model = networks.create(args.network, **start)
     network = UnitImages(model, networks.preprocessing(model))
     if not args.weights:
         train = load_images(args.data, "train")
