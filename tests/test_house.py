@@ -48,7 +48,7 @@ def test_the_extras_are_all_pinned(repository):
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + [
-        d for name in ("images", "compare", "laplace", "plots", "book", "test") for d in extras[name]
+        d for name in ("images", "compare", "laplace", "imbalance", "plots", "book", "test") for d in extras[name]
     ]
     names = {re.split(r"[\[><=~ ]", d)[0].lower() for d in wanted} - {"uqlib"}
     pinned = {line.split("==")[0].lower() for line in (repository / "requirements.lock").read_text().splitlines()}

@@ -190,6 +190,12 @@ ARRAYS: dict[str, np.ndarray] = {
     "losses": RNG.integers(1, 128, N) / 64,
     "database": _eighths(20, D),
     "known": _eighths(20, D),
+    "transition": 0.5 * np.eye(C) + 0.125,
+    "estimated": 0.5 * np.eye(C) + 0.125,
+    "true": 0.25 * np.eye(C) + 0.1875,
+    "trusted": CORRECT,
+    "class_weights": np.array([0.5, 1.0, 1.0, 1.5]),
+    "sizes": np.array([9, 6, 3, 2]),
 }
 
 
@@ -279,6 +285,9 @@ OTHERS: dict[str, Any] = {
     "samples": 3,
     "members": 2,
     "base": 0.5,
+    "largest": 9,
+    "smallest": 2,
+    "neighbours": 1,
 }
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -341,6 +350,10 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
         "scores": np.array([0.5, 0.25, 0.75]),
         "evaluate": lambda state: -abs(float(state["w"][0]) - 3),
     },
+    "imbalance.smote": {"labels": np.array([0, 1, 0, 1, 0, 0])},
+    "label_noise.area_under_strengths": {"strengths": np.array([0.0, 0.25, 1.0]), "errors": _eighths(2, 3)},
+    "label_noise.hierarchical_transition": {"groups": np.arange(8) % 3},
+    "label_noise.transition_by_anchors": {"quantile": 0.75},
     "base.split": {"n": N, "labels": LABELS},
     "store.put_answers": {"features": FEATURES},
     "training.train": {"labels": np.arange(6) % C, "options": {"batch": 3, "progress": False}},
@@ -377,6 +390,9 @@ TAKES = {
     ("images.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
     ("networks.preprocess", "images"): {"empty"},
     ("combine.greedy_soup", "scores"): {"inf", "-inf"},
+    ("label_noise.area_under_strengths", "errors"): {"empty", "one axis more"},  # any number of curves
+    ("imbalance.minority_classes", "sizes"): {"ignored 255"},  # a size like any other
+    ("imbalance.check_sizes", "sizes"): {"ignored 255"},
     ("base.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups
     ("store.put_answers", "logits"): {"nothing"},  # features alone
     ("calibrate.scale_logits", "temperature"): {"inf", "one number"},

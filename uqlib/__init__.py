@@ -21,6 +21,8 @@ FAMILIES = (
     "combine",
     "bayes",
     "difficulty",
+    "label_noise",
+    "imbalance",
     "losses",
     "images",
     "networks",

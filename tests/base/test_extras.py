@@ -22,11 +22,13 @@ CALLS = """
 import sys
 for name in {hidden!r}:
     sys.modules[name] = None
-from uqlib import difficulty
+import numpy as np
+from uqlib import difficulty, imbalance
 from uqlib.bayes import laplace
 for call in (
     lambda: difficulty.kmeans_distance([[1.0], [2.0]], clusters=1),
     lambda: laplace.last_layer_laplace([[1.0], [2.0]], [0, 1], [[1.0], [2.0]], [0.0, 0.0]),
+    lambda: imbalance.smote(np.zeros((5, 2, 2, 3), np.uint8), [0, 0, 0, 1, 1], neighbours=1, seed=0),
 ):
     try:
         call()
@@ -45,7 +47,20 @@ def test_a_module_imports_without_extras_or_names_the_one_it_needs():
     needy = dict(line.split(" | ") for line in told(IMPORT_ALL))
     for module, message in needy.items():
         assert "which is not installed: pip install 'uqlib[" in message, module
-    core = ("base", "solve", "metrics", "calibrate", "combine", "bayes", "difficulty", "losses", "store.read", "cli")
+    core = (
+        "base",
+        "solve",
+        "metrics",
+        "calibrate",
+        "combine",
+        "bayes",
+        "difficulty",
+        "label_noise",
+        "imbalance",
+        "losses",
+        "store.read",
+        "cli",
+    )
     assert not [
         module
         for module in needy
@@ -60,6 +75,7 @@ def test_a_function_that_needs_an_extra_names_it():
     assert told(CALLS) == [
         "this needs sklearn, which is not installed: pip install 'uqlib[images]'",
         "this needs laplace, which is not installed: pip install 'uqlib[laplace]'",
+        "this needs imblearn, which is not installed: pip install 'uqlib[imbalance]'",
     ]
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uqlib.base.splits import check_disjoint, split
+from uqlib.base.splits import check_disjoint, split, uniform_numbers
 
 
 @given(
@@ -153,3 +153,16 @@ def test_an_example_is_one_whatever_the_type_of_its_numbers():
 def test_what_tells_no_examples_apart_is_refused_by_name(fit, test, message, unchecked):
     with pytest.raises((TypeError, ValueError), match=message):
         check_disjoint(fit, test)
+
+
+def test_uniform_numbers_are_those_of_numpys_generator_and_uniform():
+    """NumPy's own floats of PCG64 are made of the same bits, so far; a later NumPy may draw them otherwise."""
+    numbers = uniform_numbers(20_000, seed=3)
+    assert uniform_numbers(2, seed=0) == pytest.approx([0.6369616873214543, 0.2697867137638703], abs=1e-16)
+    assert (numbers[:5] == uniform_numbers(5, seed=3)).all()
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    counts = np.histogram(numbers, 10, (0, 1))[0]
+    assert np.abs(counts - 2000).max() < 4.5 * np.sqrt(2000 * 0.9)
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0; it is -1"):
+        uniform_numbers(3, seed=-1)

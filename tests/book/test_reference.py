@@ -16,6 +16,8 @@ BORROWED = (
     "calibrate",
     "combine",
     "difficulty",
+    "label_noise",
+    "imbalance",
     "uncertainty",
 )  # families in which every function has an example
 WITHOUT = {
@@ -27,6 +29,7 @@ WITHOUT = {
     "selective_accuracy_at_coverage", "nll_each", "brier_each", "resample", "resample_difference",  # beside one that has
     "ledoit_wolf", "moments_of", "merge_moments", "distances", "agnostic_mahalanobis", "nearest_relative_mahalanobis", "kmeans_distance",
     "available_heads", "load_head", "load_uncertainty", "save_head", "joint_step",  # need files or images
+    "smote",  # needs images
     "bag_classifiers", "bagged_spread", "dropout_spread", "fit_heteroscedastic", "heteroscedastic_variance",  # need a classifier
 }  # fmt: skip
 MODULES = [

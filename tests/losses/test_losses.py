@@ -13,7 +13,14 @@ from uqlib import losses
 from uqlib.losses import LOSSES, Recorded, entropy_of, loss, optimal_confidence, surprise
 
 N, C = 12, 5
-NEEDED = {"ranking": {"examples": 100}, "difficulty": {"weights": torch.linspace(0, 1, 100)}}
+TRANSITION = 0.75 * np.eye(C) + 0.05
+NEEDED = {
+    "ranking": {"examples": 100},
+    "difficulty": {"weights": torch.linspace(0, 1, 100)},
+    "forward": {"transition": TRANSITION},
+    "corrected": {"transition": TRANSITION, "trusted": np.arange(100) % 3 == 0},
+    "weighted": {"class_weights": np.linspace(0.5, 1.5, C)},
+}
 
 
 @pytest.fixture
@@ -176,7 +183,9 @@ def test_under_autocast_it_is_float32_of_the_rounded_logits(batch, name, half):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_confident_float32_logits_stay_finite(name):
-    logits = torch.tensor([[300.0, -300.0], [-300.0, 300.0], [0.0, 0.0]], requires_grad=True)
+    logits = torch.full((3, C), -300.0)
+    logits[0, 0], logits[1, 1], logits[2] = 300.0, 300.0, 0.0
+    logits.requires_grad_()
     zero = torch.zeros(3, dtype=torch.int64)
     value = with_history(made(name))(logits, zero, torch.arange(3))
     value.backward()

@@ -4,9 +4,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
-from uqlib.metrics.classification import accuracy, brier, brier_each, correctness, macro_f1, nll, nll_each
+from uqlib.metrics.classification import (
+    accuracy,
+    brier,
+    brier_each,
+    classwise_error,
+    correctness,
+    macro_f1,
+    nll,
+    nll_each,
+)
 
 CLASSES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30)
 
@@ -106,3 +115,23 @@ def test_classes_with_large_numbers_cost_no_memory(most):
     preds, labels = [0, 5, most, most, 7], [0, most, most, 5, 7]
     renamed = f1_score([0, 2, 2, 1, 3], [0, 1, 2, 2, 3], average="macro")
     assert macro_f1(preds, labels) == pytest.approx(renamed, rel=1e-14)
+
+
+@given(CLASSES)
+def test_errors_by_class_are_what_recall_leaves(rows):
+    preds, labels = (np.array([*column, *range(5)]) for column in zip(*rows, strict=True))  # every class occurs
+    expected = 1 - recall_score(labels, preds, average=None, labels=range(5))
+    assert classwise_error(preds, labels, 5) == pytest.approx(expected, abs=1e-15)
+    sizes = np.bincount(labels)
+    assert classwise_error(preds, labels, 5) @ sizes / sizes.sum() == pytest.approx(
+        1 - accuracy(preds, labels), abs=1e-12
+    )
+
+
+def test_a_class_without_examples_has_no_error(unchecked):
+    with pytest.raises(ValueError, match="every class needs an example; class 1 of 3 has none among the 3 labels"):
+        classwise_error([0, 1, 2], [0, 2, 2], 3)
+    with pytest.raises(ValueError, match=r"preds must lie in \[0, 2\); row 2 is 2"):
+        classwise_error([0, 1, 2], [0, 1, 1], 2)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\); row 0 is 3"):
+        classwise_error([0, 1, 1], [3, 1, 1], 2)

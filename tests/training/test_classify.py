@@ -75,7 +75,13 @@ def test_training_rows_may_be_permuted_together_with_their_weights(pictures):
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_every_loss_trains(pictures, name):
     images, labels = pictures
-    needed = {"ranking": {"examples": 40}, "difficulty": {"weights": np.linspace(0, 1, 40), "labels": labels}}
+    needed = {
+        "ranking": {"examples": 40},
+        "difficulty": {"weights": np.linspace(0, 1, 40), "labels": labels},
+        "forward": {"transition": 0.9 * np.eye(3) + 0.1 / 3},
+        "corrected": {"transition": 0.9 * np.eye(3) + 0.1 / 3, "trusted": np.arange(40) % 2 == 0},
+        "weighted": {"class_weights": [1.5, 1.0, 0.5]},
+    }
     model = Small()
     history = fit(model, images, labels, epochs=20, validation=pictures, loss=losses.loss(name, **needed.get(name, {})))
     assert history[-1].nll < history[0].nll

@@ -21,6 +21,7 @@ EXTRAS = {
     "pandas": "compare",
     "laplace": "laplace",
     "art": "attack",
+    "imblearn": "imbalance",
     "papermill": "book",
     "nbformat": "book",
     "nbclient": "book",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import as_tensor
@@ -45,6 +45,18 @@ def split(
     rank[order] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     chosen = rank < quota[kind]
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def uniform_numbers(n: int, *, seed: int) -> Float[np.ndarray, " n"]:
+    """So many numbers in [0, 1), uniform, float64, drawn by a seed: the same on every machine and NumPy version.
+
+    They are the upper 53 bits of PCG64, whose stream NumPy fixes for good; that of its Generator it does not.
+
+    Raises:
+        ValueError: if n or the seed is negative.
+    """
+    raw = np.random.PCG64(check_whole(seed, "seed", least=0)).random_raw(check_whole(n, "n", least=0))
+    return (raw >> np.uint64(11)) * 2.0**-53
 
 
 def _count(n: int, first: int | float) -> int:

@@ -1,4 +1,4 @@
-"""The commands `uqlib train`, `network`, `difficulty`, `heads`, `uncertainty` and `embed`. Thin over the package; torch waits until one runs."""
+"""The commands `uqlib train`, `pretrain`, `network`, `difficulty`, `heads`, `uncertainty`, `embed`. Thin over the package; torch waits until one runs."""
 
 import argparse
 import contextlib
@@ -25,6 +25,13 @@ def add_sweep_commands(commands: Any) -> None:
         "--dry-run", action="store_true", help="only say what is missing, in its order, and how long it takes"
     )
     _add_common(one)
+    one = add_command(commands, "pretrain", do_pretrain)
+    one.add_argument(
+        "task", nargs="?", help="a network to pretrain, or a task of runs that start from one; by default all"
+    )
+    one.add_argument("run", nargs="?", help="START/METHOD/LEVEL/SEED; by default all of the task")
+    one.add_argument("--minutes", type=whole_number(0), help="stop in time; by default when all is made")
+    one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     one = add_command(commands, "network", do_network)
     one.add_argument("benchmark", help="of data/benchmarks")
     one.add_argument("network", nargs="?", help="by default all of the benchmark")
@@ -57,15 +64,27 @@ def do_train(args: argparse.Namespace) -> int:
     """Make the trainings and networks that data/*.toml ask for and that are not there, the most valuable first."""
     with contextlib.chdir(find_checkout()):
         from uqlib.experiments import studies, worklist
+        from uqlib.experiments.pretraining import asked_runs
 
         if args.study is None:
             jobs = worklist.list_missing(args.scale, root=args.root)
+            jobs = worklist.sort_jobs(jobs + asked_runs.missing_jobs(args.scale))
         else:
             jobs = worklist.training_jobs(studies.load_study(args.study), args.variant, args.seed)
             jobs = worklist.sort_jobs([job for job in jobs if job.is_missing()])
         if args.dry_run:
             return _print_plan(jobs)
         return _work(jobs, args, args.minutes, wait=args.study is not None)
+
+
+def do_pretrain(args: argparse.Namespace) -> int:
+    """Pretrain networks on Tiny-ImageNet, and train from them and from scratch, what data/ lacks of it."""
+    with contextlib.chdir(find_checkout()):
+        from uqlib.experiments import worklist
+        from uqlib.experiments.pretraining import asked_runs
+
+        jobs = worklist.sort_jobs(asked_runs.choose_jobs(args.task, args.run))
+        return _work([job for job in jobs if job.is_missing()], args, args.minutes, wait=args.task is not None)
 
 
 def do_network(args: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ A factory makes one from its options, all of them are in LOSSES, and `loss` make
 """
 
 from uqlib.losses.catalogue import LOSSES, loss
+from uqlib.losses.corrections import corrected, forward, weighted
 from uqlib.losses.criterion import Criterion, Recorded, entropy_of, surprise
 from uqlib.losses.memoryless import cross_entropy, entropy, focal, l1_norm, label_smoothing, poly
 from uqlib.losses.optimum import optimal_confidence
@@ -13,11 +14,13 @@ __all__ = [
     "LOSSES",
     "Criterion",
     "Recorded",
+    "corrected",
     "cross_entropy",
     "difficulty",
     "entropy",
     "entropy_of",
     "focal",
+    "forward",
     "l1_norm",
     "label_smoothing",
     "loss",
@@ -25,4 +28,5 @@ __all__ = [
     "poly",
     "ranking",
     "surprise",
+    "weighted",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uqlib.base.options import check_choice
+from uqlib.losses.corrections import corrected, forward, weighted
 from uqlib.losses.criterion import Criterion
 from uqlib.losses.memoryless import cross_entropy, entropy, focal, l1_norm, label_smoothing, poly
 from uqlib.losses.stateful import difficulty, ranking
@@ -18,6 +19,9 @@ LOSSES: dict[str, Callable[..., Criterion]] = {
     "poly": poly,
     "ranking": ranking,
     "difficulty": difficulty,
+    "forward": forward,
+    "corrected": corrected,
+    "weighted": weighted,
 }
 
 

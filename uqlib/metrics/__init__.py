@@ -23,7 +23,16 @@ from uqlib.metrics.calibration import (
     rms_calibration_error,
     smooth_ece,
 )
-from uqlib.metrics.classification import accuracy, brier, brier_each, correctness, macro_f1, nll, nll_each
+from uqlib.metrics.classification import (
+    accuracy,
+    brier,
+    brier_each,
+    classwise_error,
+    correctness,
+    macro_f1,
+    nll,
+    nll_each,
+)
 from uqlib.metrics.detection import (
     OperatingPoint,
     RocCurve,
@@ -95,6 +104,7 @@ __all__ = [
     "brier",
     "brier_each",
     "classwise_ece",
+    "classwise_error",
     "correctness",
     "correctness_aupr",
     "correctness_auroc",

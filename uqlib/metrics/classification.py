@@ -1,6 +1,6 @@
-"""How good are the predictions and the probabilities: accuracy, macro F1, NLL, Brier score.
+"""How good are the predictions and the probabilities: accuracy, errors by class, macro F1, NLL, Brier score.
 
-All but macro F1 are means of one value an example (correctness, nll_each, brier_each), so they add up
+All but macro F1 and the errors by class are means of one value an example (correctness, nll_each, brier_each), so they add up
 exactly over batches: the value of two batches together is their mean weighted by the number of rows.
 """
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
 from uqlib.base.checks import check_classes, check_confidence, check_labels, check_logits, check_probs
+from uqlib.base.options import check_whole
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -61,6 +62,40 @@ def macro_f1(preds: Column, labels: Column) -> float:
 def macro_f1_from_counts(hits: Tensor, occurrences: Tensor) -> Tensor:
     """Mean F1 along the last axis, over the classes that occur: hits, and occurrences as label and as prediction."""
     return (2 * hits / occurrences.clamp(min=1).double()).sum(-1) / (occurrences > 0).sum(-1)
+
+
+def classwise_error(preds: Column, labels: Column, classes: int) -> Float[Array, " c"]:
+    """Share of wrong predictions among the examples of each class, lower is better, float64.
+
+    Their mean over the classes is the error on a test set in which all classes are equally frequent.
+
+    Args:
+        preds: predicted classes in [0, classes), integers (n,).
+        labels: true classes in [0, classes), integers (n,); each class must occur.
+        classes: how many there are.
+
+    Raises:
+        ValueError: if a class has no example, for then it has no error; if not as many predictions as labels, or one
+            lies outside [0, classes).
+        TypeError: if either is not of integer type.
+
+    Examples:
+        >>> from uqlib.metrics import classwise_error
+        >>> classwise_error([0, 1, 2, 2], [0, 1, 2, 1], 3)
+        array([0. , 0.5, 0. ])
+    """
+    classes = check_whole(classes, "classes", least=1)
+    predicted = check_labels(preds, classes, name="preds")
+    labels = check_labels(labels, classes, rows=len(predicted), device=predicted.device)
+    sizes = torch.bincount(labels, minlength=classes)
+    if not sizes.all():
+        missing = int((sizes == 0).nonzero()[0])
+        raise ValueError(
+            f"every class needs an example; class {missing} of {classes} has none among the {len(labels)} labels. "
+            "A test set of fewer classes? Number them anew."
+        )
+    wrong = torch.bincount(labels[predicted != labels], minlength=classes)
+    return like(wrong.double() / sizes, preds)
 
 
 def nll(logits: Table, labels: Column) -> float:

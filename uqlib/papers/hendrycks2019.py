@@ -1,6 +1,6 @@
-"""Using Pre-Training: metrics as the released code of Hendrycks et al. 2019 has them (arXiv:1901.09960).
+"""Using Pre-Training: names in print, released metrics of Hendrycks et al. 2019 (arXiv:1901.09960).
 
-Each function is a literal reading of the released rule, dropped bins and all; its docstring says what differs.
+Each metric is a literal reading of the released rule, dropped bins and all; its docstring says what differs.
 """
 
 import torch
@@ -11,6 +11,38 @@ from uqlib.base.arrays import Column
 from uqlib.base.checks import check_confidence, check_mask, check_share_and_hits
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.metrics.selective import last_of_ties
+
+STARTS = {  # where a training begins, in print
+    "scratch": "from scratch",
+    "supervised": "pretrained",
+    "unrelated": "pretrained without related classes",
+    "rotations": "pretrained on rotations",
+    "adversarial": "pretrained adversarially",
+}
+CORRECTIONS = {  # of wrong labels
+    "none": "no correction",
+    "forward": "Forward",
+    "forward_gold": "Forward, trusted labels as they are",
+    "glc_5": "GLC 5 %",
+    "glc_10": "GLC 10 %",
+}
+METHODS = {  # for classes of unequal size
+    "cross_entropy": "cross entropy",
+    "cost_sensitive": "cost-sensitive",
+    "oversampling": "oversampling",
+    "smote": "SMOTE",
+}
+TRAININGS = {  # against an adversary, or without one
+    "plain": "plain training",
+    "pgd": "adversarial training",
+    "head": "adversarial training of the head alone",
+}
+TUNINGS = {  # of what was pretrained
+    "tuned": "tuned at once",
+    "frozen": "head alone",
+    "probed": "head first, then all",
+}
+NAMES = STARTS | CORRECTIONS | METHODS | TRAININGS | TUNINGS
 
 
 def rms_calibration_error_hendrycks2019(

@@ -1,0 +1,91 @@
+"""Runs are kept one by one in a file that is whole at any time, and their errors are paired over seeds and draws."""
+
+import json
+
+import numpy as np
+import pytest
+
+from uqlib.experiments import kept_columns
+from uqlib.experiments.pretraining import kept_runs
+from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, load_runs, pack_bits, unpack_bits
+from uqlib.metrics.compare import cells
+
+TESTED = 403  # no multiple of eight
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UQLIB_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / kept_runs.PLACE.format("toy")
+    monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path if path.is_file() else None)
+    return path
+
+
+def answers(share, seed):
+    return np.random.default_rng(seed).random(TESTED) < share
+
+
+def run(name, right, **settings):
+    return PretrainingRun(
+        "toy", name, {"name": name} | settings, lambda device: Found({"correct": pack_bits(right)}, {"tested": TESTED})
+    )
+
+
+def test_bits_come_back():
+    right = answers(0.7, 0)
+    np.testing.assert_array_equal(unpack_bits(pack_bits(right), TESTED), right)
+
+
+def test_a_file_grows_run_by_run_and_keeps_the_others(place):
+    rights = {f"scratch/none/0.4/{seed}": answers(0.6, seed) for seed in range(3)}
+    for name, right in rights.items():
+        assert run(name, right).is_missing()
+        run(name, right).keep()
+        assert not run(name, right).is_missing()
+    kept = load_runs("toy")
+    assert kept.names == list(rights)
+    for name, right in rights.items():
+        np.testing.assert_array_equal(kept.correct(name), right)
+    assert len(json.loads(kept.header.metadata["environments"])) == 1
+
+
+def test_other_settings_are_another_run_that_takes_the_place_of_the_first(place):
+    name = "scratch/none/0.4/0"
+    run(name, answers(0.6, 0), epochs=1).keep()
+    other = run(name, answers(0.6, 1), epochs=2)
+    assert other.is_missing()
+    other.keep()
+    np.testing.assert_array_equal(load_runs("toy").correct(name), answers(0.6, 1))
+
+
+def test_errors_are_paired_and_what_is_not_there_is_nan(place):
+    for seed in range(3):
+        right = answers(0.6, seed)
+        run(f"scratch/none/0.4/{seed}", right).keep()
+        if seed < 2:
+            run(f"supervised/none/0.4/{seed}", right | (np.arange(TESTED) < 40)).keep()
+    named = {(start, s): f"{start}/none/{s}" for start in ("scratch", "supervised") for s in ("0.4", "0.8")}
+    errors = load_runs("toy").errors(named, "start", "strength", draws=50)
+    assert errors.sizes == {"start": 2, "strength": 2, "training": 3, "draw": 51}
+    assert errors.sel(strength="0.8").isnull().all()
+    assert errors.sel(start="supervised", strength="0.4").isnull().any("draw").values.tolist() == [False, False, True]
+    for seed in range(3):
+        found = float(errors.sel(start="scratch", strength="0.4", training=seed, draw=0))
+        assert found == pytest.approx(1 - answers(0.6, seed).mean(), abs=1e-12)
+    gain = (errors.sel(start="supervised") - errors.sel(start="scratch")).sel(strength=["0.4"])
+    assert (gain.isel(training=0) <= 0).all()  # on every draw, since the draws are the same
+    assert cells(gain)["seeds"].tolist() == [2]
+
+
+def test_what_was_never_run_is_named_with_its_command(place):
+    with pytest.raises(FileNotFoundError, match="uqlib train"):
+        load_runs("toy")
+    run("scratch/none/0.4/0", answers(0.6, 0)).keep()
+    kept = load_runs("toy")
+    with pytest.raises(FileNotFoundError, match="uqlib pretrain toy"):
+        kept.errors({("a",): "supervised/none/0.4"}, "start")
+    with pytest.raises(ValueError, match=r"number of scratch/none/0\.4/0"):
+        kept.number("scratch/none/0.4/0", "accuracy")
+    assert kept.levels("scratch", "none") == ["0.4"]
+    assert kept.seeds("scratch/none/0.4") == [0]

@@ -1,0 +1,206 @@
+"""Networks of our own as a start: what is kept of them, what a training from them may change, and what it sees."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from uqlib.base.provenance import environment
+from uqlib.experiments import kept_columns
+from uqlib.experiments.pretraining import (
+    adversarial_runs,
+    asked_runs,
+    clean_runs,
+    course_runs,
+    imbalance_runs,
+    noise_runs,
+    transfers,
+    upstream_networks,
+)
+from uqlib.files.columns import write_table
+from uqlib.images.sets import ImageSet, pixels_digest
+
+SHORT = {"epochs": 1, "lr": 0.05, "batch": 20}
+
+
+def toy_set(count, classes, seed, name="cifar10", split="train"):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = generator.integers(0, 120, (count, 32, 32, 3))
+    images[np.arange(count), :, :, labels % 3] += 12 * (labels[:, None, None] + 1) // 3 * 3
+    images = images.clip(0, 255).astype(np.uint8)
+    return ImageSet(images, labels, tuple("abcdefghij"[:classes]), name, split, pixels_digest(images), np.arange(count))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Two hundred images of ten classes in place of CIFAR-10, and trainings of one epoch."""
+    parts = {"train": toy_set(6_000, 10, 0), "test": toy_set(80, 10, 1, split="test")}
+    monkeypatch.setattr(transfers, "load_images", lambda name, split: parts[split])
+    monkeypatch.setattr(transfers, "IMAGES", {"cifar10": 200})
+    monkeypatch.setattr(transfers, "VALIDATION", 50)
+    transfers.load_parts.cache_clear()
+    noise_runs._plain.cache_clear()
+    for plan in (transfers.FROM_SCRATCH, transfers.TUNED, imbalance_runs.SCRATCH_PLAN):
+        monkeypatch.setitem(plan, "epochs", 1)
+        monkeypatch.setitem(plan, "batch", 20)
+    yield parts
+    transfers.load_parts.cache_clear()
+    noise_runs._plain.cache_clear()
+
+
+@pytest.fixture
+def upstream(tmp_path, monkeypatch):
+    """A network that nobody has trained, kept as `supervised`."""
+    model, _ = upstream_networks.create_small(7, seed=11)
+    path = tmp_path / "supervised.safetensors"
+    write_table(
+        path, upstream_networks.half_weights(model), {"card": json.dumps({"name": "supervised"} | environment())}
+    )
+    monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path)
+    upstream_networks._read_upstream.cache_clear()
+    yield model
+    upstream_networks._read_upstream.cache_clear()
+
+
+def test_half_the_side_is_the_mean_of_four():
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 4, 3), np.uint8)
+    naive = images.reshape(3, 3, 2, 2, 2, 3).astype(float).mean((2, 4))
+    np.testing.assert_array_equal(upstream_networks.halved(images, rows=2), np.floor(naive + 0.5).astype(np.uint8))
+
+
+def test_turns_are_those_of_numpy():
+    x = torch.rand(5, 3, 4, 4)
+    turned = upstream_networks.rotated(x, torch.tensor([0, 1, 2, 3, 1]))
+    for k, image in zip([0, 1, 2, 3, 1], range(5), strict=True):
+        np.testing.assert_array_equal(turned[image], np.rot90(x[image].numpy(), k, (1, 2)))
+
+
+def test_a_start_has_the_kept_weights_and_a_fresh_classifier(upstream):
+    one, other = (upstream_networks.load_upstream("supervised", 10, seed)[0] for seed in (0, 1))
+    for name, kept in upstream.state_dict().items():
+        own, second = one.state_dict()[name], other.state_dict()[name]
+        if name.startswith("linear."):
+            assert own.shape[0] == 10
+            assert name.endswith("bias") or not torch.equal(own, second)
+        elif kept.is_floating_point():
+            torch.testing.assert_close(own, kept.half().float(), rtol=0, atol=0)
+            torch.testing.assert_close(own, second, rtol=0, atol=0)
+
+
+def test_what_is_frozen_stays_to_the_bit_and_is_let_go(toy):
+    network = transfers.begin_from("scratch", 10, 0)
+    before = {name: each.clone() for name, each in network.model.state_dict().items()}
+    parts = transfers.load_parts("cifar10")
+    clean_runs.fit_part(network, parts.train.images, parts.train.labels, transfers.TUNED | {"frozen": True}, 0)
+    for name, each in network.model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        assert torch.equal(each, before[name]) == (not name.startswith("linear."))
+    assert all(p.requires_grad for p in network.model.parameters())
+    assert {m.momentum for m in network.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
+
+
+def test_no_image_both_trains_and_judges(toy):
+    for images in (0, 100, 200, 1_000):
+        parts = transfers.load_parts("cifar10", images)
+        assert len(parts.train) == (images or 200)
+        assert set(np.bincount(parts.train.labels)) == {len(parts.train) // 10}
+        assert not set(parts.train.index) & set(parts.validation.index)
+    assert set(transfers.load_parts("cifar10", 100).train.index) < set(
+        transfers.load_parts("cifar10", 1_000).train.index
+    )
+
+
+def test_trusted_labels_are_right_and_the_others_wrong_as_often_as_asked(toy, monkeypatch):
+    monkeypatch.setattr(transfers, "IMAGES", {"cifar10": 4_000})
+    transfers.load_parts.cache_clear()
+    task = noise_runs.noisy_task("cifar10", "0.6", 10, seed=3)
+    clean = transfers.load_parts("cifar10").train.labels
+    assert task.trusted.sum() == 400
+    assert (task.labels == clean)[task.trusted].all()
+    wrong = (task.labels != clean)[~task.trusted].mean()
+    assert abs(wrong - 0.6 * 0.9) < 4 * np.sqrt(0.54 * 0.46 / 3_600)
+    again, other = (noise_runs.noisy_task("cifar10", "0.6", 10, seed=seed) for seed in (3, 4))
+    np.testing.assert_array_equal(task.labels, again.labels)
+    assert (task.labels != other.labels).any()
+
+
+@pytest.mark.parametrize("correction", noise_runs.CORRECTIONS)
+def test_every_correction_runs_and_says_how_far_off_its_matrix_is(toy, correction):
+    found = noise_runs.run_noise("cifar10", "scratch", correction, "0.4", 0)
+    assert len(found.columns["correct"]) == 10
+    assert 0 <= found.numbers["error"] <= 1
+    assert ("estimate_error" in found.numbers) == (correction != "none")
+
+
+def test_a_run_is_the_same_each_time_and_another_with_another_seed(toy):
+    one, again = (noise_runs.run_noise("cifar10", "scratch", "none", "0.4", 0).columns["correct"] for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+    noise_runs._plain.cache_clear()
+    np.testing.assert_array_equal(one, noise_runs.run_noise("cifar10", "scratch", "none", "0.4", 0).columns["correct"])
+    assert (one != noise_runs.run_noise("cifar10", "scratch", "none", "0.4", 1).columns["correct"]).any()
+
+
+def test_all_remedies_see_as_many_images_give_or_take_an_epoch(toy, monkeypatch):
+    monkeypatch.setattr(imbalance_runs, "LARGEST", 20)
+    monkeypatch.setattr(imbalance_runs, "SMALLEST", 7)
+    sizes = imbalance_runs.tail_sizes(1.0)
+    for remedy in imbalance_runs.REMEDIES:
+        task = imbalance_runs.tail_task(remedy, 1.0, 0)
+        even = remedy in ("oversampling", "smote")
+        assert np.bincount(task.labels).tolist() == ([20] * 10 if even else sizes.tolist())
+        assert task.share == pytest.approx(sizes.sum() / len(task.labels))
+    found = imbalance_runs.run_imbalance("scratch", "smote", "1", 0)
+    mean = np.mean([found.numbers[f"error_{k}"] for k in range(10)])
+    assert mean == pytest.approx(found.numbers["error"])
+
+
+def test_attacks_leave_no_more_right_than_there_were(toy, monkeypatch):
+    monkeypatch.setattr(adversarial_runs, "ATTACKED", 40)
+    monkeypatch.setitem(adversarial_runs.STRONG, "images", 20)
+    monkeypatch.setitem(adversarial_runs.STRONG, "steps", 3)
+    found = adversarial_runs.run_adversarial("scratch", "head", "attacked", 0)
+    for name in ("pgd", "released", "strong"):
+        assert found.numbers[name] <= found.numbers["correct"] + (name == "strong")
+        assert not (np.unpackbits(found.columns[name])[:20] > np.unpackbits(found.columns["correct"])[:20]).any()
+
+
+def test_a_course_has_a_number_for_each_epoch(toy, monkeypatch):
+    monkeypatch.setattr(course_runs, "ASKED", 80)
+    monkeypatch.setattr(course_runs, "BETA", 20)
+    monkeypatch.setitem(course_runs.PLANS, "drops", transfers.TRAINING | {"epochs": 3, "lr": 0.05, "batch": 20})
+    found = course_runs.run_course("cifar10", "scratch", "drops", "0.6", 0)
+    assert {len(each) for each in found.columns.values()} == {3}
+    assert found.numbers["error"] == found.columns["test_error"][-1]
+
+
+def test_what_is_told_of_clean_runs(toy, monkeypatch):
+    others = {"gaussian": toy_set(30, 10, 5).images}
+    monkeypatch.setattr(clean_runs, "other_images", lambda dataset: others)
+    found = clean_runs.run_clean("cifar10", "scratch", "trained", 200, 0)
+    assert {"correct", "top", "top_scaled", "largest", "top_gaussian", "largest_gaussian"} == set(found.columns)
+    assert (np.argsort(found.columns["top"].astype(float))[:1] == found.columns["top"].argmin()).all()
+    if found.numbers["temperature"] > 1:
+        assert (found.columns["top_scaled"] >= found.columns["top"]).all()
+    assert found.numbers["nll_scaled"] <= found.numbers["nll"] + 0.05
+
+
+def test_every_run_has_a_name_of_its_own_and_starts_from_what_there_is():
+    runs = list(asked_runs.asked_runs())
+    assert len({(run.task, run.name) for run in runs}) == len(runs)
+    assert {run.name.split("/")[0] for run in runs} == {"scratch", *upstream_networks.UPSTREAMS}
+    assert all(json.loads(json.dumps(dict(run.settings))) for run in runs)
+
+
+def test_jobs_are_found_by_task_and_run_and_others_are_refused():
+    (one,) = asked_runs.choose_jobs("noise_cifar10", "scratch/none/0.4/0")
+    assert one.command == "uqlib pretrain noise_cifar10 scratch/none/0.4/0"
+    (network,) = asked_runs.choose_jobs("rotations")
+    assert network.place == "data/networks/rotations.safetensors"
+    with pytest.raises(ValueError, match=r"noise_cifar11.*noise_cifar10"):
+        asked_runs.choose_jobs("noise_cifar11")
+    with pytest.raises(ValueError, match="run of noise_cifar10"):
+        asked_runs.choose_jobs("noise_cifar10", "scratch/none/0.41/0")
+    assert asked_runs.missing_jobs("gpu") == []

@@ -1,0 +1,108 @@
+"""Runs that are attacked: trained on attacked images or on plain ones, from scratch or from a pretrained network.
+
+The task is adversarial_cifar10. A run is START/METHOD/plain or attacked/SEED; the method says what is tuned, `all` or the `head`.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from uqlib.attack import UnitImages, adversarial_step, robust_correct, strong_correct
+from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.pretraining.transfers import (
+    SCRATCH,
+    Beginning,
+    begin_from,
+    fit,
+    freeze,
+    load_parts,
+    plan_of,
+)
+from uqlib.experiments.pretraining.upstream_networks import in_unit
+from uqlib.networks import preprocess
+from uqlib.training import Views, loop
+
+RADIUS = 8 / 255
+ATTACK: dict[str, Any] = {
+    "radius": RADIUS,
+    "step_size": 2 / 255,
+    "steps": 5,
+}  # while training; the paper takes 10 steps
+JUDGED: dict[str, dict[str, Any]] = {
+    "pgd": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20},
+    "released": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20, "ball": "start"},
+}
+ATTACKED = 1_000  # test images
+STRONG = {"images": 300, "steps": 50}  # of them, by a library of others
+
+
+def run_adversarial(start: str, method: str, trained: str, seed: int, device: str = "cpu") -> Found:
+    """Train on attacked or on plain images, and ask about test images as they are and after attacks."""
+    parts = load_parts("cifar10")
+    network = begin_from(start, len(parts.train.classes), seed, device)
+    release = freeze(network) if method == "head" else lambda: None
+    if trained == "plain":
+        fit(network, parts.train.images, parts.train.labels, plan_of(start), seed)
+    else:
+        _fit_attacked(network, parts.train.images, parts.train.labels, plan_of(start), seed)
+    release()
+    return judge_robustness(network, seed)
+
+
+def _fit_attacked(network: Beginning, images: Any, labels: Any, plan: dict[str, Any], seed: int) -> None:
+    options = {name: value for name, value in plan.items() if name != "augmentation"}
+    views = Views(images, in_unit(network.preparation), plan["augmentation"], beside=network.model)
+    step = adversarial_step(UnitImages(network.model, network.preparation), views, np.array(labels), **ATTACK)
+    loop(
+        step, examples=len(views), parts={"model": network.model}, trained=network.model.parameters(), seed=seed, progress=False,
+        **options,
+    )  # fmt: skip
+
+
+def judge_robustness(network: Beginning, seed: int) -> Found:
+    """Which of the first test images are right, as they are, after each attack of JUDGED, and some after a stronger one."""
+    test = load_parts("cifar10").test.select(np.arange(ATTACKED))
+    device = next(network.model.parameters()).device
+    x = preprocess(test.images, in_unit(network.preparation), device=device)
+    labels = torch.from_numpy(np.array(test.labels, np.int64))
+    unit = UnitImages(network.model, network.preparation)
+    unit.eval()
+    with torch.no_grad():
+        columns = {"correct": torch.cat([unit(part).argmax(-1).cpu() for part in x.split(250)]) == labels}
+    for name, attack in JUDGED.items():
+        columns[name] = robust_correct(unit, x, labels, generator=torch.Generator().manual_seed(seed), **attack).cpu()
+    few = slice(STRONG["images"])
+    columns["strong"] = strong_correct(
+        unit, x[few], labels[few], radius=RADIUS, classes=len(test.classes), seed=seed, steps=STRONG["steps"]
+    ).cpu()
+    numbers = {name: each.double().mean().item() for name, each in columns.items()}
+    numbers |= {"tested": len(labels), "tested_strong": STRONG["images"]}
+    return Found({name: pack_bits(each.numpy()) for name, each in columns.items()}, numbers)
+
+
+def adversarial_runs() -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for."""
+    asked = {
+        (SCRATCH, "all", "plain"): 0.9,
+        (SCRATCH, "all", "attacked"): 0.9,
+        ("supervised", "all", "attacked"): 0.9,
+        ("adversarial", "all", "attacked"): 0.9,
+        ("adversarial", "head", "attacked"): 0.85,
+        ("adversarial", "all", "plain"): 0.8,
+        ("supervised", "all", "plain"): 0.8,
+    }
+    for seed in range(3):
+        for (start, method, trained), value in asked.items():
+            yield _run(start, method, trained, seed, value)
+
+
+def _run(start: str, method: str, trained: str, seed: int, value: float) -> PretrainingRun:
+    settings = {
+        "start": start, "method": method, "trained": trained, "seed": seed, "attack": ATTACK, "judged": JUDGED, "strong": STRONG,
+        "attacked": ATTACKED, "plan": plan_of(start),
+    }  # fmt: skip
+    make = partial(run_adversarial, start, method, trained, seed)
+    return PretrainingRun("adversarial_cifar10", f"{start}/{method}/{trained}/{seed}", settings, make, value)

@@ -1,0 +1,88 @@
+"""All that the chapter on pretraining asks for, as jobs of `uqlib train`: the upstream networks, and the runs that start from them."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from uqlib.base.options import check_choice
+from uqlib.experiments.pretraining import (
+    adversarial_runs,
+    clean_runs,
+    course_runs,
+    imbalance_runs,
+    noise_runs,
+    upstream_networks,
+)
+from uqlib.experiments.pretraining.kept_runs import PretrainingRun, load_runs
+from uqlib.experiments.worklist import Course, Job
+
+UPSTREAM_VALUES = {
+    "supervised": 10.0,
+    "adversarial": 1.0,
+    "unrelated": 0.9,
+    "rotations": 0.89,
+}  # before what starts from it
+
+
+def asked_runs() -> Iterator[PretrainingRun]:
+    """Every run, there or not."""
+    for task in (clean_runs.clean_runs, noise_runs.noise_runs, imbalance_runs.imbalance_runs):
+        yield from task()
+    yield from adversarial_runs.adversarial_runs()
+    yield from course_runs.course_runs()
+
+
+def pretraining_jobs() -> list[Job]:
+    """A job for each upstream and each run."""
+    return [_upstream_job(name) for name in upstream_networks.UPSTREAMS] + [_run_job(run) for run in asked_runs()]
+
+
+def missing_jobs(scale: str = "cpu") -> list[Job]:
+    """What is not there yet of all that is asked for at a scale."""
+    return [job for job in pretraining_jobs() if scale in ("smoke", "cpu") and job.is_missing()]
+
+
+def choose_jobs(task: str | None = None, run: str | None = None) -> list[Job]:
+    """All jobs, those of a task (or the one of an upstream), or that of one run; there or not.
+
+    Raises:
+        ValueError: if there is no such task or run.
+    """
+    jobs, upstream = pretraining_jobs(), f"networks/{task}"
+    if task is None or upstream in {job.name for job in jobs}:
+        return [job for job in jobs if task is None or job.name == upstream]
+    names = dict.fromkeys(job.name.split("/")[0] for job in jobs if not job.name.startswith("networks/"))
+    own = {
+        job.name.partition("/")[2]: job
+        for job in jobs
+        if job.name.split("/")[0] == check_choice(task, [*upstream_networks.UPSTREAMS, *names], "task")
+    }
+    return list(own.values()) if run is None else [own[check_choice(run, own, f"run of {task}")]]
+
+
+def _upstream_job(name: str) -> Job:
+    place = upstream_networks.PLACE.format(name)
+    epochs = upstream_networks.upstream_settings(name)["training"]["epochs"]
+    return Job(
+        name=f"networks/{name}", command=f"uqlib pretrain {name}", place=place,
+        make=partial(upstream_networks.make_upstream, name), is_missing=lambda: not Path(place).is_file(), value=UPSTREAM_VALUES[name],
+        courses=(Course(upstream_networks.upstream_checkpoint(name), epochs),),
+    )  # fmt: skip
+
+
+def _run_job(run: PretrainingRun) -> Job:
+    return Job(
+        name=f"{run.task}/{run.name}", command=f"uqlib pretrain {run.task} {run.name}", place=f"{run.task}/{run.name}",
+        make=run.keep, is_missing=run.is_missing, value=run.value, repeat=run.seed, seconds=_like_seconds(run),
+    )  # fmt: skip
+
+
+def _like_seconds(run: PretrainingRun) -> float | None:
+    """What runs of the same start and method took."""
+    try:
+        about = load_runs(run.task).about
+    except FileNotFoundError:
+        return None
+    like = [each["seconds"] for name, each in about.items() if name.split("/")[:2] == run.name.split("/")[:2]]
+    return median(like) if like else None

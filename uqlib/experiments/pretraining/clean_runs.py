@@ -1,0 +1,134 @@
+"""Runs with right labels, of which confidences are kept: what a network says of test images, and of images of other classes.
+
+The task is clean_DATASET. A run is START/METHOD/IMAGES/SEED; the method says what of the network is trained, and for how long.
+"""
+
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uqlib import calibrate, metrics
+from uqlib.experiments.image_sets import check_side
+from uqlib.experiments.kept_columns import to_half
+from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.pretraining.transfers import (
+    FROM_SCRATCH,
+    IMAGES,
+    SCRATCH,
+    TUNED,
+    Beginning,
+    ask,
+    begin_from,
+    errors_by_class,
+    fit,
+    freeze,
+    is_right,
+    load_parts,
+)
+from uqlib.experiments.pretraining.upstream_networks import halved, upstream_images
+from uqlib.images.noise_sets import noise_images
+from uqlib.images.sets import CIFAR10_OVERLAP, without_classes
+from uqlib.images.sources import load_images
+
+TOLD = 5_000  # test images of which confidences are kept, the first ones
+OTHERS = 1_000  # images of each set of other classes: one in five, as in the paper
+METHODS = ("tuned", "frozen", "probed", "long", "trained")
+LONG = 375  # epochs of 4,000 images: as many images as an upstream and a tuning see
+
+
+def plans(start: str, method: str, images: int) -> list[dict[str, Any]]:
+    """What is trained one after the other; `frozen` says whether all but the classifier is held."""
+    if start == SCRATCH:
+        long = {"epochs": LONG * IMAGES["cifar10"] // images} if method == "long" else {}
+        return [FROM_SCRATCH | long]
+    frozen = TUNED | {"frozen": True}
+    return {"tuned": [TUNED], "frozen": [frozen], "probed": [frozen | {"epochs": 3}, TUNED]}[method]
+
+
+def run_clean(dataset: str, start: str, method: str, images: int, seed: int, device: str = "cpu") -> Found:
+    """Train, fit a temperature on validation images, and ask about test images and others."""
+    parts = load_parts(dataset, images)
+    network = begin_from(start, len(parts.train.classes), seed, device)
+    for plan in plans(start, method, images):
+        fit_part(network, parts.train.images, parts.train.labels, plan, seed)
+    return describe_clean(network, dataset)
+
+
+def fit_part(network: Beginning, images: Any, labels: Any, plan: dict[str, Any], seed: int) -> None:
+    """Train all of a network, or its classifier alone."""
+    options = {name: value for name, value in plan.items() if name != "frozen"}
+    release = freeze(network) if plan.get("frozen") else lambda: None
+    fit(network, images, labels, options, seed)
+    release()
+
+
+def describe_clean(network: Beginning, dataset: str) -> Found:
+    """Confidences with temperature and without, what is right, and scores of images of other classes."""
+    parts = load_parts(dataset)
+    logits, held = ask(network, parts.test.images), ask(network, parts.validation.images)
+    labels = torch.from_numpy(np.array(parts.test.labels, np.int64))
+    temperature = calibrate.fit_temperature(held, np.array(parts.validation.labels)).temperature
+    right = is_right(logits, labels)
+    columns = {"correct": pack_bits(right), "top": _top(logits[:TOLD]), "top_scaled": _top(logits[:TOLD] / temperature)}
+    columns["largest"] = logits[:TOLD].amax(-1).numpy()
+    for name, images in other_images(dataset).items():
+        other = ask(network, images)
+        columns |= {f"top_{name}": _top(other), f"largest_{name}": other.amax(-1).numpy()}
+    numbers = {"tested": len(right), "error": float(1 - right.mean()), "temperature": temperature}
+    numbers |= {"nll": metrics.nll(logits, labels), "nll_scaled": metrics.nll(logits / temperature, labels)}
+    return Found(columns, numbers | (errors_by_class(right, labels) if dataset == "cifar10" else {}))
+
+
+def _top(logits: Tensor) -> np.ndarray:
+    """Minus the log of the largest probability, in half precision."""
+    return to_half(-logits.double().log_softmax(-1).amax(-1).numpy(), "top")
+
+
+@cache
+def other_images(dataset: str) -> dict[str, np.ndarray]:
+    """Images of noise, and of sets that share no class with this one, at 32 pixels."""
+    noise = {kind: noise_images(kind, OTHERS, 32) for kind in ("gaussian", "uniform", "rademacher", "blobs")}
+    other = {"cifar10": "cifar100", "cifar100": "cifar10"}[dataset]
+    cifar = load_images(other, "test")
+    if other == "cifar100":
+        cifar = without_classes(cifar, CIFAR10_OVERLAP["cifar100"])
+    caltech = check_side(load_images("caltech101", "all"), 128)
+    rows = np.linspace(0, len(caltech) - 1, OTHERS).astype(int)
+    small = halved(halved(np.asarray(caltech.images[rows])))
+    tiny = upstream_images("val", "cifar10").images[:OTHERS]
+    return noise | {other: np.asarray(cifar.images[:OTHERS]), "tiny_imagenet": np.asarray(tiny), "caltech101": small}
+
+
+def clean_runs() -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for."""
+    for dataset, usual in IMAGES.items():
+        worth = {"cifar10": 1.1, "cifar100": 1.05}[dataset]
+        asked = {
+            (SCRATCH, "trained", usual): worth,
+            ("supervised", "tuned", usual): worth,
+            ("unrelated", "tuned", usual): worth - 0.2,
+            ("rotations", "tuned", usual): worth - 0.2,
+            ("supervised", "frozen", usual): worth - 0.1,
+            ("supervised", "probed", usual): worth - 0.1,
+            ("supervised", "tuned", usual // 2): worth - 0.15,
+            ("supervised", "tuned", usual // 4): worth - 0.15,
+            ("supervised", "tuned", usual // 8): worth - 0.15,
+            (SCRATCH, "trained", 3 * usual): worth - 0.4,
+            (SCRATCH, "long", usual): worth - 0.7,
+        }
+        for seed in range(3):
+            for (start, method, images), value in asked.items():
+                yield _run(dataset, start, method, images, seed, value)
+
+
+def _run(dataset: str, start: str, method: str, images: int, seed: int, value: float) -> PretrainingRun:
+    settings = {
+        "dataset": dataset, "start": start, "method": method, "images": images, "seed": seed, "told": TOLD, "others": OTHERS,
+        "plans": plans(start, method, images),
+    }  # fmt: skip
+    make = partial(run_clean, dataset, start, method, images, seed)
+    return PretrainingRun(f"clean_{dataset}", f"{start}/{method}/{images}/{seed}", settings, make, value)

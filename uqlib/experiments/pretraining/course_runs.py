@@ -1,0 +1,80 @@
+"""Runs that are followed: error and calibration after each epoch, with right labels and with wrong ones.
+
+The task is course_DATASET. A run is START/SCHEDULE/STRENGTH/SEED.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from uqlib.calibrate.confidences import max_probability
+from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun
+from uqlib.experiments.pretraining.noise_runs import noisy_task
+from uqlib.experiments.pretraining.transfers import (
+    FROM_SCRATCH,
+    IMAGES,
+    SCRATCH,
+    TUNED,
+    Beginning,
+    ask,
+    begin_from,
+    is_right,
+    load_parts,
+)
+from uqlib.experiments.pretraining.upstream_networks import LabelStep
+from uqlib.papers.hendrycks2019 import rms_calibration_error_hendrycks2019
+from uqlib.training import Views, loop
+
+FOLLOWED = ("train_error", "test_error", "rms")
+ASKED = 2_000  # images of each kind, the first ones
+BETA = 100  # examples of a bin
+PLANS: dict[str, dict[str, Any]] = {
+    "drops": FROM_SCRATCH | {"epochs": 60, "schedule": "drops"},
+    "cosine": FROM_SCRATCH | {"epochs": 60},
+    "tuned": TUNED,
+}
+
+
+def run_course(dataset: str, start: str, schedule: str, strength: str, seed: int, device: str = "cpu") -> Found:
+    """Train, and ask after each epoch: error on training images with the labels as given, on test images, and RMS there."""
+    task, plan = noisy_task(dataset, strength, 0, seed), dict(PLANS[schedule])
+    network = begin_from(start, len(task.transition), seed, device)
+    views = Views(task.images, network.preparation, plan.pop("augmentation"), beside=network.model)
+    history = loop(
+        LabelStep(network.model, views, task.labels), examples=len(views), parts={"model": network.model},
+        trained=network.model.parameters(), judge=partial(judge_course, network, dataset, task.labels), seed=seed, progress=False,
+        **plan,
+    )  # fmt: skip
+    columns = {name: np.array([log.judged[name] for log in history], np.float32) for name in FOLLOWED}
+    return Found(columns, {"tested": ASKED, "error": float(columns["test_error"][-1])})
+
+
+def judge_course(network: Beginning, dataset: str, labels: np.ndarray) -> dict[str, float]:
+    """FOLLOWED, at this moment."""
+    parts = load_parts(dataset)
+    train = is_right(ask(network, parts.train.images[:ASKED]), labels[:ASKED])
+    logits = ask(network, parts.test.images[:ASKED])
+    right = is_right(logits, parts.test.labels[:ASKED])
+    rms = rms_calibration_error_hendrycks2019(max_probability(logits), right, beta=BETA, drop_last=False)
+    return dict(zip(FOLLOWED, (1 - train.mean(), 1 - right.mean(), rms), strict=True))
+
+
+def course_runs() -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for."""
+    for dataset, value in (("cifar100", 0.75), ("cifar10", 0.85)):
+        for seed in range(3):
+            yield _run(dataset, SCRATCH, "drops", "0.6", seed, value)
+            yield _run(dataset, SCRATCH, "cosine", "0", seed, value)
+            yield _run(dataset, "supervised", "tuned", "0.6", seed, value)
+            yield _run(dataset, "supervised", "tuned", "0", seed, value)
+
+
+def _run(dataset: str, start: str, schedule: str, strength: str, seed: int, value: float) -> PretrainingRun:
+    settings = {
+        "dataset": dataset, "start": start, "strength": strength, "seed": seed, "plan": PLANS[schedule],
+        "images": IMAGES[dataset], "asked": ASKED, "beta": BETA,
+    }  # fmt: skip
+    make = partial(run_course, dataset, start, schedule, strength, seed)
+    return PretrainingRun(f"course_{dataset}", f"{start}/{schedule}/{strength}/{seed}", settings, make, value)

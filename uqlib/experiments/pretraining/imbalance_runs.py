@@ -1,0 +1,95 @@
+"""Runs on classes of very unequal sizes, with several remedies. All of them see as many images.
+
+The task is imbalance_cifar10. A run is START/REMEDY/GAMMA/SEED.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from uqlib import imbalance, losses
+from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.pretraining.transfers import (
+    FROM_SCRATCH,
+    SCRATCH,
+    TUNED,
+    ask,
+    begin_from,
+    errors_by_class,
+    fit,
+    is_right,
+    load_parts,
+)
+
+LARGEST, SMALLEST = 500, 25  # images of the first and of the last class; 5,000 and 250 in the paper
+GAMMAS = (0.2, 1.0, 2.0)
+REMEDIES = ("none", "cost_sensitive", "oversampling", "smote")
+SCRATCH_PLAN = FROM_SCRATCH | {"batch": 64, "epochs": 60}  # of the images as they are
+TUNED_PLAN = TUNED | {"batch": 64, "epochs": 20}
+
+
+class TailTask(NamedTuple):
+    """What trains."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    loss: Any
+    share: float  # of the epochs, so that all remedies see as many images
+
+
+def tail_task(remedy: str, gamma: float, seed: int) -> TailTask:
+    """The long tail, the classes in their order as in the paper, the images drawn by the seed; after a remedy."""
+    train = load_parts("cifar10", 10 * LARGEST).train
+    labels, classes = np.array(train.labels), len(train.classes)
+    rows = imbalance.long_tail_rows(labels, tail_sizes(gamma), seed=seed)
+    images, labels = np.asarray(train.images)[rows], labels[rows]
+    before, loss = len(labels), None
+    if remedy == "cost_sensitive":
+        weights = imbalance.balanced_weights(labels, classes=classes)
+        loss = losses.loss("weighted", class_weights=torch.from_numpy(np.asarray(weights)))
+    if remedy == "oversampling":
+        again = imbalance.oversampled_rows(labels, classes=classes, seed=seed)
+        images, labels = images[again], labels[again]
+    if remedy == "smote":
+        images, labels = imbalance.smote(images, labels, seed=seed)
+    return TailTask(images, labels, loss, before / len(labels))
+
+
+def tail_sizes(gamma: float, classes: int = 10) -> np.ndarray:
+    """How many images the classes have, the largest first."""
+    return imbalance.long_tail_sizes(classes, largest=LARGEST, smallest=SMALLEST, gamma=gamma)
+
+
+def run_imbalance(start: str, remedy: str, gamma: str, seed: int, device: str = "cpu") -> Found:
+    """Train on a long tail and ask about the balanced test images."""
+    task = tail_task(remedy, float(gamma), seed)
+    plan = SCRATCH_PLAN if start == SCRATCH else TUNED_PLAN
+    plan = plan | {"epochs": max(1, round(plan["epochs"] * task.share))}
+    parts = load_parts("cifar10")
+    network = begin_from(start, len(parts.test.classes), seed, device)
+    fit(network, task.images, task.labels, plan, seed, task.loss)
+    right = is_right(ask(network, parts.test.images), parts.test.labels)
+    numbers = {"tested": len(right), "error": float(1 - right.mean())} | errors_by_class(right, parts.test.labels)
+    return Found({"correct": pack_bits(right)}, numbers)
+
+
+def imbalance_runs() -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for."""
+    for seed in range(3):
+        for gamma in GAMMAS:
+            for remedy in REMEDIES:
+                yield _run(SCRATCH, remedy, gamma, seed, 0.95)
+            for start, remedy in (("supervised", "none"), ("supervised", "oversampling"), ("unrelated", "none")):
+                yield _run(start, remedy, gamma, seed, 0.95 if start == "supervised" else 0.7)
+
+
+def _run(start: str, remedy: str, gamma: float, seed: int, value: float) -> PretrainingRun:
+    settings = {
+        "start": start, "remedy": remedy, "gamma": gamma, "seed": seed, "sizes": [LARGEST, SMALLEST],
+        "plan": SCRATCH_PLAN if start == SCRATCH else TUNED_PLAN,
+    }  # fmt: skip
+    name, make = f"{start}/{remedy}/{gamma:g}/{seed}", partial(run_imbalance, start, remedy, f"{gamma:g}", seed)
+    return PretrainingRun("imbalance_cifar10", name, settings, make, value)

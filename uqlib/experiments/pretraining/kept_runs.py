@@ -1,0 +1,193 @@
+"""What became of runs: a file a task in data/trained/pretraining, with some columns and numbers of each run, by its name.
+
+A run is named START/METHOD/LEVEL/SEED, such as supervised/glc_10/0.4/0. A file grows run by run, and is whole at any time.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from uqlib.base.extras import named
+from uqlib.base.options import check_choice
+from uqlib.base.provenance import environment
+from uqlib.experiments.kept_columns import open_kept
+from uqlib.files.columns import Header, read_column, read_header, write_table
+from uqlib.files.exclusive import hold_alone
+from uqlib.files.fingerprint import fingerprint
+from uqlib.metrics.compare import compare, together
+from uqlib.metrics.outcomes import Judged
+
+with named():
+    import xarray as xr
+
+PLACE = "data/trained/pretraining/{}.safetensors"
+
+
+class Found(NamedTuple):
+    """What a run found: columns, and numbers by name."""
+
+    columns: dict[str, np.ndarray]
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """One run: what it is called, all that it rests on, and what makes it."""
+
+    task: str  # the file
+    name: str  # START/METHOD/LEVEL/SEED
+    settings: Mapping[str, Any]
+    make: Callable[[str], Found]  # takes the device
+    value: float = 1.0  # what is worth more is made first
+
+    @property
+    def seed(self) -> int:
+        return int(self.name.rpartition("/")[2])
+
+    @property
+    def digest(self) -> str:
+        """Changes with the settings."""
+        return fingerprint(json.dumps(self.settings, sort_keys=True))[:16]
+
+    def is_missing(self) -> bool:
+        """Whether its file lacks it, or has it with other settings."""
+        path = Path(PLACE.format(self.task))
+        about = _about(read_header(path)) if path.is_file() else {}
+        return about.get(self.name, {}).get("digest") != self.digest
+
+    def keep(self, device: str = "cpu") -> Path:
+        """Make it, and write the file anew with it."""
+        began, path = time.monotonic(), Path(PLACE.format(self.task))
+        found = self.make(device)
+        entry: dict[str, Any] = {"digest": self.digest, "settings": dict(self.settings), "numbers": found.numbers}
+        entry["seconds"] = round(time.monotonic() - began, 1)
+        with hold_alone(f"pretraining {self.task}", wait=True):
+            add_run(path, self.name, found.columns, entry)
+        return path
+
+
+def add_run(path: Path, name: str, columns: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> None:
+    """Write a file of runs anew with one more, or with another under its name; and with the machine among those it was made on."""
+    kept, about, machines = _read_whole(path) if path.is_file() else ({}, {}, [])
+    kept = {each: array for each, array in kept.items() if each.partition(":")[0] != name}
+    machines += [here for here in [environment()] if here not in machines]
+    metadata = {"about": json.dumps(about | {name: dict(entry)}), "environments": json.dumps(machines)}
+    write_table(path, kept | {f"{name}:{each}": array for each, array in columns.items()}, metadata)
+
+
+def _read_whole(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[Any]]:
+    header = read_header(path)
+    columns = {each: np.array(read_column(path, header, each)) for each in header.columns}
+    return columns, _about(header), json.loads(header.metadata["environments"])
+
+
+def _about(header: Header) -> dict[str, Any]:
+    return json.loads(header.metadata["about"])
+
+
+def pack_bits(correct: Bool[np.ndarray, " n"]) -> np.ndarray:
+    """True and false in an eighth of a byte each; `unpack_bits` takes their number."""
+    return np.packbits(np.asarray(correct, bool))
+
+
+def unpack_bits(packed: np.ndarray, count: int) -> Bool[np.ndarray, " n"]:
+    """What `pack_bits` packed."""
+    return np.unpackbits(packed, count=count).astype(bool)
+
+
+@dataclass(frozen=True)
+class KeptRuns:
+    """The file of one task."""
+
+    task: str
+    path: Path
+    header: Header
+    about: dict[str, dict[str, Any]]
+
+    def column(self, name: str, column: str) -> np.ndarray:
+        """A column of a run."""
+        return np.array(read_column(self.path, self.header, f"{name}:{column}"))
+
+    def correct(self, name: str, column: str = "correct") -> Bool[np.ndarray, " n"]:
+        """Which test images a run answers rightly."""
+        numbers = self.about[name]["numbers"]
+        return unpack_bits(self.column(name, column), int(numbers.get(f"tested_{column}", numbers["tested"])))
+
+    def number(self, name: str, which: str) -> float:
+        """A number of a run."""
+        numbers = self.about[name]["numbers"]
+        return numbers[check_choice(which, numbers, f"number of {name}")]
+
+    def errors(
+        self, cells: Mapping[tuple[str, ...], str], *dims: str, draws: int = 200, column: str = "correct"
+    ) -> xr.DataArray:
+        """Test error, as `metrics.compare` gives it: of each cell and seed, on all test images and on paired draws of them.
+
+        Args:
+            cells: START/METHOD/LEVEL by key, a tuple of a name a dimension.
+            dims: what these names are of.
+            draws: of the test images.
+            column: of bits.
+
+        Returns:
+            Dimensions dims, training (the seed), draw; NaN where a cell or a seed is not there.
+        """
+        runs = {
+            key: [self._judged(f"{cell}/{seed}", column) for seed in self.seeds(cell)] for key, cell in cells.items()
+        }
+        whole = {key: some for key, some in runs.items() if some}
+        if not whole:
+            raise FileNotFoundError(f"no run of {', '.join(cells.values())}; `uqlib pretrain {self.task}` makes them")
+        scores = compare(
+            {"|".join(key): some for key, some in whole.items()}, ["accuracy"], over="training", draws=draws
+        )
+        parts = {key: scores.sel(variant="|".join(key), measure="accuracy", drop=True) for key in whole}
+        found = together({key if len(dims) > 1 else key[0]: part for key, part in parts.items()}, *dims)
+        names = {dim: list(dict.fromkeys(key[k] for key in cells)) for k, dim in enumerate(dims)}
+        return 1 - found.reindex(names)
+
+    def _judged(self, name: str, column: str) -> Judged:
+        right = torch.from_numpy(self.correct(name, column))
+        return Judged(right.double(), right)
+
+    @property
+    def names(self) -> list[str]:
+        """All runs, as START/METHOD/LEVEL/SEED."""
+        return list(self.about)
+
+    def seeds(self, *cells: str) -> list[int]:
+        """The seeds that all of these START/METHOD/LEVEL have."""
+        own = [
+            {int(name.rpartition("/")[2]) for name in self.names if name.rpartition("/")[0] == cell} for cell in cells
+        ]
+        return sorted(set.intersection(*own)) if own else []
+
+    def levels(self, start: str, method: str) -> list[str]:
+        """The levels of a start and a method, in their order."""
+        found = {name.split("/")[2] for name in self.names if name.split("/")[:2] == [start, method]}
+        return sorted(found, key=lambda level: (_as_number(level), level))
+
+
+def _as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.inf
+
+
+def load_runs(task: str) -> KeptRuns:
+    """What is kept of a task.
+
+    Raises:
+        FileNotFoundError: if nothing is; the message says what makes it.
+        DamagedError: if its header is not what was written.
+    """
+    path, header = open_kept(PLACE.format(task), "uqlib train")
+    return KeptRuns(task, path, header, _about(header))

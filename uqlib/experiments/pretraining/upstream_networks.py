@@ -1,0 +1,236 @@
+"""Networks that this project pretrains on Tiny-ImageNet at 32 pixels, and keeps: data/networks/NAME.safetensors.
+
+`uqlib pretrain NAME` makes one; a killed run goes on from the last epoch that was finished.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uqlib import metrics, networks
+from uqlib.attack import UnitImages, adversarial_step
+from uqlib.base.options import check_choice
+from uqlib.base.provenance import environment
+from uqlib.experiments.image_sets import check_side
+from uqlib.experiments.kept_columns import open_kept
+from uqlib.files.columns import read_column, write_table
+from uqlib.files.whole import cache_folder
+from uqlib.images.sets import CIFAR10_OVERLAP, ImageSet, without_classes
+from uqlib.images.sources import load_images
+from uqlib.networks import Preprocessing, preprocess
+from uqlib.training import EpochLog, Views, loop
+
+PLACE = "data/networks/{}.safetensors"
+NETWORK = "cifar_resnet8_w32"
+TRAINING: dict[str, Any] = {
+    "epochs": 15, "batch": 128, "lr": 0.1, "weight_decay": 5e-4, "optimizer": "sgd", "schedule": "cosine", "warmup": 0.05,
+    "precision": "bf16",
+}  # fmt: skip
+ATTACK: dict[str, Any] = {"radius": 8 / 255, "step_size": 4 / 255, "steps": 3}
+UPSTREAMS: dict[str, dict[str, Any]] = {  # what differs from TRAINING, and what is learnt
+    "supervised": {},
+    "unrelated": {"without": "cifar10"},
+    "rotations": {"task": "rotations"},
+    "adversarial": {"attack": ATTACK, "training": {"epochs": 6}},
+}
+
+
+@cache
+def upstream_images(split: str, without: str = "") -> ImageSet:
+    """Tiny-ImageNet at 32 pixels: the mean of each 2 x 2 pixels.
+
+    Args:
+        split: train or val.
+        without: "cifar10" leaves its classes out.
+
+    Raises:
+        FileNotFoundError: if the images are not here; the message says how to get them.
+        ValueError: if they do not have 64 pixels a side.
+    """
+    whole = check_side(load_images("tiny_imagenet", split), 64)
+    images = whole.with_images(halved(whole.images), name="tiny_imagenet32", split=split)
+    return without_classes(images, CIFAR10_OVERLAP["tiny_imagenet"]) if without else images
+
+
+def halved(images: Any, rows: int = 4096) -> np.ndarray:
+    """Images (n, h, w, 3) at half the side, uint8: the mean of each 2 x 2 pixels, halves up."""
+    n, height, width, _ = images.shape
+    out = np.empty((n, height // 2, width // 2, 3), np.uint8)
+    for at in range(0, n, rows):
+        part = np.asarray(images[at : at + rows], np.uint16)
+        out[at : at + rows] = (
+            part[:, ::2, ::2] + part[:, 1::2, ::2] + part[:, ::2, 1::2] + part[:, 1::2, 1::2] + 2
+        ) // 4
+    return out
+
+
+def create_small(
+    classes: int, seed: int, device: str = "cpu", network: str = NETWORK
+) -> tuple[nn.Module, Preprocessing]:
+    """The untrained network, and how images of 32 pixels are prepared for it."""
+    model = networks.create(network, weights=None, classes=classes, seed=seed)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    return model, networks.preprocessing(model, size=32, crop_pct=1.0)
+
+
+def in_unit(preparation: Preprocessing) -> Preprocessing:
+    """The preparation that leaves colours in [0, 1]."""
+    return preparation._replace(mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+class LabelStep:
+    """A step for `loop`: cross entropy of the labels that are given."""
+
+    def __init__(self, model: nn.Module, views: Views, labels: Any):
+        self.model, self.views, self.labels = model, views, torch.from_numpy(np.array(labels, np.int64))
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        x = self.views(rows, generator)
+        return nn.functional.cross_entropy(self.model(x).float(), self.labels[rows].to(x.device))
+
+
+class RotationStep:
+    """A step for `loop`: each image is turned by a drawn multiple of 90 degrees, and the network says by which.
+
+    Source:
+        Gidaris et al. 2018 (arXiv:1803.07728), who show all four turns of an image in one batch.
+    """
+
+    def __init__(self, model: nn.Module, views: Views):
+        self.model, self.views = model, views
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        x = self.views(rows, generator)
+        turns = torch.randint(0, 4, (len(rows),), generator=generator).to(x.device)
+        return nn.functional.cross_entropy(self.model(rotated(x, turns)).float(), turns)
+
+
+def rotated(images: Tensor, turns: Tensor) -> Tensor:
+    """Images (n, ch, side, side), each turned to the left by so many quarters."""
+    out = images.clone()
+    for k in (1, 2, 3):
+        out[turns == k] = images[turns == k].rot90(k, (2, 3))
+    return out
+
+
+def make_upstream(name: str, device: str = "cpu") -> Path:
+    """Pretrain a network and write it, in half precision, with a card.
+
+    Raises:
+        FileNotFoundError: if the images are not here; the message says how to get them.
+    """
+    settings = upstream_settings(name)
+    images = upstream_images("train", settings["without"])
+    classes = 4 if settings["task"] == "rotations" else len(images.classes)
+    model, preparation = create_small(classes, seed=0, device=device)
+    step, views = _step(settings, model, preparation, images)
+    history = loop(
+        step, examples=len(images), parts={"model": model}, trained=model.parameters(), seed=0,
+        checkpoint=upstream_checkpoint(name), rests_on={"step": json.dumps(settings), "views": views.fingerprint, "labels": images.labels},
+        **settings["training"],
+    )  # fmt: skip
+    measured = _judge(settings, model, preparation)
+    write_table(
+        PLACE.format(name), half_weights(model), {"card": json.dumps(_card(name, settings, images, history, measured))}
+    )
+    return Path(PLACE.format(name))
+
+
+def upstream_settings(name: str) -> dict[str, Any]:
+    """All that a network of UPSTREAMS is made with."""
+    own = UPSTREAMS[check_choice(name, UPSTREAMS, "upstream")]
+    return {
+        "network": NETWORK, "task": own.get("task", "labels"), "without": own.get("without", ""), "attack": own.get("attack"),
+        "augmentation": "flip_shift", "training": TRAINING | own.get("training", {}),
+    }  # fmt: skip
+
+
+def upstream_checkpoint(name: str) -> Path:
+    """Where a pretraining goes on from when it was killed, in the cache."""
+    return cache_folder() / "checkpoints" / "upstream" / f"{name}.pt"
+
+
+def _step(
+    settings: dict[str, Any], model: nn.Module, preparation: Preprocessing, images: ImageSet
+) -> tuple[Any, Views]:
+    attacked = settings["attack"] is not None
+    views = Views(
+        images.images, in_unit(preparation) if attacked else preparation, settings["augmentation"], beside=model
+    )
+    if attacked:
+        return adversarial_step(UnitImages(model, preparation), views, images.labels, **settings["attack"]), views
+    if settings["task"] == "rotations":
+        return RotationStep(model, views), views
+    return LabelStep(model, views, images.labels), views
+
+
+@torch.no_grad()
+def _judge(settings: dict[str, Any], model: nn.Module, preparation: Preprocessing) -> dict[str, float]:
+    """Accuracy on the validation images of Tiny-ImageNet, or of telling their rotation."""
+    images = upstream_images("val", settings["without"])
+    device = next(model.parameters()).device
+    x = preprocess(images.images, preparation, device=device)
+    labels = torch.from_numpy(np.array(images.labels, np.int64))
+    if settings["task"] == "rotations":
+        labels = torch.arange(len(images)) % 4
+        x = rotated(x, labels.to(device))
+    model.eval()
+    preds = torch.cat([model(part).argmax(-1).cpu() for part in x.split(500)])
+    return {"accuracy": metrics.accuracy(preds, labels)}
+
+
+def half_weights(model: nn.Module) -> dict[str, np.ndarray]:
+    """All floats of a network in half precision; what counts batches is left out.
+
+    Raises:
+        ValueError: if a weight is beyond half precision.
+    """
+    columns = {name: each.half().cpu().numpy() for name, each in model.state_dict().items() if each.is_floating_point()}
+    for name, array in columns.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is beyond half precision (65504), or not finite")
+    return columns
+
+
+def _card(
+    name: str, settings: dict, images: ImageSet, history: list[EpochLog], measured: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "name": name, "settings": settings, "images": len(images), "classes": len(images.classes), "pixels": images.digest,
+        "measured": measured, "losses": [round(log.loss, 4) for log in history],
+        "seconds": round(sum(log.seconds for log in history), 1), "environment": environment(),
+    }  # fmt: skip
+
+
+@cache
+def _read_upstream(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    path, header = open_kept(PLACE.format(check_choice(name, UPSTREAMS, "upstream")), f"uqlib pretrain {name}")
+    state = {each: torch.from_numpy(read_column(path, header, each).astype(np.float32)) for each in header.columns}
+    return state, json.loads(header.metadata["card"])
+
+
+def upstream_card(name: str) -> dict[str, Any]:
+    """What a kept network was trained on, and what was measured.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message says what makes it.
+    """
+    return _read_upstream(name)[1]
+
+
+def load_upstream(name: str, classes: int, seed: int, device: str = "cpu") -> tuple[nn.Module, Preprocessing]:
+    """A pretrained network with a fresh classifier, drawn by the seed; and how images are prepared for it.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message says what makes it.
+    """
+    model, preparation = create_small(classes, seed, device)
+    state, _ = _read_upstream(name)
+    own = model.state_dict()
+    model.load_state_dict(own | {each: value for each, value in state.items() if not each.startswith("linear.")})
+    return model, preparation
