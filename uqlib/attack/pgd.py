@@ -100,10 +100,10 @@ def pgd(
     begun = _begin(images, radius, check_choice(start, STARTS, "start"), generator)
     centre = images if ball == "clean" else begun
     low, high = (centre - radius).clamp_(0, 1), (centre + radius).clamp_(0, 1)
-    found = begun.clamp(0, 1)
+    found = begun.clamp(0, 1)  # a copy, which each step moves in place
     for step in range(steps):
         slope = _slope(network, found, labels, check=not step)
-        found = torch.clamp(found + step_size * slope.sign_(), low, high)
+        found.add_(slope.sign_(), alpha=step_size).clamp_(low, high)
     return found
 
 

@@ -234,7 +234,7 @@ def test_a_mean_of_networks_is_that_of_their_probabilities():
 
 
 def test_every_set_of_additions_has_a_name():
-    names = [synthesis_runs.name_of(added) for added in synthesis_runs.every_set()]
+    names = [synthesis_runs.addition_name(added) for added in synthesis_runs.every_set()]
     assert names[0] == "alone"
     assert names[-1] == "+".join(synthesis_runs.ADDED)
     assert len(set(names)) == 2 ** len(synthesis_runs.ADDED)

@@ -18,7 +18,7 @@ from uqlib.experiments.pretraining.synthesis_runs import (
     STARTS,
     TESTED,
     UNFAMILIAR,
-    name_of,
+    addition_name,
 )
 from uqlib.experiments.pretraining.transfers import IMAGES, VALIDATION
 from uqlib.experiments.pretraining.upstream_networks import NETWORK, create_small
@@ -75,8 +75,8 @@ def _scores(kept: KeptRuns, run: str) -> np.ndarray:
 def _drawn(kept: KeptRuns, run: str, added: frozenset[str], measure: str) -> np.ndarray:
     given = added - {"head"} if measure in UNORDERED else added
     if measure == "other":
-        return np.mean([_column(kept, run, f"{name_of(given)}/other/{name}") for name in UNFAMILIAR], 0)
-    return _column(kept, run, f"{name_of(given)}/{SCORES[measure][0]}")
+        return np.mean([_column(kept, run, f"{addition_name(given)}/other/{name}") for name in UNFAMILIAR], 0)
+    return _column(kept, run, f"{addition_name(given)}/{SCORES[measure][0]}")
 
 
 def _column(kept: KeptRuns, run: str, name: str) -> np.ndarray:

@@ -26,9 +26,9 @@ from uqlib.experiments.pretraining.transfers import (
     SCRATCH,
     Beginning,
     begin_from,
-    fit,
     load_parts,
     plan_of,
+    train_start,
 )
 from uqlib.experiments.pretraining.upstream_networks import create_small
 from uqlib.files.columns import read_column, read_header, write_table
@@ -72,11 +72,11 @@ def make_member(start: str, loss: str, seed: int, device: str = "cpu") -> Beginn
     train = load_parts(DATASET).train
     if loss == "sidekick":
         small = Beginning(*create_small(len(train.classes), seed, device, SIDEKICK))
-        fit(small, train.images, train.labels, FROM_SCRATCH, seed)
+        train_start(small, train.images, train.labels, FROM_SCRATCH, seed)
         return small
     network = begin_from(start, len(train.classes), seed, device)
     chosen = None if loss == "cross_entropy" else difficulty_loss()
-    fit(network, train.images, train.labels, plan_of(start), seed, chosen)
+    train_start(network, train.images, train.labels, plan_of(start), seed, chosen)
     return network
 
 
@@ -232,7 +232,7 @@ def run_synthesis(start: str, loss: str, seed: int, device: str = "cpu") -> Foun
             judged = {
                 name: each for name, each in judged.items() if not name.endswith(("nll", "brier", "ece", "accuracy"))
             }
-        columns |= {f"{name_of(added)}/{name}": each[None].astype(np.float32) for name, each in judged.items()}
+        columns |= {f"{addition_name(added)}/{name}": each[None].astype(np.float32) for name, each in judged.items()}
     return Found(pack_draws(columns, DRAWS), {"tested": TESTED})
 
 
@@ -241,7 +241,7 @@ def every_set() -> list[frozenset[str]]:
     return [frozenset(some) for k in range(len(ADDED) + 1) for some in itertools.combinations(ADDED, k)]
 
 
-def name_of(added: frozenset[str]) -> str:
+def addition_name(added: frozenset[str]) -> str:
     """A set of additions as a name: alone, or such as ensemble+temperature."""
     return "+".join(each for each in ADDED if each in added) or "alone"
 
