@@ -1,6 +1,7 @@
 """Advice that results choose: for a budget and a need the best combination of methods, and whether it was worth the search."""
 
 import itertools
+from typing import Any
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
@@ -62,19 +63,24 @@ def advise(budget: str, need: str, chosen: str, gained: xr.DataArray, beyond: xr
     """One sentence: what to take for a need within a budget, by what the numbers allow to say.
 
     Args:
-        budget, need: keys of BUDGETS and SCORES.
+        budget, need: keys of BUDGETS and NEEDS.
         chosen: the best combination in words.
         gained: its gain over nothing, by training and draw.
         beyond: its gain over the default of the budget.
     """
-    gain, more = (cells(each.expand_dims("of")).iloc[0] for each in (gained, beyond))
-    usual, what = in_words(default_of(budget)), SCORES[need][2]
-    points = f"{100 * gain.value:+.1f} points of {what} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]".replace(
-        "-", "−"
-    )
+    gain, more, usual = (cells(each.expand_dims("of")).iloc[0] for each in (gained, beyond, gained - beyond))
+    default = in_words(default_of(budget))
     head = f"**{BUDGETS[budget].capitalize()}; you need {NEEDS[need]}:**"
-    if not gain.low > 0:
-        return f"{head} nothing here is surely better than a plain network ({points})."
-    if more.low > 0:
-        return f"{head} take {chosen}: {points}, surely more than {usual} alone."
-    return f"{head} {usual} will do; the best found, {chosen}, gains {points}, which is not surely more."
+    if more.low > 0 and gain.low > 0:
+        return f"{head} take {chosen}: {_points(gain, need)}, surely more than {default}."
+    if usual.low > 0:
+        return f"{head} {default} will do: {_points(usual, need)}. The best found, {chosen}, is not surely better."
+    if gain.low > 0:
+        return f"{head} {chosen} gains {_points(gain, need)}; {default} does not surely gain, nor is it surely worse."
+    return f"{head} nothing here is surely better than a plain network; the best found, {chosen}, has {_points(gain, need)}."
+
+
+def _points(gain: Any, need: str) -> str:
+    """A gain in print: points of a measure and their interval."""
+    text = f"{100 * gain.value:+.1f} points of {SCORES[need][2]} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    return text.replace("-", "−")

@@ -98,29 +98,23 @@ def interaction(scores: xr.DataArray, one: str, other: str) -> xr.DataArray:
     return effect(effect(scores, one), other).mean([name for name in FACTORS if name not in (one, other)])
 
 
-def best_elsewhere(
-    scores: xr.DataArray, allowed: Iterable[tuple[int, ...]], measure: str
-) -> tuple[dict[str, int], xr.DataArray]:
-    """The combination that is best on average, and what such a choice is worth: for each training the choice is made by the others.
+def best_elsewhere(gains: xr.DataArray, allowed: Iterable[tuple[int, ...]]) -> tuple[dict[str, int], xr.DataArray]:
+    """The best combination, and what such a choice is worth: for each training it is made by the others.
 
     Args:
-        scores: as `load_synthesis` gives them, of at least two trainings.
+        gains: of one measure, more is better, of at least two trainings; see `as_gains`.
         allowed: combinations, 0 or 1 for each of FACTORS.
-        measure: in SCORES.
 
     Returns:
-        The combination that is best over all trainings; and, by training and draw, the score of the one chosen without it.
+        The combination that is best over all trainings; and, by training and draw, what the one gains that the others chose.
     """
     chosen = [dict(zip(FACTORS, each, strict=True)) for each in allowed]
-    of = (1 if SCORES[measure][1] else -1) * scores.sel(measure=measure, drop=True)
-    stacked = xr.concat([of.sel(each, drop=True) for each in chosen], "choice")
+    stacked = xr.concat([gains.sel(each, drop=True) for each in chosen], "choice")
     whole = stacked.isel(draw=0, drop=True)
     parts = []
     for seed in stacked.training.values:
-        others = whole.drop_sel(training=seed).mean("training")
-        parts.append(
-            scores.sel(chosen[int(others.argmax("choice"))], drop=True).sel(measure=measure, training=[seed], drop=True)
-        )
+        pick = int(whole.drop_sel(training=seed).mean("training").argmax("choice"))
+        parts.append(stacked.isel(choice=pick, drop=True).sel(training=[seed]))
     return chosen[int(whole.mean("training").argmax("choice"))], xr.concat(parts, "training")
 
 
