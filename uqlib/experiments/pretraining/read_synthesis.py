@@ -80,7 +80,7 @@ def _drawn(kept: KeptRuns, run: str, added: frozenset[str], measure: str) -> np.
 
 
 def _column(kept: KeptRuns, run: str, name: str) -> np.ndarray:
-    return unpack_draws(kept.column(run, name)[0], kept.column(run, name + AWAY)[0])
+    return unpack_draws(kept.column(run, name), kept.column(run, name + AWAY))[0]
 
 
 def effect(scores: xr.DataArray, factor: str) -> xr.DataArray:
