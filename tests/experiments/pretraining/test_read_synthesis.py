@@ -84,11 +84,12 @@ def test_columns_find_their_place(monkeypatch):
     scores = read_synthesis.load_synthesis()
     assert scores.sizes["training"] == 2
     at = dict(pretraining=1, difficulty=0, ensemble=1, duo=0, temperature=1, training=1)
+    scores = scores.sel(at)
     own = 100 * codes["ensemble+temperature"] + 10 + 1
-    np.testing.assert_allclose(scores.sel(at, head=0, measure="aurc"), [own + 0.4] + [own + 0.65] * 3, rtol=1e-6)
-    np.testing.assert_allclose(scores.sel(at, head=1, measure="accuracy"), scores.sel(at, head=0, measure="accuracy"))
+    np.testing.assert_allclose(scores.sel(head=0, measure="aurc"), [own + 0.4] + [own + 0.65] * 3, rtol=1e-6)
+    np.testing.assert_allclose(scores.sel(head=1, measure="accuracy"), scores.sel(head=0, measure="accuracy"))
     headed = 100 * codes["ensemble+temperature+head"] + 11.4
-    np.testing.assert_allclose(scores.sel(at, head=1, measure="aurc", draw=0), headed, rtol=1e-6)
+    np.testing.assert_allclose(scores.sel(head=1, measure="aurc", draw=0), headed, rtol=1e-6)
     gains = read_synthesis.as_gains(scores)
     np.testing.assert_allclose(gains.sel(measure="aurc"), -scores.sel(measure="aurc"))
     np.testing.assert_allclose(gains.sel(measure="other"), scores.sel(measure="other"))
