@@ -166,3 +166,10 @@ def test_the_paper_stands_after_ours_at_the_same_places():
 )
 def test_strengths_in_words(strengths, words):
     assert read_noise.listed(strengths) == words
+
+
+def test_each_data_set_has_its_strengths_in_words():
+    assert read_noise.noted_strengths({"CIFAR-10": ["0", "1"]}) == {
+        "strengths_cifar10": "0 and 1",
+        "strengths_cifar100": "none yet",
+    }

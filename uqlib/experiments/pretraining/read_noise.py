@@ -140,6 +140,11 @@ def listed(strengths: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(strengths[:-1]), *strengths[-1:]))) or "none yet"
 
 
+def noted_strengths(strengths: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Strengths of `noise_areas` in words, by the name of a fact: strengths_cifar10, strengths_cifar100."""
+    return {f"strengths_{task}": listed(strengths.get(name, ())) for task, name in DATASETS.items()}
+
+
 def common_strengths(errors: xr.DataArray) -> list[str]:
     """Strengths that as many trainings as possible have all of, and of such strengths the most.
 
