@@ -60,9 +60,9 @@ def test_costs_are_passes_and_the_sidekick_a_share_of_one():
 
 
 def test_columns_find_their_place(monkeypatch):
-    """A score that names its run, additions and measure comes back under those names; a head leaves accuracy as it is."""
-    added = [synthesis_runs.addition_name(each) for each in synthesis_runs.every_set()]
-    codes = {name: k for k, name in enumerate(added)}
+    """A score that names its run, additions and measure comes back under those names."""
+    codes = {name: k for k, name in enumerate(map(synthesis_runs.addition_name, synthesis_runs.every_set()))}
+    measures = np.arange(len(synthesis_runs.JUDGED_BY)) / 100
 
     class Kept(kept_runs.KeptRuns):
         def __init__(self):
@@ -73,23 +73,23 @@ def test_columns_find_their_place(monkeypatch):
 
         def column(self, run, name):
             start, loss, _, seed = run.split("/")
-            place, _, measure = name.partition("/")
-            known = {"test/accuracy": 0.1, "test/nll": 0.2, "test/ece": 0.3, "test/aurc": 0.4}.get(
-                measure.removesuffix("~"), 0.5
+            value = (
+                100 * np.arange(16)[:, None]
+                + 10 * (start != "scratch")
+                + 5 * (loss == "difficulty")
+                + int(seed)
+                + measures
             )
-            value = 100 * codes[place] + 10 * (start != "scratch") + 5 * (loss == "difficulty") + int(seed) + known
-            return np.full((1, 3), 0.25, np.float16) if name.endswith("~") else np.array([value], np.float32)
+            return np.full((16, len(measures), 3), 0.25, np.float16) if name.endswith("~") else value.astype(np.float32)
 
     monkeypatch.setattr(read_synthesis, "load_runs", lambda task: Kept())
     scores = read_synthesis.load_synthesis()
     assert scores.sizes["training"] == 2
-    at = dict(pretraining=1, difficulty=0, ensemble=1, duo=0, temperature=1, training=1)
-    scores = scores.sel(at)
-    own = 100 * codes["ensemble+temperature"] + 10 + 1
-    np.testing.assert_allclose(scores.sel(head=0, measure="aurc"), [own + 0.4] + [own + 0.65] * 3, rtol=1e-6)
-    np.testing.assert_allclose(scores.sel(head=1, measure="accuracy"), scores.sel(head=0, measure="accuracy"))
-    headed = 100 * codes["ensemble+temperature+head"] + 11.4
-    np.testing.assert_allclose(scores.sel(head=1, measure="aurc", draw=0), headed, rtol=1e-6)
+    at = dict(pretraining=1, difficulty=0, ensemble=1, duo=0, temperature=1, head=0, training=1)
+    own = 100 * codes["ensemble+temperature"] + 10 + 1 + measures
+    where = synthesis_runs.JUDGED_BY.index("test/aurc")
+    np.testing.assert_allclose(scores.sel(at, measure="aurc"), [own[where]] + [own[where] + 0.25] * 3, rtol=1e-6)
+    np.testing.assert_allclose(scores.sel(at, measure="other", draw=0), own[-5:].mean(), rtol=1e-6)
     gains = read_synthesis.as_gains(scores)
     np.testing.assert_allclose(gains.sel(measure="aurc"), -scores.sel(measure="aurc"))
     np.testing.assert_allclose(gains.sel(measure="other"), scores.sel(measure="other"))

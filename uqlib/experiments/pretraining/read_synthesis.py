@@ -13,12 +13,12 @@ from uqlib.experiments.pretraining.kept_runs import KeptRuns, load_runs
 from uqlib.experiments.pretraining.synthesis_runs import (
     ADDED,
     DATASET,
+    JUDGED_BY,
     LOSSES,
     SIDEKICK,
     STARTS,
     TESTED,
-    UNFAMILIAR,
-    addition_name,
+    every_set,
 )
 from uqlib.experiments.pretraining.transfers import IMAGES, VALIDATION
 from uqlib.experiments.pretraining.upstream_networks import NETWORK, create_small
@@ -38,7 +38,6 @@ SCORES = {  # columns, whether more is better, and names in print
     "shifted_ece": ("shifted/ece", False, "ECE on damaged images"),
     "shifted_aurc": ("shifted/aurc", False, "AURC on damaged images"),
 }
-UNORDERED = ("accuracy", "nll", "ece", "shifted_accuracy", "shifted_ece")  # which a head leaves as they are
 
 
 def load_synthesis() -> xr.DataArray:
@@ -68,19 +67,15 @@ def load_synthesis() -> xr.DataArray:
 
 def _scores(kept: KeptRuns, run: str) -> np.ndarray:
     """(sets of additions, measures, draws), the sets in the order of a binary number, the last of ADDED changing first."""
-    sets = [frozenset(itertools.compress(ADDED, each)) for each in itertools.product([0, 1], repeat=len(ADDED))]
-    return np.array([[_drawn(kept, run, added, name) for name in SCORES] for added in sets])
+    scores = unpack_draws(kept.column(run, "scores"), kept.column(run, f"scores{AWAY}"))
+    binary = [frozenset(itertools.compress(ADDED, each)) for each in itertools.product([0, 1], repeat=len(ADDED))]
+    return np.stack([_picked(scores, name) for name in SCORES], 1)[[every_set().index(added) for added in binary]]
 
 
-def _drawn(kept: KeptRuns, run: str, added: frozenset[str], measure: str) -> np.ndarray:
-    given = added - {"head"} if measure in UNORDERED else added
-    if measure == "other":
-        return np.mean([_column(kept, run, f"{addition_name(given)}/other/{name}") for name in UNFAMILIAR], 0)
-    return _column(kept, run, f"{addition_name(given)}/{SCORES[measure][0]}")
-
-
-def _column(kept: KeptRuns, run: str, name: str) -> np.ndarray:
-    return unpack_draws(kept.column(run, name), kept.column(run, name + AWAY))[0]
+def _picked(scores: np.ndarray, measure: str) -> np.ndarray:
+    """(sets, draws) of one of SCORES: a column, or the mean of those of all other images."""
+    column = SCORES[measure][0]
+    return scores[:, [k for k, name in enumerate(JUDGED_BY) if name == column or name.startswith(f"{column}/")]].mean(1)
 
 
 def effect(scores: xr.DataArray, factor: str) -> xr.DataArray:

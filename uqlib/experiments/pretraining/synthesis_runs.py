@@ -54,6 +54,11 @@ SHIFTED = ("accuracy", "ece", "aurc")
 ORDERED = ("aurc", "auroc")
 VERSIONS = len(SHIFTS) * len(SEVERITIES)  # of one image
 UNFAMILIAR = ("gaussian", "blobs", "cifar100", "tiny_imagenet", "caltech101")
+JUDGED_BY = (
+    *(f"test/{name}" for name in FAMILIAR),
+    *(f"shifted/{name}" for name in SHIFTED),
+    *(f"other/{name}" for name in UNFAMILIAR),
+)
 WEIGHTS: dict[str, Any] = {"normaliser": "clipped", "temperature": 0.7, "quantile": 0.95}
 BONUS = 0.1  # what the entropy is worth for the mean image
 SCORER = "rmd/tf_mobilenetv2_100"
@@ -97,7 +102,7 @@ def asked_sets() -> dict[str, np.ndarray]:
         "test": np.asarray(parts.test.images[:TESTED]),
         "shifted": _shifted("images"),
     }
-    return own | {name: images for name, images in other_images(DATASET).items() if name in UNFAMILIAR}
+    return own | {name: images for name, images in other_images(DATASET, 1_000).items() if name in UNFAMILIAR}
 
 
 def _shifted(what: str) -> np.ndarray:
@@ -220,20 +225,21 @@ def _shifted_labels() -> Tensor:
 
 
 def run_synthesis(start: str, loss: str, seed: int, device: str = "cpu") -> Found:
-    """All sets of additions to one training; an ensemble is of this seed and the next."""
+    """All sets of additions to one training; an ensemble is of this seed and the next.
+
+    The column `scores` has the sets of `every_set`, the names of JUDGED_BY, and draws.
+    """
     members = [member_answers(start, loss, (seed + k) % SEEDS, device) for k in (0, 1)]
     sidekick = member_answers(SCRATCH, "sidekick", seed, device)
-    columns: dict[str, np.ndarray] = {}
+    tables: dict[frozenset[str], dict[str, np.ndarray]] = {}
     for added in every_set():
         logits = combine_answers(added, members, sidekick)
         doubt = doubts(members, logits, seed) if "head" in added else None
-        judged = judge_combination(logits, doubt)
-        if doubt is not None:  # an ordering has no probabilities of its own
-            judged = {
-                name: each for name, each in judged.items() if not name.endswith(("nll", "brier", "ece", "accuracy"))
-            }
-        columns |= {f"{addition_name(added)}/{name}": each[None].astype(np.float32) for name, each in judged.items()}
-    return Found(pack_draws(columns, DRAWS), {"tested": TESTED})
+        found = judge_combination(logits, doubt)
+        plain = tables.get(added - {"head"}, {})  # what a head leaves as it is
+        tables[added] = plain | found
+    scores = np.array([[tables[added][name] for name in JUDGED_BY] for added in every_set()])
+    return Found(pack_draws({"scores": scores.astype(np.float32)}, DRAWS), {"tested": TESTED})
 
 
 def every_set() -> list[frozenset[str]]:
