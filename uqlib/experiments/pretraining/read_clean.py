@@ -4,6 +4,7 @@ A variant is a start, what of it is trained, and on how many images: VARIANTS. A
 else is asked, training (the seed) and draw, as `metrics.compare` has them; what has not been run is NaN.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from uqlib.metrics.outcomes import MEASURES, Judged, Measure
 from uqlib.papers.hendrycks2019 import mad_calibration_error_hendrycks2019, rms_calibration_error_hendrycks2019
 
 with named():
+    import pandas as pd
     import xarray as xr
 
 SETS = {  # of images of other classes, by their name in print
@@ -227,6 +229,28 @@ def clean_errors(variants: Sequence[str], *, draws: int = 200, seed: int = 0) ->
     return _of_each(variants, score)
 
 
+def clean_measures(variants: Sequence[str], *, draws: int = 200, seed: int = 0) -> xr.DataArray:
+    """Error, RMS and mean AUROC over SETS by the largest probability, as `clean_errors` and its neighbours have them.
+
+    Args:
+        variants: in VARIANTS.
+        draws: of the images.
+        seed: of the draws.
+
+    Returns:
+        Fractions, of the dimensions measure (error, RMS, auroc), dataset, variant, training, draw.
+
+    Raises:
+        FileNotFoundError: as `calibration_errors`.
+    """
+    calibration = calibration_errors(variants, ["RMS"], draws=draws, seed=seed)
+    unfamiliar = unfamiliar_scores(variants, measures=["auroc"], draws=draws, seed=seed)
+    parts = {"error": clean_errors(variants, draws=draws, seed=seed)}
+    parts["RMS"] = calibration.squeeze("measure", drop=True)
+    parts["auroc"] = unfamiliar.squeeze(["score", "measure"], drop=True).mean("set")
+    return together(parts, "measure")
+
+
 def _one(scores: xr.DataArray) -> xr.DataArray:
     return scores.isel(variant=0, drop=True)
 
@@ -247,6 +271,25 @@ def _of_each(variants: Sequence[str], score: Callable[[KeptRuns, Sequence[str]],
     return whole.reindex(dataset=list(DATASETS.values()), variant=list(variants)).sortby("training")
 
 
+def course_curves(courses: Mapping[str, xr.DataArray], *, most: int = 30) -> pd.DataFrame:
+    """Courses as the points of curves: the mean of the seeds at some of the epochs, evenly spaced, the last among them.
+
+    Args:
+        courses: of `courses_so_far`, by the name of the network.
+        most: epochs of each.
+
+    Returns:
+        The columns network, dataset, measure, share (percent of the epochs that are over), value.
+    """
+    frames = []
+    for name, course in courses.items():
+        epochs = course.sizes["epoch"]
+        shown = sorted(range(epochs, 0, -math.ceil(epochs / most)))
+        frame = course.sel(epoch=shown).mean("training").rename("value").to_dataframe().reset_index().dropna()
+        frames.append(frame.assign(network=name, share=100 * frame["epoch"] / epochs).drop(columns="epoch"))
+    return pd.concat(frames, ignore_index=True)
+
+
 class Matched(NamedTuple):
     """Networks of some numbers of images, mixed so that they err as often as another."""
 
@@ -255,7 +298,7 @@ class Matched(NamedTuple):
 
 
 def matched_in_error(scores: xr.DataArray, variants: Sequence[str], target: str) -> Matched:
-    """What networks of ever more images score where their mean error is that of another: between the two nearest, in a straight line.
+    """What networks of ever more images would score at the mean error of another: between two neighbours, in a straight line.
 
     Args:
         scores: with the dimensions dataset, variant, measure ("error" among them), training, draw.
@@ -263,7 +306,7 @@ def matched_in_error(scores: xr.DataArray, variants: Sequence[str], target: str)
         target: the variant whose mean error, over its seeds and on all images, is to be met.
 
     Returns:
-        NaN for data sets where the target or all of the others are missing.
+        NaN for data sets where the target is missing, or its error is not between those of the others.
     """
     mean = scores.sel(measure="error", drop=True).isel(draw=0, drop=True).mean("training")
     rows = []
@@ -280,14 +323,14 @@ def weights_at_error(errors: Mapping[str, float], target: float) -> dict[str, fl
 
     Args:
         errors: by name; those that are NaN count for nothing.
-        target: a fraction. Beyond the errors at hand the nearest one counts alone.
+        target: a fraction.
 
     Returns:
-        A weight a name, 0 for all but the neighbours; NaN if the target or all errors are.
+        A weight a name, 0 for all but the neighbours; NaN if there are none on either side.
     """
     known = sorted((error, name) for name, error in errors.items() if error == error)
-    if not known:
+    at, names = [error for error, _ in known], [name for _, name in known]
+    if not known or not at[0] <= target <= at[-1]:
         return dict.fromkeys(errors, np.nan)
-    at = [error for error, _ in known]
     share = [float(np.interp(target, at, row)) for row in np.eye(len(known))]
-    return dict.fromkeys(errors, 0.0) | {name: each for (_, name), each in zip(known, share, strict=True)}
+    return dict.fromkeys(errors, 0.0) | dict(zip(names, share, strict=True))
