@@ -148,10 +148,15 @@ class KeptRuns:
         scores = compare(
             {"|".join(key): some for key, some in whole.items()}, ["accuracy"], over="training", draws=draws
         )
-        parts = {key: scores.sel(variant="|".join(key), measure="accuracy", drop=True) for key in whole}
+        parts = {
+            key: scores.sel(variant="|".join(key), measure="accuracy", drop=True)
+            .isel(training=slice(len(some)))
+            .assign_coords(training=self.seeds(cells[key]))  # a seed may be missing before others
+            for key, some in whole.items()
+        }
         found = together({key if len(dims) > 1 else key[0]: part for key, part in parts.items()}, *dims)
         names = {dim: list(dict.fromkeys(key[k] for key in cells)) for k, dim in enumerate(dims)}
-        return 1 - found.reindex(names)
+        return 1 - found.reindex(names).sortby("training")
 
     def _judged(self, name: str, column: str) -> Judged:
         right = torch.from_numpy(self.correct(name, column))
