@@ -14,7 +14,7 @@ import torch
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
-from uqlib.experiments.pretraining.clean_runs import TOLD
+from uqlib.experiments.pretraining.clean_runs import OTHERS, TOLD
 from uqlib.experiments.pretraining.kept_runs import KeptRuns
 from uqlib.experiments.pretraining.read_noise import DATASETS, kept_so_far
 from uqlib.experiments.pretraining.transfers import IMAGES, SCRATCH
@@ -84,7 +84,7 @@ def clean_told(kept: KeptRuns, run: str, *, scaled: bool = False) -> Judged:
         run: START/METHOD/IMAGES/SEED.
         scaled: with the temperature that was fitted on validation images.
     """
-    top = kept.column(run, "top_scaled" if scaled else "top")
+    top = kept.column(run, "top_scaled" if scaled else "top")[:TOLD]
     return Judged(_confidence(top), torch.from_numpy(kept.correct(run)[: len(top)]))
 
 
@@ -102,8 +102,8 @@ def told_apart(kept: KeptRuns, run: str, other: str, score: str = "max_probabili
     """
     column, sign = SCORES[check_choice(score, SCORES, "score")]
     where = SETS[check_choice(other, SETS, "other set")] or _other_cifar(kept)
-    inside, outside = (kept.column(run, each).astype(np.float64) for each in (column, f"{column}_{where}"))
-    doubt = torch.from_numpy(sign * np.concatenate([inside, outside]))
+    inside, outside = kept.column(run, column)[:TOLD], kept.column(run, f"{column}_{where}")[:OTHERS]
+    doubt = torch.from_numpy(sign * np.concatenate([inside, outside]).astype(np.float64))
     return Judged(doubt, torch.arange(len(doubt)) >= len(inside))
 
 
