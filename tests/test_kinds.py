@@ -54,6 +54,7 @@ EXCEPTIONS = {
     "images.sets.pixels_digest": "a digest, of what load and write_prepared have checked",
     "combine.duos.refuse_constant": INNER,
     "combine.ensembles.repeat_ensembles": "takes the store's answers, in test_ensembles.py",
+    "report.advice.*": "takes what the synthesis found, in test_advice.py",
     "papers.zhou2025.rescore_zhou2025": "takes outcomes of the library",
     "losses.criterion.entropy_of": INNER,
     "networks.outputs.*": "takes what preprocess returns, a tensor on the network's device",

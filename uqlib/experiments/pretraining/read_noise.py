@@ -51,7 +51,7 @@ def noise_errors(networks: Sequence[str], corrections: Sequence[str], *, draws: 
 
 
 def matrix_errors(networks: Sequence[str], corrections: Sequence[str]) -> xr.DataArray:
-    """How far the estimated matrices of uniform noise are from the true ones: mean absolute error of an entry.
+    """How far the estimated matrices of uniform noise are from the true ones, by `transition_error`.
 
     Args:
         networks: as of `noise_errors`.
