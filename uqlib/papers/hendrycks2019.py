@@ -138,8 +138,10 @@ def _gaps_hendrycks2019(
         raise TypeError(f"drop_last must be True or False; it is {drop_last!r}")
     order = score.argsort(stable=True)
     excess = score[order].double() - hit[order].double()
-    full = len(score) // beta
-    sizes = [beta] * (full - 1) + [len(score) - beta * (full - 1)]
-    gap = torch.stack([part.mean().abs() for part in excess.split(sizes)])
-    counted = full - 1 if drop_last else full
-    return torch.tensor(sizes, device=gap.device, dtype=gap.dtype)[:counted] / len(score), gap[:counted]
+    full = len(score) // beta - 1
+    known = excess[: full * beta].view(full, beta).mean(1)
+    gap = torch.cat([known, excess[full * beta :].mean()[None]]).abs()  # the last takes the remainder as well
+    share = torch.full_like(gap, beta / len(score))
+    share[-1] = 1 - full * beta / len(score)
+    counted = full if drop_last else full + 1
+    return share[:counted], gap[:counted]

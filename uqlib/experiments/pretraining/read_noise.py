@@ -166,7 +166,7 @@ def errors_so_far(
     task: str, runs: Mapping[tuple[str, ...], str], *dims: str, draws: int = 200, column: str = "correct"
 ) -> xr.DataArray:
     """`KeptRuns.errors`, and NaN where there is no run at all."""
-    kept = _kept(task)
+    kept = kept_so_far(task)
     if kept is None or not any(map(kept.seeds, runs.values())):
         return _nothing(runs, dims, draws)
     return kept.errors(runs, *dims, draws=draws, column=column)
@@ -174,7 +174,7 @@ def errors_so_far(
 
 def numbers_so_far(task: str, runs: Mapping[tuple[str, ...], str], *dims: str, which: str) -> xr.DataArray:
     """A number of each run, as `errors_so_far` gives errors; there is one draw, since nothing is said of single images."""
-    kept = _kept(task)
+    kept = kept_so_far(task)
     found = {} if kept is None else {key: _numbers(kept, cell, which) for key, cell in runs.items()}
     whole = {key if len(dims) > 1 else key[0]: each for key, each in found.items() if each is not None}
     names = {dim: list(dict.fromkeys(key[k] for key in runs)) for k, dim in enumerate(dims)}
@@ -203,7 +203,8 @@ def courses_so_far(network: str, schedule: str, strength: str) -> xr.DataArray:
         Fractions of the dimensions dataset, measure (in `course_runs.FOLLOWED`), epoch (from 1), training (the seed).
     """
     found = {
-        name: _course(_kept(f"course_{task}"), f"{network}/{schedule}/{strength}") for task, name in DATASETS.items()
+        name: _course(kept_so_far(f"course_{task}"), f"{network}/{schedule}/{strength}")
+        for task, name in DATASETS.items()
     }
     return together(found, "dataset").sortby(["training", "epoch"])
 
@@ -218,7 +219,8 @@ def _course(kept: KeptRuns | None, cell: str) -> xr.DataArray:
     return xr.DataArray(table, coords=names)
 
 
-def _kept(task: str) -> KeptRuns | None:
+def kept_so_far(task: str) -> KeptRuns | None:
+    """What is kept of a task; None where nothing is yet."""
     try:
         return load_runs(task)
     except FileNotFoundError:
