@@ -6,16 +6,19 @@ import xarray as xr
 from sklearn.metrics import recall_score
 
 from uqlib.experiments import kept_columns
-from uqlib.experiments.pretraining import kept_runs, read_robustness
+from uqlib.experiments.pretraining import kept_runs
 from uqlib.experiments.pretraining.kept_runs import add_run, load_runs, pack_bits
-from uqlib.experiments.pretraining.read_robustness import (
+from uqlib.experiments.pretraining.reading import read_robustness
+from uqlib.experiments.pretraining.reading.read_robustness import (
     accuracies,
     attack_cells,
     class_errors,
     known_labels,
     lowest_of,
     minority_errors,
+    seeds_text,
     tail_cells,
+    total_and_minority,
 )
 from uqlib.metrics.compare import cells, intervals
 
@@ -105,6 +108,8 @@ def test_minority_classes_are_nine_eight_and_seven():
     errors = nth.expand_dims(gamma=["0.2", "1", "2"]).expand_dims(training=[0], draw=[0])
     means = [np.mean(range(k, 11)) for k in (2, 3, 4)]
     assert minority_errors(errors).squeeze().values.tolist() == pytest.approx(means)
+    both = total_and_minority(errors).sel(which=["total error", "minority error"], gamma="2").squeeze()
+    assert both.values.tolist() == pytest.approx([5.5, means[2]])
 
 
 def test_the_lowest_is_chosen_by_its_mean_and_not_anew_in_every_training():
@@ -124,13 +129,18 @@ def test_a_stronger_attack_is_compared_on_the_images_that_it_was_shown(place, mo
     keep(place, "adversarial/all/attacked/0", right, pgd=pgd, strong=pgd[:24])
     kept = load_runs("toy")
     few = accuracies(kept, {"pgd": "pgd", "strong": "strong"}, few=True, draws=30)
-    assert few.sizes == {"judged": 2, "start": 3, "how": 3, "training": 1, "draw": 31}
+    assert few.sizes == {"judged": 2, "origin": 3, "how": 3, "training": 1, "draw": 31}
     moved = few.sel(judged="strong") - few.sel(judged="pgd")
-    assert (moved.sel(start="adversarial", how="pgd") == 0).all()  # the same answers, on every draw
-    assert moved.sel(start="scratch").isnull().all()
-    whole = accuracies(kept, {"clean": "correct"}, draws=0).sel(start="adversarial", how="pgd")
+    assert (moved.sel(origin="adversarial", how="pgd") == 0).all()  # the same answers, on every draw
+    assert moved.sel(origin="scratch").isnull().all()
+    whole = accuracies(kept, {"clean": "correct"}, draws=0).sel(origin="adversarial", how="pgd")
     assert float(whole.squeeze()) == pytest.approx(right.mean())
-    ends = intervals(few.sel(judged="pgd", start="adversarial", how="pgd"))
+    assert seeds_text(few) == "1"
+    keep(place, "adversarial/all/attacked/1", right, pgd=pgd, strong=pgd[:24])
+    keep(place, "scratch/all/attacked/1", right, pgd=pgd, strong=pgd[:24])
+    assert seeds_text(accuracies(load_runs("toy"), {"pgd": "pgd"}, draws=3)) == "1 to 2"
+    assert seeds_text(moved.sel(origin="scratch")) == "no"
+    ends = intervals(few.sel(judged="pgd", origin="adversarial", how="pgd"))
     assert str(ends["covers"].values) == "examples"  # one training says nothing of others
 
 

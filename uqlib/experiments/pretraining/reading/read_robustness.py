@@ -1,10 +1,11 @@
 """Kept runs on rare classes and under attack, read: the error of each class, and the accuracy after each attack.
 
-    errors = class_errors(load_runs("imbalance_cifar10"), tail_cells(), "start", "remedy", "gamma")
-    total, minority = errors.mean("nth"), minority_errors(errors)
+    errors = class_errors(load_runs("imbalance_cifar10"), tail_cells(), "origin", "remedy", "gamma")
+    levels = total_and_minority(errors)
     accuracy = accuracies(load_runs("adversarial_cifar10"), {"PGD-20 accuracy": "pgd"})
 
-`nth` counts the classes of CIFAR-10 from 1, in the order in which their training images grow fewer.
+`nth` counts the classes of CIFAR-10 from 1, in the order in which their training images grow fewer. `origin` is the start of a
+training; cells keep the name `start` for something else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from uqlib.base.extras import named
 from uqlib.experiments.pretraining.adversarial_runs import STRONG, adversarial_runs
 from uqlib.experiments.pretraining.imbalance_runs import imbalance_runs, tail_sizes
 from uqlib.experiments.pretraining.kept_runs import KeptRuns
-from uqlib.metrics.compare import together
+from uqlib.metrics.compare import cells, together
 from uqlib.store.read import load_answers
 
 with named():
@@ -28,17 +29,17 @@ FEW = slice(STRONG["images"])  # the test images that the strong attack was show
 
 
 def tail_cells() -> dict[tuple[str, ...], str]:
-    """What is asked for on long tails: START/METHOD/LEVEL by (start, remedy, gamma)."""
-    cells = [run.name.rpartition("/")[0] for run in imbalance_runs()]
+    """What is asked for on long tails: START/METHOD/LEVEL by (origin, remedy, gamma)."""
+    asked = [run.name.rpartition("/")[0] for run in imbalance_runs()]
     return {
-        (start, REMEDY.get(remedy, remedy), gamma): cell for cell in cells for start, remedy, gamma in [cell.split("/")]
+        (start, REMEDY.get(remedy, remedy), gamma): cell for cell in asked for start, remedy, gamma in [cell.split("/")]
     }
 
 
 def attack_cells() -> dict[tuple[str, ...], str]:
-    """What is asked for under attack: START/METHOD/LEVEL by (start, how), `how` a name in `hendrycks2019.TRAININGS`."""
-    cells = [run.name.rpartition("/")[0] for run in adversarial_runs()]
-    return {(start, HOW[how]): cell for cell in cells for start, _, how in [cell.partition("/")]}
+    """What is asked for under attack: START/METHOD/LEVEL by (origin, how), `how` a name in `hendrycks2019.TRAININGS`."""
+    asked = [run.name.rpartition("/")[0] for run in adversarial_runs()]
+    return {(start, HOW[how]): cell for cell in asked for start, _, how in [cell.partition("/")]}
 
 
 def known_labels() -> Int[np.ndarray, " n"]:
@@ -108,6 +109,11 @@ def minority_errors(errors: xr.DataArray) -> xr.DataArray:
     return errors.where(rare).mean("nth")
 
 
+def total_and_minority(errors: xr.DataArray) -> xr.DataArray:
+    """The mean over all classes and that over the rare ones, as "total error" and "minority error" of a new dimension `which`."""
+    return together({"total error": errors.mean("nth"), "minority error": minority_errors(errors)}, "which")
+
+
 def lowest_of(errors: xr.DataArray, dim: str, names: Sequence[str]) -> xr.DataArray:
     """Of some variants the one whose mean error on all images is least, chosen anew for every entry of the other dimensions.
 
@@ -127,6 +133,12 @@ def lowest_of(errors: xr.DataArray, dim: str, names: Sequence[str]) -> xr.DataAr
     return some.isel({dim: best}, drop=True).drop_vars(dim, errors="ignore").where(mean.notnull().all(dim))
 
 
+def seeds_text(found: xr.DataArray) -> str:
+    """How many trainings the cells of an array rest on, such as "3", or "1 to 3" where some are not there yet; "no" without any."""
+    counts = cells(found)["seeds"].tolist() if found.notnull().any() else []
+    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else "no"
+
+
 def accuracies(kept: KeptRuns, columns: Mapping[str, str], *, few: bool = False, draws: int = 200) -> xr.DataArray:
     """Which share of the test images is right after attacks, on draws of the images that all attacks and networks share.
 
@@ -137,12 +149,12 @@ def accuracies(kept: KeptRuns, columns: Mapping[str, str], *, few: bool = False,
         draws: of these images.
 
     Returns:
-        Dimensions judged (the name), start, how, training, draw; NaN where a run is not there.
+        Dimensions judged (the name), origin, how, training, draw; NaN where a run is not there.
     """
     rows = FEW if few else slice(None)
-    cells = attack_cells()
+    asked = attack_cells()
     parts = {
-        name: kept.errors(cells, "start", "how", draws=draws, column=column, rows=rows)
+        name: kept.errors(asked, "origin", "how", draws=draws, column=column, rows=rows)
         for name, column in columns.items()
     }
     return 1 - together(parts, "judged")
