@@ -117,6 +117,8 @@ EXCEPTIONS = {
     "uncertainty.pretraining.source_adamw": INNER,
     "uncertainty.pretraining.joint_step": "makes a step, in test_pretraining.py",
     "uncertainty.wrapped.answer": "takes what preprocess returns, a tensor on the network's device",
+    "attack.pgd.adversarial_step": "makes a step, in test_pgd.py",
+    "attack.pgd.check_*": "the checks of attacks, in test_pgd.py",
     "training.loops.loop": "takes a step, which has no kinds; its numbers are in test_settings.py",
     **{
         f"{f.__module__}.{f.__name__}".removeprefix("uqlib."): INNER
@@ -306,8 +308,19 @@ MADE: dict[type, Callable[[], Any]] = {
     laplace.LaplaceFit: lambda: laplace.last_layer_laplace(FEATURES, LABELS, ARRAYS["weight"], ARRAYS["bias"]),
 }
 
+# Images as an attack takes them
+UNIT = {
+    "network": Fresh(tiny),
+    "images": RNG.integers(0, 9, (6, 3, 8, 8)) / 8,
+    "labels": np.arange(6) % C,
+    "attack": {"steps": 2},
+}
+
 # What the names alone don't say, for one function.
 BY_FUNCTION: dict[str, dict[str, Any]] = {
+    "attack.pgd": UNIT,
+    "attack.robust_correct": UNIT,
+    "attack.strong_correct": UNIT | {"radius": 0.125},
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
     "combine.decide": {"name": "ours"},

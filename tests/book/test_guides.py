@@ -9,7 +9,12 @@ import pytest
 def test_adding_a_paper_names_every_file_that_a_paper_has(repository):
     page = (repository / "book/add.md").read_text(encoding="utf-8")
     named = {path for path in re.findall(r"`([\w/.]+\.(?:toml|bib|ipynb|md|yml))`", page)}
-    for paper in ("zhou2025", "cui2023"):  # each file of the checkout, not of uqlib and data, that speaks of the paper
+    for paper in (
+        "zhou2025",
+        "cui2023",
+        "kirchhof2024",
+        "hendrycks2019",
+    ):  # each file of the checkout, not of uqlib and data, that speaks of the paper
         files = [
             path
             for pattern in (

@@ -121,3 +121,10 @@ def test_the_code_of_the_chapter_on_pretrained_uncertainties_runs(code_of):
     assert names["doubt"].shape == (5000,)
     found = names["retrieved"](names["features"][5000:], names["answers"].labels[5000:])
     assert 0.8 < names["r_auroc"](names["doubt"], found) < 1
+
+
+def test_the_code_of_the_chapter_on_pretraining_runs(code_of):
+    names = code_of("hendrycks2019")
+    assert names["forward"].tolist() == pytest.approx([0.7, 0.2, 0.1], abs=1e-6)  # the true classes, from wrong labels
+    assert names["measured"] == pytest.approx(names["expected"], rel=0.25)  # a hundred bins: a root of chi-squared
+    assert names["ratio"] == pytest.approx((2 * names["d"] / np.pi) ** 0.5, rel=0.3)  # the deviation of 200 draws

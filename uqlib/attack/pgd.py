@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from uqlib.base.arrays import as_tensor, by_rows
 from uqlib.base.checks import check_labels
 from uqlib.base.options import check_choice, check_number, check_whole
 from uqlib.networks.inputs import Preprocessing
@@ -47,8 +48,8 @@ class UnitImages(nn.Module):
 
 def pgd(
     network: nn.Module,
-    images: Float[Tensor, "n ch h w"],
-    labels: Int[Tensor, " n"],
+    images: Any,
+    labels: Any,
     *,
     radius: float = 8 / 255,
     step_size: float = 2 / 255,
@@ -64,8 +65,8 @@ def pgd(
 
     Args:
         network: takes images in [0, 1], gives logits; `UnitImages` makes one.
-        images: in [0, 1].
-        labels: in [0, c).
+        images: floats (n, ch, h, w) in [0, 1], on the network's device.
+        labels: (n,), in [0, c).
         radius: of the ball, in (0, 1], the largest change of a value.
         step_size: of one step, above 0.
         steps: at least 1.
@@ -94,15 +95,15 @@ def pgd(
     radius, step_size = check_radius(radius), check_number(step_size, "step_size", above=0)
     steps = check_whole(steps, "steps", least=1)
     check_choice(ball, BALLS, "ball")
-    images = check_unit(images).detach()
+    images = check_unit(images, network)
     labels = check_labels(labels, None, rows=len(images), device=images.device)
     begun = _begin(images, radius, check_choice(start, STARTS, "start"), generator)
     centre = images if ball == "clean" else begun
     low, high = (centre - radius).clamp_(0, 1), (centre + radius).clamp_(0, 1)
-    found = begun.clamp(0, 1)
+    found = begun.clamp(0, 1)  # a copy, which each step moves in place
     for step in range(steps):
         slope = _slope(network, found, labels, check=not step)
-        found = torch.clamp(found + step_size * slope.sign_(), low, high)
+        found.add_(slope.sign_(), alpha=step_size).clamp_(low, high)
     return found
 
 
@@ -115,11 +116,11 @@ def check_radius(radius: float) -> float:
     return float(radius)
 
 
-def check_unit(images: Tensor) -> Float[Tensor, "n ch h w"]:
-    """Images, if they are floats in [0, 1]."""
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a tensor of floats in [0, 1]; they are {kind}. uint8? Pass images / 255.")
+def check_unit(images: Any, network: nn.Module) -> Float[Tensor, "n ch h w"]:
+    """Images, if they are floats in [0, 1], without a gradient, in float32, or in float64 where the network is."""
+    images = as_tensor(images, "images").detach()
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floats in [0, 1]; they are {images.dtype}. uint8? Pass images / 255.")
     if images.ndim != 4 or not images.numel():
         raise ValueError(f"images must have shape (n, ch, h, w); theirs is {tuple(images.shape)}")
     least, most = images.aminmax()
@@ -128,7 +129,8 @@ def check_unit(images: Tensor) -> Float[Tensor, "n ch h w"]:
             f"images must lie in [0, 1]; they reach from {least:.6g} to {most:.6g}. Normalised ones? Put the network into "
             "`UnitImages`, and give the images before it."
         )
-    return images
+    double = any(p.dtype == torch.float64 for p in network.parameters())
+    return images.to(torch.float64 if double else torch.float32)  # half a level of 255 is lost in half precision
 
 
 def _begin(images: Tensor, radius: float, start: str, generator: torch.Generator | None) -> Tensor:
@@ -154,7 +156,7 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 
 def robust_correct(
-    network: nn.Module, images: Float[Tensor, "n ch h w"], labels: Any, *, batch: int = 250, **attack: Any
+    network: nn.Module, images: Any, labels: Any, *, batch: int = 250, **attack: Any
 ) -> Bool[Tensor, " n"]:
     """Whether each image is answered rightly after the attack, in eval mode; one that is wrong before counts as wrong.
 
@@ -166,11 +168,10 @@ def robust_correct(
     Raises:
         ValueError: as `pgd`; if images and labels do not fit.
     """
-    labels = check_labels(labels, None, rows=len(check_unit(images)))
-    device, found = images.device, []
+    images = check_unit(images, network)
+    labels, found = check_labels(labels, None, rows=len(images), device=images.device), []
     with _in_mode(network, "eval"):
-        for x, y in zip(images.split(check_whole(batch, "batch", least=1)), labels.split(batch), strict=True):
-            y = y.to(device)
+        for x, y in by_rows(check_whole(batch, "batch", least=1), images, labels):
             with torch.no_grad():
                 logits = network(x)
             check_labels(labels, logits.shape[-1])

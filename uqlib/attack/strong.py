@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from uqlib.attack.pgd import _in_mode, check_radius, check_unit
+from uqlib.base.arrays import by_rows
 from uqlib.base.checks import check_labels
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
@@ -39,7 +40,7 @@ class _Effort(NamedTuple):
 
 def strong_correct(
     network: nn.Module,
-    images: Float[Tensor, "n ch h w"],
+    images: Any,
     labels: Any,
     *,
     radius: float,
@@ -57,8 +58,8 @@ def strong_correct(
 
     Args:
         network: takes images in [0, 1], gives logits; `UnitImages` makes one. It is asked in eval mode.
-        images: in [0, 1]; the attack works in float32.
-        labels: in [0, classes).
+        images: floats (n, ch, h, w) in [0, 1], on the network's device; the attack works in float32.
+        labels: (n,), in [0, classes).
         radius: of the L-infinity ball, in (0, 1].
         classes: of the network.
         seed: of the starts; the generators of torch and NumPy are as before afterwards.
@@ -76,7 +77,7 @@ def strong_correct(
     """
     effort = _Effort(check_radius(radius), *_whole(steps=steps, restarts=restarts, batch=batch))
     classes, seed = check_whole(classes, "classes", least=2), check_whole(seed, "seed", least=0, most=2**32 - 1)
-    images = check_unit(images).detach()
+    images = check_unit(images, network)
     labels = check_labels(labels, classes, rows=len(images), device=images.device)
     chosen = _check_parts(parts, classes)
     right = _right(network, images, labels, classes, effort.batch)
@@ -107,7 +108,7 @@ def _right(network: nn.Module, images: Tensor, labels: Tensor, classes: int, bat
     """Whether the network itself, in eval mode, gives the label."""
     found = []
     with torch.no_grad(), _in_mode(network, "eval"):
-        for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+        for x, y in by_rows(batch, images, labels):
             logits = network(x)
             if logits.shape != (len(x), classes):
                 raise ValueError(f"classes is {classes}, but the network's logits have shape {tuple(logits.shape)}")

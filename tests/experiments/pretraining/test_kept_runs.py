@@ -78,6 +78,17 @@ def test_errors_are_paired_and_what_is_not_there_is_nan(place):
     assert cells(gain)["seeds"].tolist() == [2]
 
 
+def test_a_seed_that_is_missing_does_not_move_the_others(place):
+    rights = {seed: answers(0.6, seed) for seed in (0, 1)}
+    run("scratch/none/0.4/1", rights[1]).keep()
+    for seed in (1, 0):
+        run(f"supervised/none/0.4/{seed}", rights[seed]).keep()
+    named = {(start,): f"{start}/none/0.4" for start in ("scratch", "supervised")}
+    errors = load_runs("toy").errors(named, "start", draws=20)
+    assert errors["training"].values.tolist() == [0, 1]
+    assert (errors.sel(start="supervised") == errors.sel(start="scratch")).all("draw").values.tolist() == [False, True]
+
+
 def test_what_was_never_run_is_named_with_its_command(place):
     with pytest.raises(FileNotFoundError, match="uqlib train"):
         load_runs("toy")

@@ -15,6 +15,7 @@ from uqlib.experiments.pretraining import (
     course_runs,
     imbalance_runs,
     noise_runs,
+    synthesis_runs,
     transfers,
     upstream_networks,
 )
@@ -204,3 +205,57 @@ def test_jobs_are_found_by_task_and_run_and_others_are_refused():
     with pytest.raises(ValueError, match="run of noise_cifar10"):
         asked_runs.choose_jobs("noise_cifar10", "scratch/none/0.41/0")
     assert asked_runs.missing_jobs("gpu") == []
+
+
+def test_damaged_images_lie_beside_their_labels_all_versions_of_one_image_together(monkeypatch):
+    base = toy_set(30, 10, 3, split="test")
+    base = base.with_images(base.images // 2, name="toy", split="test")  # room for what is added
+    severities = len(synthesis_runs.SEVERITIES)
+
+    def corrupted(names):
+        for k, _ in enumerate(names):
+            versions = np.concatenate([base.images.astype(int) + (10 * k + s) for s in range(severities)]).astype(
+                np.uint8
+            )
+            yield base.select(np.tile(np.arange(30), severities)).with_images(versions, name="c", split=str(k))
+
+    monkeypatch.setattr(synthesis_runs, "load_corrupted", corrupted)
+    images, labels = synthesis_runs._shifted("images"), synthesis_runs._shifted("labels")
+    assert labels.reshape(30, -1).T.tolist() == [base.labels.tolist()] * synthesis_runs.VERSIONS
+    least = images.reshape(30, synthesis_runs.VERSIONS, -1).astype(int) - base.images.reshape(30, 1, -1)
+    assert least.min(-1).max(-1).tolist() == [10 * (len(synthesis_runs.SHIFTS) - 1) + severities - 1] * 30
+
+
+def test_a_mean_of_networks_is_that_of_their_probabilities():
+    one, other = torch.randn(6, 4, dtype=torch.float64), 3 * torch.randn(6, 4, dtype=torch.float64)
+    mean = synthesis_runs._mean([one, other]).softmax(-1)
+    torch.testing.assert_close(mean, (one.softmax(-1) + other.softmax(-1)) / 2)
+    assert synthesis_runs._mean([one]) is one
+
+
+def test_every_set_of_additions_has_a_name():
+    names = [synthesis_runs.addition_name(added) for added in synthesis_runs.every_set()]
+    assert names[0] == "alone"
+    assert names[-1] == "+".join(synthesis_runs.ADDED)
+    assert len(set(names)) == 2 ** len(synthesis_runs.ADDED)
+
+
+def test_a_combination_is_fitted_on_validation_images_alone(toy, monkeypatch):
+    """A shift of all logits of the test images leaves what is fitted as it is; a doubt is judged by its order alone."""
+    generator = torch.Generator().manual_seed(0)
+    labels = {"validation": transfers.load_parts("cifar10").validation.labels}
+    answers = {
+        name: synthesis_runs.Answers(
+            torch.randn(n, 10, generator=generator, dtype=torch.float64), torch.randn(n, 5, generator=generator)
+        )
+        for name, n in {"validation": len(labels["validation"]), "test": 80}.items()
+    }
+    known = torch.nn.functional.one_hot(torch.from_numpy(np.array(labels["validation"])), 10)
+    answers["validation"] = answers["validation"]._replace(logits=answers["validation"].logits + 2 * known)
+    every = frozenset({"duo", "temperature"})
+    one = synthesis_runs.combine_answers(every, [answers], answers)
+    moved = answers | {"test": answers["test"]._replace(logits=3 * answers["test"].logits)}
+    other = synthesis_runs.combine_answers(every, [moved], moved)
+    torch.testing.assert_close(other["test"], 3 * one["test"])
+    doubt = synthesis_runs.doubts([answers], one, 0)
+    assert {name: len(each) for name, each in doubt.items()} == {"validation": len(labels["validation"]), "test": 80}

@@ -16,10 +16,10 @@ from uqlib.experiments.pretraining.transfers import (
     SCRATCH,
     Beginning,
     begin_from,
-    fit,
     freeze,
     load_parts,
     plan_of,
+    train_start,
 )
 from uqlib.experiments.pretraining.upstream_networks import in_unit
 from uqlib.networks import preprocess
@@ -45,7 +45,7 @@ def run_adversarial(start: str, method: str, trained: str, seed: int, device: st
     network = begin_from(start, len(parts.train.classes), seed, device)
     release = freeze(network) if method == "head" else lambda: None
     if trained == "plain":
-        fit(network, parts.train.images, parts.train.labels, plan_of(start), seed)
+        train_start(network, parts.train.images, parts.train.labels, plan_of(start), seed)
     else:
         _fit_attacked(network, parts.train.images, parts.train.labels, plan_of(start), seed)
     release()

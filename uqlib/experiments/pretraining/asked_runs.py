@@ -12,6 +12,7 @@ from uqlib.experiments.pretraining import (
     course_runs,
     imbalance_runs,
     noise_runs,
+    synthesis_runs,
     upstream_networks,
 )
 from uqlib.experiments.pretraining.kept_runs import PretrainingRun, load_runs
@@ -27,7 +28,12 @@ UPSTREAM_VALUES = {
 
 def asked_runs() -> Iterator[PretrainingRun]:
     """Every run, there or not."""
-    for task in (clean_runs.clean_runs, noise_runs.noise_runs, imbalance_runs.imbalance_runs):
+    for task in (
+        clean_runs.clean_runs,
+        noise_runs.noise_runs,
+        imbalance_runs.imbalance_runs,
+        synthesis_runs.synthesis_runs,
+    ):
         yield from task()
     yield from adversarial_runs.adversarial_runs()
     yield from course_runs.course_runs()

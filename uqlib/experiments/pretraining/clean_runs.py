@@ -21,13 +21,13 @@ from uqlib.experiments.pretraining.transfers import (
     SCRATCH,
     TUNED,
     Beginning,
-    ask,
     begin_from,
     errors_by_class,
-    fit,
     freeze,
     is_right,
     load_parts,
+    logits_of,
+    train_start,
 )
 from uqlib.experiments.pretraining.upstream_networks import halved, upstream_images
 from uqlib.images.noise_sets import noise_images
@@ -62,21 +62,21 @@ def fit_part(network: Beginning, images: Any, labels: Any, plan: dict[str, Any],
     """Train all of a network, or its classifier alone."""
     options = {name: value for name, value in plan.items() if name != "frozen"}
     release = freeze(network) if plan.get("frozen") else lambda: None
-    fit(network, images, labels, options, seed)
+    train_start(network, images, labels, options, seed)
     release()
 
 
 def describe_clean(network: Beginning, dataset: str) -> Found:
     """Confidences with temperature and without, what is right, and scores of images of other classes."""
     parts = load_parts(dataset)
-    logits, held = ask(network, parts.test.images), ask(network, parts.validation.images)
+    logits, held = logits_of(network, parts.test.images), logits_of(network, parts.validation.images)
     labels = torch.from_numpy(np.array(parts.test.labels, np.int64))
     temperature = calibrate.fit_temperature(held, np.array(parts.validation.labels)).temperature
     right = is_right(logits, labels)
     columns = {"correct": pack_bits(right), "top": _top(logits[:TOLD]), "top_scaled": _top(logits[:TOLD] / temperature)}
     columns["largest"] = logits[:TOLD].amax(-1).numpy()
     for name, images in other_images(dataset).items():
-        other = ask(network, images)
+        other = logits_of(network, images)
         columns |= {f"top_{name}": _top(other), f"largest_{name}": other.amax(-1).numpy()}
     numbers = {"tested": len(right), "error": float(1 - right.mean()), "temperature": temperature}
     numbers |= {"nll": metrics.nll(logits, labels), "nll_scaled": metrics.nll(logits / temperature, labels)}

@@ -18,10 +18,10 @@ from uqlib.experiments.pretraining.transfers import (
     SCRATCH,
     TUNED,
     Beginning,
-    ask,
     begin_from,
     is_right,
     load_parts,
+    logits_of,
 )
 from uqlib.experiments.pretraining.upstream_networks import LabelStep
 from uqlib.papers.hendrycks2019 import rms_calibration_error_hendrycks2019
@@ -54,8 +54,8 @@ def run_course(dataset: str, start: str, schedule: str, strength: str, seed: int
 def judge_course(network: Beginning, dataset: str, labels: np.ndarray) -> dict[str, float]:
     """FOLLOWED, at this moment."""
     parts = load_parts(dataset)
-    train = is_right(ask(network, parts.train.images[:ASKED]), labels[:ASKED])
-    logits = ask(network, parts.test.images[:ASKED])
+    train = is_right(logits_of(network, parts.train.images[:ASKED]), labels[:ASKED])
+    logits = logits_of(network, parts.test.images[:ASKED])
     right = is_right(logits, parts.test.labels[:ASKED])
     rms = rms_calibration_error_hendrycks2019(max_probability(logits), right, beta=BETA, drop_last=False)
     return dict(zip(FOLLOWED, (1 - train.mean(), 1 - right.mean(), rms), strict=True))
@@ -63,7 +63,7 @@ def judge_course(network: Beginning, dataset: str, labels: np.ndarray) -> dict[s
 
 def course_runs() -> Iterator[PretrainingRun]:
     """All runs that the chapter asks for."""
-    for dataset, value in (("cifar100", 0.75), ("cifar10", 0.85)):
+    for dataset, value in (("cifar100", 0.75), ("cifar10", 0.96)):
         for seed in range(3):
             yield _run(dataset, SCRATCH, "drops", "0.6", seed, value)
             yield _run(dataset, SCRATCH, "cosine", "0", seed, value)

@@ -16,12 +16,12 @@ from uqlib.experiments.pretraining.transfers import (
     FROM_SCRATCH,
     SCRATCH,
     TUNED,
-    ask,
     begin_from,
     errors_by_class,
-    fit,
     is_right,
     load_parts,
+    logits_of,
+    train_start,
 )
 
 LARGEST, SMALLEST = 500, 25  # images of the first and of the last class; 5,000 and 250 in the paper
@@ -70,8 +70,8 @@ def run_imbalance(start: str, remedy: str, gamma: str, seed: int, device: str = 
     plan = plan | {"epochs": max(1, round(plan["epochs"] * task.share))}
     parts = load_parts("cifar10")
     network = begin_from(start, len(parts.test.classes), seed, device)
-    fit(network, task.images, task.labels, plan, seed, task.loss)
-    right = is_right(ask(network, parts.test.images), parts.test.labels)
+    train_start(network, task.images, task.labels, plan, seed, task.loss)
+    right = is_right(logits_of(network, parts.test.images), parts.test.labels)
     numbers = {"tested": len(right), "error": float(1 - right.mean())} | errors_by_class(right, parts.test.labels)
     return Found({"correct": pack_bits(right)}, numbers)
 

@@ -156,13 +156,15 @@ class KeptRuns:
             raise FileNotFoundError(f"no run of {', '.join(cells.values())}; `uqlib pretrain {self.task}` makes them")
         outcomes = {"|".join(key): some for key, some in whole.items()}
         scores = compare(outcomes, ["accuracy"], over="training", draws=draws, seed=seed)
-        parts = {}
-        for key, some in whole.items():  # of a cell the second training need not be that of seed 1
-            own = scores.sel(variant="|".join(key), measure="accuracy", drop=True).isel(training=slice(len(some)))
-            parts[key if len(dims) > 1 else key[0]] = own.assign_coords(training=self.seeds(cells[key]))
-        found = together(parts, *dims).sortby("training")
+        parts = {
+            key: scores.sel(variant="|".join(key), measure="accuracy", drop=True)
+            .isel(training=slice(len(some)))
+            .assign_coords(training=self.seeds(cells[key]))  # a seed may be missing before others
+            for key, some in whole.items()
+        }
+        found = together({key if len(dims) > 1 else key[0]: part for key, part in parts.items()}, *dims)
         names = {dim: list(dict.fromkeys(key[k] for key in cells)) for k, dim in enumerate(dims)}
-        return 1 - found.reindex(names)
+        return 1 - found.reindex(names).sortby("training")
 
     def _judged(self, name: str, column: str, rows: Any) -> Judged:
         right = torch.from_numpy(self.correct(name, column)[rows])

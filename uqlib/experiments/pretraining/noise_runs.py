@@ -17,12 +17,12 @@ from uqlib.experiments.pretraining.transfers import (
     IMAGES,
     SCRATCH,
     Beginning,
-    ask,
     begin_from,
-    fit,
     is_right,
     load_parts,
+    logits_of,
     plan_of,
+    train_start,
 )
 from uqlib.images.labels import noisy_labels
 
@@ -71,8 +71,10 @@ def run_noise(dataset: str, start: str, correction: str, level: str, seed: int, 
         estimated = estimate(dataset, method, task, start, seed, device)
         numbers["estimate_error"] = float(label_noise.transition_error(estimated, task.transition))
         network = begin_from(start, len(task.transition), seed, device)
-        fit(network, task.images, task.labels, plan_of(start), seed, corrected_loss(method, estimated, task.trusted))
-        right = is_right(ask(network, test.images), test.labels)
+        train_start(
+            network, task.images, task.labels, plan_of(start), seed, corrected_loss(method, estimated, task.trusted)
+        )
+        right = is_right(logits_of(network, test.images), test.labels)
     return Found({"correct": pack_bits(right)}, numbers | {"error": float(1 - right.mean())})
 
 
@@ -85,12 +87,12 @@ class _Plain(NamedTuple):
 def _plain(dataset: str, start: str, level: str, seed: int, device: str) -> _Plain:
     task, test = noisy_task(dataset, level, 0, seed), load_parts(dataset).test
     network = begin_from(start, len(task.transition), seed, device)
-    fit(network, task.images, task.labels, plan_of(start), seed)
-    return _Plain(is_right(ask(network, test.images), test.labels), _probabilities(network, task.images))
+    train_start(network, task.images, task.labels, plan_of(start), seed)
+    return _Plain(is_right(logits_of(network, test.images), test.labels), _probabilities(network, task.images))
 
 
 def _probabilities(network: Beginning, images: np.ndarray) -> np.ndarray:
-    return ask(network, images).double().softmax(-1).numpy()
+    return logits_of(network, images).double().softmax(-1).numpy()
 
 
 def estimate(dataset: str, method: str, task: NoisyTask, start: str, seed: int, device: str) -> np.ndarray:
@@ -101,7 +103,7 @@ def estimate(dataset: str, method: str, task: NoisyTask, start: str, seed: int, 
         )
     rows = ~task.trusted if method == "glc" else np.ones(len(task.labels), bool)
     first = begin_from(start, len(task.transition), seed, device)
-    fit(first, task.images[rows], task.labels[rows], plan_of(start), seed)
+    train_start(first, task.images[rows], task.labels[rows], plan_of(start), seed)
     probs = _probabilities(first, task.images)
     if method == "glc":
         return label_noise.transition_by_trusted(probs[task.trusted], task.labels[task.trusted])

@@ -81,7 +81,7 @@ def plan_of(start: str) -> dict[str, Any]:
     return FROM_SCRATCH if start == SCRATCH else TUNED
 
 
-def fit(
+def train_start(
     network: Beginning, images: Any, labels: Any, plan: Mapping[str, Any], seed: int, loss: Any = None
 ) -> list[training.Epoch]:
     """Train all of a network, or what of it requires a gradient."""
@@ -91,7 +91,7 @@ def fit(
     )  # fmt: skip
 
 
-def ask(network: Beginning, images: Any) -> Tensor:
+def logits_of(network: Beginning, images: Any) -> Tensor:
     """Logits (n, c), float32 on the CPU."""
     return training.predict(network.model, images, preprocessing=network.preparation).cpu()
 

@@ -1,0 +1,149 @@
+"""The synthesis as one array: six things that are there or not, and what each combination scores."""
+
+import itertools
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+
+from uqlib import networks
+from uqlib.base.extras import named
+from uqlib.experiments.kept_columns import AWAY, unpack_draws
+from uqlib.experiments.pretraining.kept_runs import KeptRuns, load_runs
+from uqlib.experiments.pretraining.synthesis_runs import (
+    ADDED,
+    DATASET,
+    LOSSES,
+    SIDEKICK,
+    STARTS,
+    TESTED,
+    UNFAMILIAR,
+    addition_name,
+)
+from uqlib.experiments.pretraining.transfers import IMAGES, VALIDATION
+from uqlib.experiments.pretraining.upstream_networks import NETWORK, create_small
+
+with named():
+    import xarray as xr
+
+FACTORS = {"pretraining": "pretraining", "difficulty": "weights by difficulty", "ensemble": "ensemble of two",
+           "duo": "small sidekick", "temperature": "temperature", "head": "uncertainty head"}  # fmt: skip
+SCORES = {  # columns, whether more is better, and names in print
+    "accuracy": ("test/accuracy", True, "accuracy"),
+    "nll": ("test/nll", False, "NLL"),
+    "ece": ("test/ece", False, "ECE"),
+    "aurc": ("test/aurc", False, "AURC"),
+    "other": ("other", True, "AUROC of other images"),
+    "shifted_accuracy": ("shifted/accuracy", True, "accuracy on damaged images"),
+    "shifted_ece": ("shifted/ece", False, "ECE on damaged images"),
+    "shifted_aurc": ("shifted/aurc", False, "AURC on damaged images"),
+}
+UNORDERED = ("accuracy", "nll", "ece", "shifted_accuracy", "shifted_ece")  # which a head leaves as they are
+
+
+def load_synthesis() -> xr.DataArray:
+    """What every combination scores: a dimension of two for each of FACTORS (0: without, 1: with), measure, training, draw.
+
+    Raises:
+        FileNotFoundError: if no seed has all four trainings; the message says what makes them.
+    """
+    kept = load_runs(f"synthesis_{DATASET}")
+    seeds = kept.seeds(*(f"{start}/{loss}/all" for start in STARTS for loss in LOSSES))
+    if not seeds:
+        raise FileNotFoundError(
+            f"no seed of synthesis_{DATASET} is whole; `uqlib pretrain synthesis_{DATASET}` makes it"
+        )
+    table = np.array(
+        [[[_scores(kept, f"{start}/{loss}/all/{seed}") for seed in seeds] for loss in LOSSES] for start in STARTS]
+    )
+    shape = (2, 2, len(seeds), *[2] * len(ADDED), len(SCORES), table.shape[-1])
+    dims = ("pretraining", "difficulty", "training", *ADDED, "measure", "draw")
+    names = {name: [0, 1] for name in FACTORS} | {
+        "training": seeds,
+        "measure": list(SCORES),
+        "draw": range(table.shape[-1]),
+    }
+    return xr.DataArray(table.reshape(shape), names, dims).transpose(*FACTORS, "measure", "training", "draw")
+
+
+def _scores(kept: KeptRuns, run: str) -> np.ndarray:
+    """(sets of additions, measures, draws), the sets in the order of a binary number, the last of ADDED changing first."""
+    sets = [frozenset(itertools.compress(ADDED, each)) for each in itertools.product([0, 1], repeat=len(ADDED))]
+    return np.array([[_drawn(kept, run, added, name) for name in SCORES] for added in sets])
+
+
+def _drawn(kept: KeptRuns, run: str, added: frozenset[str], measure: str) -> np.ndarray:
+    given = added - {"head"} if measure in UNORDERED else added
+    if measure == "other":
+        return np.mean([_column(kept, run, f"{addition_name(given)}/other/{name}") for name in UNFAMILIAR], 0)
+    return _column(kept, run, f"{addition_name(given)}/{SCORES[measure][0]}")
+
+
+def _column(kept: KeptRuns, run: str, name: str) -> np.ndarray:
+    return unpack_draws(kept.column(run, name), kept.column(run, name + AWAY))[0]
+
+
+def effect(scores: xr.DataArray, factor: str) -> xr.DataArray:
+    """With it less without it, in every company."""
+    return scores.sel({factor: 1}, drop=True) - scores.sel({factor: 0}, drop=True)
+
+
+def alone(scores: xr.DataArray, *others: str) -> xr.DataArray:
+    """Where all factors that are dimensions are absent, but for these."""
+    return scores.sel({name: 0 for name in FACTORS if name in scores.dims and name not in others}, drop=True)
+
+
+def interaction(scores: xr.DataArray, one: str, other: str) -> xr.DataArray:
+    """What one changes beside the other, less what it changes without it, as a mean over all further company."""
+    return effect(effect(scores, one), other).mean([name for name in FACTORS if name not in (one, other)])
+
+
+def best_elsewhere(gains: xr.DataArray, allowed: Iterable[tuple[int, ...]]) -> tuple[dict[str, int], xr.DataArray]:
+    """The best combination, and what such a choice is worth: for each training it is made by the others.
+
+    Args:
+        gains: of one measure, more is better, of at least two trainings; see `as_gains`.
+        allowed: combinations, 0 or 1 for each of FACTORS.
+
+    Returns:
+        The combination that is best over all trainings; and, by training and draw, what the one gains that the others chose.
+    """
+    chosen = [dict(zip(FACTORS, each, strict=True)) for each in allowed]
+    stacked = xr.concat([gains.sel(each, drop=True) for each in chosen], "choice")
+    whole = stacked.isel(draw=0, drop=True)
+    parts = []
+    for seed in stacked.training.values:
+        pick = int(whole.drop_sel(training=seed).mean("training").argmax("choice"))
+        parts.append(stacked.isel(choice=pick, drop=True).sel(training=[seed]))
+    return chosen[int(whole.mean("training").argmax("choice"))], xr.concat(parts, "training")
+
+
+def as_gains(scores: xr.DataArray) -> xr.DataArray:
+    """With a sign such that more is better."""
+    signs = xr.DataArray(
+        [1 if SCORES[name][1] else -1 for name in scores.measure.values], {"measure": scores.measure.values}
+    )
+    return scores * signs
+
+
+def print_names() -> dict[str, str]:
+    """Methods and measures in print."""
+    return FACTORS | {name: words for name, (_, _, words) in SCORES.items()}
+
+
+def sizes() -> dict[str, int]:
+    """How many images train, validate and test."""
+    return {"images": IMAGES[DATASET], "validation": VALIDATION, "tested": TESTED}
+
+
+@cache
+def sidekick_share() -> float:
+    """Multiply-adds of the sidekick, as a share of the large network's."""
+    small, large = (networks.macs(create_small(10, 0, network=name)[0], size=32) for name in (SIDEKICK, NETWORK))
+    return small / large
+
+
+def passes(combination: tuple[int, ...]) -> float:
+    """What an image costs, in passes of the large network. A temperature and a head cost nearly nothing."""
+    on = dict(zip(FACTORS, combination, strict=True))
+    return 1.0 + on["ensemble"] + on["duo"] * sidekick_share()
