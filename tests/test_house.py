@@ -161,8 +161,11 @@ def test_a_paper_stands_under_its_name_in_the_same_places(repository):
     for paper in papers:
         for place in ("notebooks/{}", "book/{}/index.md", "uqlib/papers/{}.py", "tests/papers/test_{}.py"):
             assert (repository / place.format(paper)).exists(), place.format(paper)
-    for place in ("notebooks/*/*.ipynb", "book/*/index.md"):  # what no paper owns is in the foundations
-        assert {path.parent.name for path in repository.glob(place)} - {"results", "foundations"} <= papers
+    for place in (
+        "notebooks/*/*.ipynb",
+        "book/*/index.md",
+    ):  # what no paper owns is in the foundations, or about all of them
+        assert {path.parent.name for path in repository.glob(place)} - {"results", "foundations", "synthesis"} <= papers
 
 
 def test_the_readme_shows_the_tree_as_it_is(repository):

@@ -97,7 +97,7 @@ def asked_sets() -> dict[str, np.ndarray]:
         "test": np.asarray(parts.test.images[:TESTED]),
         "shifted": _shifted("images"),
     }
-    return own | {name: images for name, images in other_images(DATASET).items() if name in UNFAMILIAR}
+    return own | {name: images for name, images in other_images(DATASET, 1_000).items() if name in UNFAMILIAR}
 
 
 def _shifted(what: str) -> np.ndarray:
