@@ -126,7 +126,13 @@ class KeptRuns:
         return numbers[check_choice(which, numbers, f"number of {name}")]
 
     def errors(
-        self, cells: Mapping[tuple[str, ...], str], *dims: str, draws: int = 200, column: str = "correct"
+        self,
+        cells: Mapping[tuple[str, ...], str],
+        *dims: str,
+        draws: int = 200,
+        column: str = "correct",
+        rows: Any = slice(None),
+        seed: int = 0,
     ) -> xr.DataArray:
         """Test error, as `metrics.compare` gives it: of each cell and seed, on all test images and on paired draws of them.
 
@@ -135,19 +141,21 @@ class KeptRuns:
             dims: what these names are of.
             draws: of the test images.
             column: of bits.
+            rows: of the test images, by default all of the column; draws are among these.
+            seed: of the draws.
 
         Returns:
             Dimensions dims, training (the seed), draw; NaN where a cell or a seed is not there.
         """
         runs = {
-            key: [self._judged(f"{cell}/{seed}", column) for seed in self.seeds(cell)] for key, cell in cells.items()
+            key: [self._judged(f"{cell}/{each}", column, rows) for each in self.seeds(cell)]
+            for key, cell in cells.items()
         }
         whole = {key: some for key, some in runs.items() if some}
         if not whole:
             raise FileNotFoundError(f"no run of {', '.join(cells.values())}; `uqlib pretrain {self.task}` makes them")
-        scores = compare(
-            {"|".join(key): some for key, some in whole.items()}, ["accuracy"], over="training", draws=draws
-        )
+        outcomes = {"|".join(key): some for key, some in whole.items()}
+        scores = compare(outcomes, ["accuracy"], over="training", draws=draws, seed=seed)
         parts = {
             key: scores.sel(variant="|".join(key), measure="accuracy", drop=True)
             .isel(training=slice(len(some)))
@@ -158,8 +166,8 @@ class KeptRuns:
         names = {dim: list(dict.fromkeys(key[k] for key in cells)) for k, dim in enumerate(dims)}
         return 1 - found.reindex(names).sortby("training")
 
-    def _judged(self, name: str, column: str) -> Judged:
-        right = torch.from_numpy(self.correct(name, column))
+    def _judged(self, name: str, column: str, rows: Any) -> Judged:
+        right = torch.from_numpy(self.correct(name, column)[rows])
         return Judged(right.double(), right)
 
     @property

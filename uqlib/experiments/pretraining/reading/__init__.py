@@ -1,0 +1,1 @@
+"""Kept runs, read for notebooks: what several pages ask of the same files."""

@@ -1,0 +1,160 @@
+"""Kept runs on rare classes and under attack, read: the error of each class, and the accuracy after each attack.
+
+    errors = class_errors(load_runs("imbalance_cifar10"), tail_cells(), "origin", "remedy", "gamma")
+    levels = total_and_minority(errors)
+    accuracy = accuracies(load_runs("adversarial_cifar10"), {"PGD-20 accuracy": "pgd"})
+
+`nth` counts the classes of CIFAR-10 from 1, in the order in which their training images grow fewer. `origin` is the start of a
+training; cells keep the name `start` for something else.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from uqlib.base.extras import named
+from uqlib.experiments.pretraining.adversarial_runs import STRONG, adversarial_runs
+from uqlib.experiments.pretraining.imbalance_runs import imbalance_runs, tail_sizes
+from uqlib.experiments.pretraining.kept_runs import KeptRuns
+from uqlib.metrics.compare import cells, together
+from uqlib.store.read import load_answers
+
+with named():
+    import xarray as xr
+
+HOW = {"all/plain": "plain", "all/attacked": "pgd", "head/attacked": "head"}  # as `hendrycks2019.TRAININGS` has them
+REMEDY = {"none": "cross_entropy"}  # what is no remedy has a name in print
+FEW = slice(STRONG["images"])  # the test images that the strong attack was shown
+
+
+def tail_cells() -> dict[tuple[str, ...], str]:
+    """What is asked for on long tails: START/METHOD/LEVEL by (origin, remedy, gamma)."""
+    asked = [run.name.rpartition("/")[0] for run in imbalance_runs()]
+    return {
+        (start, REMEDY.get(remedy, remedy), gamma): cell for cell in asked for start, remedy, gamma in [cell.split("/")]
+    }
+
+
+def attack_cells() -> dict[tuple[str, ...], str]:
+    """What is asked for under attack: START/METHOD/LEVEL by (origin, how), `how` a name in `hendrycks2019.TRAININGS`."""
+    asked = [run.name.rpartition("/")[0] for run in adversarial_runs()]
+    return {(start, HOW[how]): cell for cell in asked for start, _, how in [cell.partition("/")]}
+
+
+def known_labels() -> Int[np.ndarray, " n"]:
+    """The classes of CIFAR-10's test images in their order, as the store has them beside the answers of a network."""
+    return np.asarray(load_answers("cifar_resnet20", "cifar10", columns=["labels"]).labels)
+
+
+def class_errors(
+    kept: KeptRuns,
+    cells: Mapping[tuple[str, ...], str],
+    *dims: str,
+    labels: Int[np.ndarray, " n"] | None = None,
+    draws: int = 200,
+) -> xr.DataArray:
+    """The test error of each class, on all its test images and on draws of them that all cells and seeds share.
+
+    The draws of a class are its own, so that the mean over classes is that of draws with as many images of each.
+
+    Args:
+        kept: of CIFAR-10.
+        cells, dims, draws: as of `KeptRuns.errors`.
+        labels: of the test images; by default `known_labels`.
+
+    Returns:
+        Dimensions dims, nth (the class, from 1), training, draw; NaN where a cell or a seed is not there.
+
+    Raises:
+        ValueError: if the labels do not give the errors by class that a run has noted.
+        FileNotFoundError: if none of the cells is there.
+    """
+    labels = known_labels() if labels is None else np.asarray(labels)
+    parts = {
+        k + 1: kept.errors(cells, *dims, draws=draws, rows=np.flatnonzero(labels == k), seed=k)
+        for k in range(int(labels.max()) + 1)
+    }
+    errors = together(parts, "nth").transpose(*dims, "nth", "training", "draw")
+    for key, cell in cells.items():
+        for seed in kept.seeds(cell):
+            own = errors.sel(dict(zip(dims, key, strict=True)) | {"training": seed, "draw": 0})
+            _check_noted(kept, f"{cell}/{seed}", own)
+    return errors
+
+
+def _check_noted(kept: KeptRuns, name: str, found: xr.DataArray) -> None:
+    """The run itself has seen the labels."""
+    for nth, error in zip(found["nth"].values.tolist(), found.values.tolist(), strict=True):
+        noted = kept.number(name, f"error_{nth - 1}")
+        if abs(noted - error) > 1e-9:
+            raise ValueError(
+                f"with these labels {name} errs on {100 * error:.2f} % of class {nth}, and its file notes {100 * noted:.2f} %. "
+                "Give the labels of the test images in the order in which the run saw them."
+            )
+
+
+def minority_errors(errors: xr.DataArray) -> xr.DataArray:
+    """The mean error of the classes with fewer training images than the mean class, for each gamma.
+
+    Args:
+        errors: of `class_errors`, with the dimensions gamma and nth.
+    """
+    sizes = {gamma: tail_sizes(float(gamma)) for gamma in errors["gamma"].values.tolist()}
+    rare = xr.DataArray(
+        [each < each.mean() for each in sizes.values()],
+        coords={"gamma": errors["gamma"], "nth": np.arange(1, 11)},
+        dims=["gamma", "nth"],
+    )
+    return errors.where(rare).mean("nth")
+
+
+def total_and_minority(errors: xr.DataArray) -> xr.DataArray:
+    """The mean over all classes and that over the rare ones, as "total error" and "minority error" of a new dimension `which`."""
+    return together({"total error": errors.mean("nth"), "minority error": minority_errors(errors)}, "which")
+
+
+def lowest_of(errors: xr.DataArray, dim: str, names: Sequence[str]) -> xr.DataArray:
+    """Of some variants the one whose mean error on all images is least, chosen anew for every entry of the other dimensions.
+
+    It is chosen on the images that judge it, which makes it look better than it is; trainings and draws share the choice.
+
+    Args:
+        errors: with the dimensions dim, training and draw.
+        dim: of the variants.
+        names: of these.
+
+    Returns:
+        Without dim; NaN where one of the variants was never run.
+    """
+    some = errors.sel({dim: list(names)})
+    mean = some.isel(draw=0, drop=True).mean("training")
+    best = mean.fillna(np.inf).argmin(dim)
+    return some.isel({dim: best}, drop=True).drop_vars(dim, errors="ignore").where(mean.notnull().all(dim))
+
+
+def seeds_text(found: xr.DataArray) -> str:
+    """How many trainings the cells of an array rest on, such as "3", or "1 to 3" where some are not there yet; "no" without any."""
+    counts = cells(found)["seeds"].tolist() if found.notnull().any() else []
+    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else "no"
+
+
+def accuracies(kept: KeptRuns, columns: Mapping[str, str], *, few: bool = False, draws: int = 200) -> xr.DataArray:
+    """Which share of the test images is right after attacks, on draws of the images that all attacks and networks share.
+
+    Args:
+        kept: of adversarial_cifar10.
+        columns: of bits, by name: correct (no attack), pgd, released, strong.
+        few: on the images that the strong attack was shown, and not on all that were attacked.
+        draws: of these images.
+
+    Returns:
+        Dimensions judged (the name), origin, how, training, draw; NaN where a run is not there.
+    """
+    rows = FEW if few else slice(None)
+    asked = attack_cells()
+    parts = {
+        name: kept.errors(asked, "origin", "how", draws=draws, column=column, rows=rows)
+        for name, column in columns.items()
+    }
+    return 1 - together(parts, "judged")
