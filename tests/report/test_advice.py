@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from uqlib.experiments.pretraining.read_synthesis import FACTORS
+from uqlib.experiments.transfer.reading.read_synthesis import FACTORS
 from uqlib.report import advice
 from uqlib.report.lessons.combined_methods import Need, Scored, combined_figure
 

@@ -64,7 +64,7 @@ def do_train(args: argparse.Namespace) -> int:
     """Make the trainings and networks that data/*.toml ask for and that are not there, the most valuable first."""
     with contextlib.chdir(find_checkout()):
         from uqlib.experiments import studies, worklist
-        from uqlib.experiments.pretraining import asked_runs
+        from uqlib.experiments.transfer import asked_runs
 
         if args.study is None:
             jobs = worklist.list_missing(args.scale, root=args.root)
@@ -81,7 +81,7 @@ def do_pretrain(args: argparse.Namespace) -> int:
     """Pretrain networks on Tiny-ImageNet, and train from them and from scratch, what data/ lacks of it."""
     with contextlib.chdir(find_checkout()):
         from uqlib.experiments import worklist
-        from uqlib.experiments.pretraining import asked_runs
+        from uqlib.experiments.transfer import asked_runs
 
         jobs = worklist.sort_jobs(asked_runs.choose_jobs(args.task, args.run))
         return _work([job for job in jobs if job.is_missing()], args, args.minutes, wait=args.task is not None)

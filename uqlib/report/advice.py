@@ -5,7 +5,7 @@ from typing import Any
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
-from uqlib.experiments.pretraining.read_synthesis import FACTORS, SCORES, passes
+from uqlib.experiments.transfer.reading.read_synthesis import FACTORS, SCORES, passes
 from uqlib.metrics.compare import cells, intervals
 from uqlib.report.lessons.combined_methods import Need, Scored, combined_figure
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from uqlib.experiments.pretraining import kept_runs, read_synthesis, synthesis_runs
-from uqlib.experiments.pretraining.read_synthesis import FACTORS, alone, best_elsewhere, effect, interaction
+from uqlib.experiments.transfer import kept_runs, synthesis_runs
+from uqlib.experiments.transfer.reading import read_synthesis
+from uqlib.experiments.transfer.reading.read_synthesis import FACTORS, alone, best_elsewhere, effect, interaction
 
 GAINS = dict(zip(FACTORS, (8.0, -1.0, 2.0, 1.0, 0.0, -4.0), strict=True))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from uqlib.experiments import kept_columns
-from uqlib.experiments.pretraining import kept_runs
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, load_runs, pack_bits, unpack_bits
+from uqlib.experiments.transfer import kept_runs
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, load_runs, pack_bits, unpack_bits
 from uqlib.metrics.compare import cells
 
 TESTED = 403  # no multiple of eight

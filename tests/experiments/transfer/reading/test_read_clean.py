@@ -10,8 +10,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from uqlib.base.provenance import environment
 from uqlib.experiments import kept_columns
-from uqlib.experiments.pretraining import kept_runs, read_clean
-from uqlib.experiments.pretraining.kept_runs import load_runs, pack_bits
+from uqlib.experiments.transfer import kept_runs
+from uqlib.experiments.transfer.kept_runs import load_runs, pack_bits
+from uqlib.experiments.transfer.reading import read_clean
 from uqlib.files.columns import write_table
 from uqlib.metrics.compare import cells
 

@@ -8,7 +8,7 @@ import torch
 
 from uqlib.base.provenance import environment
 from uqlib.experiments import kept_columns
-from uqlib.experiments.pretraining import (
+from uqlib.experiments.transfer import (
     adversarial_runs,
     asked_runs,
     clean_runs,

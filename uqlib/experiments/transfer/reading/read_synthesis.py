@@ -9,8 +9,8 @@ import numpy as np
 from uqlib import networks
 from uqlib.base.extras import named
 from uqlib.experiments.kept_columns import AWAY, unpack_draws
-from uqlib.experiments.pretraining.kept_runs import KeptRuns, load_runs
-from uqlib.experiments.pretraining.synthesis_runs import (
+from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
+from uqlib.experiments.transfer.synthesis_runs import (
     ADDED,
     DATASET,
     JUDGED_BY,
@@ -20,8 +20,8 @@ from uqlib.experiments.pretraining.synthesis_runs import (
     TESTED,
     every_set,
 )
-from uqlib.experiments.pretraining.transfers import IMAGES, VALIDATION
-from uqlib.experiments.pretraining.upstream_networks import NETWORK, create_small
+from uqlib.experiments.transfer.transfers import IMAGES, VALIDATION
+from uqlib.experiments.transfer.upstream_networks import NETWORK, create_small
 
 with named():
     import xarray as xr

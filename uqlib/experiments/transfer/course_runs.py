@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from uqlib.calibrate.confidences import max_probability
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun
-from uqlib.experiments.pretraining.noise_runs import noisy_task
-from uqlib.experiments.pretraining.transfers import (
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun
+from uqlib.experiments.transfer.noise_runs import noisy_task
+from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
     IMAGES,
     SCRATCH,
@@ -23,7 +23,7 @@ from uqlib.experiments.pretraining.transfers import (
     load_parts,
     logits_of,
 )
-from uqlib.experiments.pretraining.upstream_networks import LabelStep
+from uqlib.experiments.transfer.upstream_networks import LabelStep
 from uqlib.papers.hendrycks2019 import rms_calibration_error_hendrycks2019
 from uqlib.training import Views, loop
 

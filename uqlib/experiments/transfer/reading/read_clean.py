@@ -14,10 +14,10 @@ import torch
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
-from uqlib.experiments.pretraining.clean_runs import OTHERS, TOLD
-from uqlib.experiments.pretraining.kept_runs import KeptRuns
-from uqlib.experiments.pretraining.read_noise import DATASETS, kept_so_far
-from uqlib.experiments.pretraining.transfers import IMAGES, SCRATCH
+from uqlib.experiments.transfer.clean_runs import OTHERS, TOLD
+from uqlib.experiments.transfer.kept_runs import KeptRuns
+from uqlib.experiments.transfer.reading.read_noise import DATASETS, kept_so_far
+from uqlib.experiments.transfer.transfers import IMAGES, SCRATCH
 from uqlib.metrics.compare import compare, together
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure
 from uqlib.papers.hendrycks2019 import mad_calibration_error_hendrycks2019, rms_calibration_error_hendrycks2019

@@ -6,10 +6,10 @@ import xarray as xr
 from sklearn.metrics import recall_score
 
 from uqlib.experiments import kept_columns
-from uqlib.experiments.pretraining import kept_runs
-from uqlib.experiments.pretraining.kept_runs import add_run, load_runs, pack_bits
-from uqlib.experiments.pretraining.reading import read_robustness
-from uqlib.experiments.pretraining.reading.read_robustness import (
+from uqlib.experiments.transfer import kept_runs
+from uqlib.experiments.transfer.kept_runs import add_run, load_runs, pack_bits
+from uqlib.experiments.transfer.reading import read_robustness
+from uqlib.experiments.transfer.reading.read_robustness import (
     accuracies,
     attack_cells,
     class_errors,

@@ -14,8 +14,8 @@ from torch import Tensor
 from uqlib import calibrate, metrics
 from uqlib.experiments.image_sets import check_side
 from uqlib.experiments.kept_columns import to_half
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
-from uqlib.experiments.pretraining.transfers import (
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
     IMAGES,
     SCRATCH,
@@ -29,7 +29,7 @@ from uqlib.experiments.pretraining.transfers import (
     logits_of,
     train_start,
 )
-from uqlib.experiments.pretraining.upstream_networks import halved, upstream_images
+from uqlib.experiments.transfer.upstream_networks import halved, upstream_images
 from uqlib.images.noise_sets import noise_images
 from uqlib.images.sets import CIFAR10_OVERLAP, without_classes
 from uqlib.images.sources import load_images

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from uqlib.base.extras import named
-from uqlib.experiments.pretraining.adversarial_runs import STRONG, adversarial_runs
-from uqlib.experiments.pretraining.imbalance_runs import imbalance_runs, tail_sizes
-from uqlib.experiments.pretraining.kept_runs import KeptRuns
+from uqlib.experiments.transfer.adversarial_runs import STRONG, adversarial_runs
+from uqlib.experiments.transfer.imbalance_runs import imbalance_runs, tail_sizes
+from uqlib.experiments.transfer.kept_runs import KeptRuns
 from uqlib.metrics.compare import cells, together
 from uqlib.store.read import load_answers
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from uqlib.attack import UnitImages, adversarial_step, robust_correct, strong_correct
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
-from uqlib.experiments.pretraining.transfers import (
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.transfer.transfers import (
     SCRATCH,
     Beginning,
     begin_from,
@@ -21,7 +21,7 @@ from uqlib.experiments.pretraining.transfers import (
     plan_of,
     train_start,
 )
-from uqlib.experiments.pretraining.upstream_networks import in_unit
+from uqlib.experiments.transfer.upstream_networks import in_unit
 from uqlib.networks import preprocess
 from uqlib.training import Views, loop
 

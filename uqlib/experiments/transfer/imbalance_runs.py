@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from uqlib import imbalance, losses
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
-from uqlib.experiments.pretraining.transfers import (
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
     SCRATCH,
     TUNED,

@@ -18,9 +18,9 @@ from uqlib import calibrate, combine, difficulty, losses
 from uqlib.experiments import studies
 from uqlib.experiments.image_sets import SEVERITIES, load_corrupted
 from uqlib.experiments.kept_columns import pack_draws
-from uqlib.experiments.pretraining.clean_runs import other_images
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun
-from uqlib.experiments.pretraining.transfers import (
+from uqlib.experiments.transfer.clean_runs import other_images
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun
+from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
     IMAGES,
     SCRATCH,
@@ -30,7 +30,7 @@ from uqlib.experiments.pretraining.transfers import (
     plan_of,
     train_start,
 )
-from uqlib.experiments.pretraining.upstream_networks import create_small
+from uqlib.experiments.transfer.upstream_networks import create_small
 from uqlib.files.columns import read_column, read_header, write_table
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.whole import cache_folder

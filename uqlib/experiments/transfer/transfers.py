@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from uqlib import losses, training
 from uqlib.base.options import check_choice
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.pretraining.upstream_networks import create_small, load_upstream
+from uqlib.experiments.transfer.upstream_networks import create_small, load_upstream
 from uqlib.images.sets import ImageSet
 from uqlib.images.sources import load_images
 from uqlib.networks import Preprocessing

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from uqlib.base.extras import named
-from uqlib.experiments.pretraining.course_runs import FOLLOWED
-from uqlib.experiments.pretraining.kept_runs import KeptRuns, load_runs
-from uqlib.experiments.pretraining.noise_runs import STRENGTHS
+from uqlib.experiments.transfer.course_runs import FOLLOWED
+from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
+from uqlib.experiments.transfer.noise_runs import STRENGTHS
 from uqlib.label_noise import area_under_strengths
 from uqlib.metrics.compare import cells, together
 

@@ -12,8 +12,8 @@ import torch
 
 from uqlib import label_noise, losses
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.pretraining.kept_runs import Found, PretrainingRun, pack_bits
-from uqlib.experiments.pretraining.transfers import (
+from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.transfer.transfers import (
     IMAGES,
     SCRATCH,
     Beginning,

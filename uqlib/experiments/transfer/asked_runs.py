@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from uqlib.base.options import check_choice
-from uqlib.experiments.pretraining import (
+from uqlib.experiments.transfer import (
     adversarial_runs,
     clean_runs,
     course_runs,
@@ -15,7 +15,7 @@ from uqlib.experiments.pretraining import (
     synthesis_runs,
     upstream_networks,
 )
-from uqlib.experiments.pretraining.kept_runs import PretrainingRun, load_runs
+from uqlib.experiments.transfer.kept_runs import PretrainingRun, load_runs
 from uqlib.experiments.worklist import Course, Job
 
 UPSTREAM_VALUES = {

@@ -7,9 +7,9 @@ from scipy import stats
 
 from uqlib.evidence import ledger
 from uqlib.experiments import kept_columns
-from uqlib.experiments.pretraining import kept_runs
-from uqlib.experiments.pretraining.kept_runs import add_run, pack_bits
-from uqlib.experiments.pretraining.reading import read_noise
+from uqlib.experiments.transfer import kept_runs
+from uqlib.experiments.transfer.kept_runs import add_run, pack_bits
+from uqlib.experiments.transfer.reading import read_noise
 from uqlib.metrics.compare import cells
 
 TESTED = 400
