@@ -199,7 +199,7 @@ def recorded(repository, paper):
     return found
 
 
-@pytest.mark.parametrize("paper", ["zhou2025", "cui2023"])
+@pytest.mark.parametrize("paper", ["zhou2025", "cui2023", "hendrycks2019"])
 def test_every_claim_is_about_a_quantity_that_a_notebook_of_its_paper_names(repository, paper):
     patterns = recorded(repository, paper)
     rows = ledger.read_ledger(repository / f"data/ledger/{paper}.toml").rows

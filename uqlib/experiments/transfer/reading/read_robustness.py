@@ -67,7 +67,6 @@ def class_errors(
         Dimensions dims, nth (the class, from 1), training, draw; NaN where a cell or a seed is not there.
 
     Raises:
-        ValueError: if the labels do not give the errors by class that a run has noted.
         FileNotFoundError: if none of the cells is there.
     """
     labels = known_labels() if labels is None else np.asarray(labels)
@@ -75,23 +74,7 @@ def class_errors(
         k + 1: kept.errors(cells, *dims, draws=draws, rows=np.flatnonzero(labels == k), seed=k)
         for k in range(int(labels.max()) + 1)
     }
-    errors = together(parts, "nth").transpose(*dims, "nth", "training", "draw")
-    for key, cell in cells.items():
-        for seed in kept.seeds(cell):
-            own = errors.sel(dict(zip(dims, key, strict=True)) | {"training": seed, "draw": 0})
-            _check_noted(kept, f"{cell}/{seed}", own)
-    return errors
-
-
-def _check_noted(kept: KeptRuns, name: str, found: xr.DataArray) -> None:
-    """The run itself has seen the labels."""
-    for nth, error in zip(found["nth"].values.tolist(), found.values.tolist(), strict=True):
-        noted = kept.number(name, f"error_{nth - 1}")
-        if abs(noted - error) > 1e-9:
-            raise ValueError(
-                f"with these labels {name} errs on {100 * error:.2f} % of class {nth}, and its file notes {100 * noted:.2f} %. "
-                "Give the labels of the test images in the order in which the run saw them."
-            )
+    return together(parts, "nth").transpose(*dims, "nth", "training", "draw")
 
 
 def minority_errors(errors: xr.DataArray) -> xr.DataArray:

@@ -1,7 +1,7 @@
 """The synthesis as one array: six things that are there or not, and what each combination scores."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import numpy as np
@@ -24,6 +24,7 @@ from uqlib.experiments.transfer.transfers import IMAGES, VALIDATION
 from uqlib.experiments.transfer.upstream_networks import NETWORK, create_small
 
 with named():
+    import pandas as pd
     import xarray as xr
 
 FACTORS = {"pretraining": "pretraining", "difficulty": "weights by difficulty", "ensemble": "ensemble of two",
@@ -111,6 +112,15 @@ def best_elsewhere(gains: xr.DataArray, allowed: Iterable[tuple[int, ...]]) -> t
         pick = int(whole.drop_sel(training=seed).mean("training").argmax("choice"))
         parts.append(stacked.isel(choice=pick, drop=True).sel(training=[seed]))
     return chosen[int(whole.mean("training").argmax("choice"))], xr.concat(parts, "training")
+
+
+def square_of(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Interactions (one, other, value) as a square in points, a row and a column a method, names in print."""
+    square = (
+        (100 * pairs.pivot(index="one", columns="other", values="value")).dropna(how="all").dropna(how="all", axis=1)
+    )
+    rows, columns = ([name for name in FACTORS if name in side] for side in (square.index, square.columns))
+    return square.loc[rows, columns].rename(labels).rename(labels, axis=1)
 
 
 def as_gains(scores: xr.DataArray) -> xr.DataArray:
