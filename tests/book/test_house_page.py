@@ -62,3 +62,25 @@ def test_where_the_book_is_to_be_had_comes_from_the_project(tmp_path):
     assert house.get_it(project) == "```sh\ngit clone https://example.org/us/trusted.git\ncd trusted\n```\n"
     project.write_text("[project]\n")
     assert "Unpack the archive" in house.get_it(project)
+
+
+def test_files_in_folders_of_folders_have_their_place(tmp_path, monkeypatch):
+    """What stands in the tree is a file that can be imported by its dotted name, however deep it lies."""
+    package = tmp_path / "toy"
+    for place in (
+        "base/__init__",
+        "base/one",
+        "base/inner/__init__",
+        "base/inner/deep/__init__",
+        "base/inner/deep/two",
+        "base/inner/three",
+        "base/zero",
+    ):
+        path = package / f"{place}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"""What it is."""\n')
+    monkeypatch.setattr(house, "FAMILIES", ("base",))
+    (family,) = house.families(package)
+    assert [name for name, _ in house._modules(package, family)] == [
+        "toy.base.inner.deep.two", "toy.base.inner.three", "toy.base.one", "toy.base.zero"
+    ]  # fmt: skip

@@ -121,13 +121,13 @@ def get_it(pyproject: Path) -> str:
 
 def _modules(package: Path, family: Family) -> Iterator[tuple[str, str]]:
     """The files of a family by their dotted names, with their first sentences; those of a folder in it come after it."""
-    folder = ""
+    folders: list[str] = []  # around a file, from the family on
     for name, about in family.files.items():
+        folders = folders[: (len(name) - len(name.lstrip())) // 2]
         if name.endswith("/"):
-            folder = name
+            folders.append(name.strip().removesuffix("/"))
         else:
-            inner = folder.rstrip("/") + "." if name.startswith(" ") else ""
-            yield f"{package.name}.{family.name}.{inner}{name.strip()}", about
+            yield ".".join([package.name, family.name, *folders, name.strip()]), about
 
 
 def _public(path: Path) -> list[str]:
