@@ -45,8 +45,10 @@ def pretraining_jobs() -> list[Job]:
 
 
 def missing_jobs(scale: str = "cpu") -> list[Job]:
-    """What is not there yet of all that is asked for at a scale."""
-    return [job for job in pretraining_jobs() if scale in ("smoke", "cpu") and job.is_missing()]
+    """What is not there yet of all that is asked for at a scale; a checkout without data/networks asks for nothing."""
+    if scale not in ("smoke", "cpu") or not Path(upstream_networks.PLACE).parent.is_dir():
+        return []
+    return [job for job in pretraining_jobs() if job.is_missing()]
 
 
 def choose_jobs(task: str | None = None, run: str | None = None) -> list[Job]:
