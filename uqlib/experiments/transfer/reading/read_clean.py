@@ -77,22 +77,22 @@ def cell_of(dataset: str, variant: str) -> str:
     return f"{start}/{method}/{int(IMAGES[check_choice(dataset, IMAGES, 'data set')] * share)}"
 
 
-def clean_told(kept: KeptRuns, run: str, *, scaled: bool = False) -> Judged:
+def clean_told(held: KeptRuns, run: str, *, scaled: bool = False) -> Judged:
     """The confidences of a run in its test images of which they are kept, and whether it was right.
 
     Args:
         run: START/METHOD/IMAGES/SEED.
         scaled: with the temperature that was fitted on validation images.
     """
-    top = kept.column(run, "top_scaled" if scaled else "top")[:TOLD]
-    return Judged(_confidence(top), torch.from_numpy(kept.correct(run)[: len(top)]))
+    top = held.column(run, "top_scaled" if scaled else "top")[:TOLD]
+    return Judged(_confidence(top), torch.from_numpy(held.correct(run)[: len(top)]))
 
 
 def _confidence(top: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.exp(-top.astype(np.float64)))
 
 
-def told_apart(kept: KeptRuns, run: str, other: str, score: str = "max_probability") -> Judged:
+def told_apart(held: KeptRuns, run: str, other: str, score: str = "max_probability") -> Judged:
     """How much a run doubts its test images and those of other classes; the others are to be found, as in the paper.
 
     Args:
@@ -101,14 +101,14 @@ def told_apart(kept: KeptRuns, run: str, other: str, score: str = "max_probabili
         score: in SCORES.
     """
     column, sign = SCORES[check_choice(score, SCORES, "score")]
-    where = SETS[check_choice(other, SETS, "other set")] or _other_cifar(kept)
-    inside, outside = kept.column(run, column)[:TOLD], kept.column(run, f"{column}_{where}")[:OTHERS]
+    where = SETS[check_choice(other, SETS, "other set")] or _other_cifar(held)
+    inside, outside = held.column(run, column)[:TOLD], held.column(run, f"{column}_{where}")[:OTHERS]
     doubt = torch.from_numpy(sign * np.concatenate([inside, outside]).astype(np.float64))
     return Judged(doubt, torch.arange(len(doubt)) >= len(inside))
 
 
-def _other_cifar(kept: KeptRuns) -> str:
-    return next(each for each in DATASETS if not kept.task.endswith(f"_{each}"))
+def _other_cifar(held: KeptRuns) -> str:
+    return next(each for each in DATASETS if not held.task.endswith(f"_{each}"))
 
 
 def calibration_errors(
@@ -137,8 +137,8 @@ def calibration_errors(
 
     asked = {name: CALIBRATION[check_choice(name, CALIBRATION, "measure")] for name in measures}
 
-    def score(kept: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
-        told = [clean_told(kept, run, scaled=scaled) for run in runs]
+    def score(held: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
+        told = [clean_told(held, run, scaled=scaled) for run in runs]
         return _one(compare({"": told}, asked, over="training", draws=draws, seed=seed))
 
     return _of_each(variants, score).assign_coords(examples=TOLD)
@@ -165,9 +165,9 @@ def calibration_floors(
         raise ValueError(f"times must be at least 1; it is {times}")
     asked = {name: CALIBRATION[check_choice(name, CALIBRATION, "measure")] for name in measures}
 
-    def score(kept: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
+    def score(held: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
         generator = torch.Generator().manual_seed(seed)
-        told = [clean_told(kept, run) for run in runs]
+        told = [clean_told(held, run) for run in runs]
         drawn = {k: [each.if_calibrated(generator) for each in told] for k in range(times)}
         return compare(drawn, asked, over="training", draws=0).isel(draw=0, drop=True).mean("variant")
 
@@ -198,8 +198,8 @@ def unfamiliar_scores(
         FileNotFoundError: as `calibration_errors`.
     """
 
-    def score(kept: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
-        told = {(by, other): [told_apart(kept, run, other, by) for run in runs] for by in scores for other in SETS}
+    def score(held: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
+        told = {(by, other): [told_apart(held, run, other, by) for run in runs] for by in scores for other in SETS}
         strata = next(iter(told.values()))[0].correct
         keyed = {"|".join(key): each for key, each in told.items()}
         found = compare(keyed, measures, over="training", draws=draws, seed=seed, stratify=strata)
@@ -220,8 +220,8 @@ def clean_errors(variants: Sequence[str], *, draws: int = 200, seed: int = 0) ->
         FileNotFoundError: as `calibration_errors`.
     """
 
-    def score(kept: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
-        rights = [torch.from_numpy(kept.correct(run)) for run in runs]
+    def score(held: KeptRuns, runs: Sequence[str]) -> xr.DataArray:
+        rights = [torch.from_numpy(held.correct(run)) for run in runs]
         told = [Judged(right.double(), right) for right in rights]
         right = compare({"": told}, ["accuracy"], over="training", draws=draws, seed=seed)
         return 1 - _one(right).sel(measure="accuracy", drop=True).assign_coords(examples=len(rights[0]))
@@ -259,11 +259,11 @@ def _of_each(variants: Sequence[str], score: Callable[[KeptRuns, Sequence[str]],
     """What is scored of the runs of each variant that is there, each training under its seed."""
     found: dict[Any, xr.DataArray] = {}
     for dataset, title in DATASETS.items():
-        kept = kept_so_far(f"clean_{dataset}")
+        held = kept_so_far(f"clean_{dataset}")
         for variant in variants:
             cell = cell_of(dataset, variant)
-            if kept and (seeds := kept.seeds(cell)):
-                scored = score(kept, [f"{cell}/{seed}" for seed in seeds])
+            if held and (seeds := held.seeds(cell)):
+                scored = score(held, [f"{cell}/{seed}" for seed in seeds])
                 found[title, variant] = scored.assign_coords(training=seeds)
     if not found:
         raise FileNotFoundError(f"no run of {', '.join(variants)}; `uqlib pretrain clean_cifar10` makes them")
