@@ -257,5 +257,6 @@ def test_a_combination_is_fitted_on_validation_images_alone(toy, monkeypatch):
     moved = answers | {"test": answers["test"]._replace(logits=3 * answers["test"].logits)}
     other = synthesis_runs.combine_answers(every, [moved], moved)
     torch.testing.assert_close(other["test"], 3 * one["test"])
+    monkeypatch.setitem(synthesis_runs.HEAD, "batch", 10)
     doubt = synthesis_runs.doubts([answers], one, 0)
     assert {name: len(each) for name, each in doubt.items()} == {"validation": len(labels["validation"]), "test": 80}
