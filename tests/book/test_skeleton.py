@@ -34,7 +34,7 @@ def test_each_file_stands_where_that_of_a_chapter_stands(copy):
     assert tomllib.loads((copy / "data/ledger/guo2017.toml").read_text())["title"] == PAPER["title"]
     for path in ("notebooks/guo2017/question.ipynb", "book/guo2017/index.md", "uqlib/papers/guo2017.py"):
         assert (copy / path).is_file()
-    toc = (copy / "book/_toc.yml").read_text().split("caption: What stands")[0]
+    toc = (copy / "book/_toc.yml").read_text().split("caption: Together")[0]
     assert toc.endswith("- file: guo2017/index\n        sections:\n          - file: results/guo2017/question\n  - ")
     assert "eprint = {1706.04599}" in (copy / "book/references.bib").read_text()
 
