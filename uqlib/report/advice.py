@@ -5,7 +5,7 @@ from typing import Any
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
-from uqlib.experiments.transfer.reading.read_synthesis import FACTORS, SCORES, passes
+from uqlib.experiments.transfer.reading.read_synthesis import FACTORS, SCORES, passes, rises
 from uqlib.metrics.compare import cells, intervals
 from uqlib.report.lessons.combined_methods import Need, Scored, combined_figure
 
@@ -33,7 +33,7 @@ def synthesis_figure(scores: xr.DataArray) -> str:
         at = dict(zip(FACTORS, combination, strict=True)) | {"measure": need}
         return Scored(*map(float, ended.sel(at).values))
 
-    needs = {name: Need(words, name != "nll", better) for name, (_, better, words) in SCORES.items()}
+    needs = {name: Need(words, name != "nll", rises(name)) for name, (_, _, words) in SCORES.items()}
     return combined_figure(scored, list(FACTORS.values()), needs, passes)
 
 

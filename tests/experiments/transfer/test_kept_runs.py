@@ -98,5 +98,4 @@ def test_what_was_never_run_is_named_with_its_command(place):
         kept.errors({("a",): "supervised/none/0.4"}, "start")
     with pytest.raises(ValueError, match=r"number of scratch/none/0\.4/0"):
         kept.number("scratch/none/0.4/0", "accuracy")
-    assert kept.levels("scratch", "none") == ["0.4"]
     assert kept.seeds("scratch/none/0.4") == [0]

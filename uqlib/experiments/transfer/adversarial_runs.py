@@ -4,6 +4,7 @@ The task is adversarial_cifar10. A run is START/METHOD/plain or attacked/SEED; t
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from uqlib.experiments.transfer.transfers import (
     SCRATCH,
     Beginning,
     begin_from,
-    freeze,
+    frozen,
     load_parts,
     plan_of,
     train_start,
@@ -43,12 +44,9 @@ def run_adversarial(start: str, method: str, trained: str, seed: int, device: st
     """Train on attacked or on plain images, and ask about test images as they are and after attacks."""
     parts = load_parts("cifar10")
     network = begin_from(start, len(parts.train.classes), seed, device)
-    release = freeze(network) if method == "head" else lambda: None
-    if trained == "plain":
-        train_start(network, parts.train.images, parts.train.labels, plan_of(start), seed)
-    else:
-        _fit_attacked(network, parts.train.images, parts.train.labels, plan_of(start), seed)
-    release()
+    train = train_start if trained == "plain" else _fit_attacked
+    with frozen(network) if method == "head" else nullcontext():
+        train(network, parts.train.images, parts.train.labels, plan_of(start), seed)
     return judge_robustness(network, seed)
 
 

@@ -15,7 +15,7 @@ from uqlib.experiments.transfer import (
     synthesis_runs,
     upstream_networks,
 )
-from uqlib.experiments.transfer.kept_runs import PretrainingRun, load_runs
+from uqlib.experiments.transfer.kept_runs import PretrainingRun, about_runs
 from uqlib.experiments.worklist import Course, Job
 
 UPSTREAM_VALUES = {
@@ -88,9 +88,6 @@ def _run_job(run: PretrainingRun) -> Job:
 
 def _like_seconds(run: PretrainingRun) -> float | None:
     """What runs of the same start and method took."""
-    try:
-        about = load_runs(run.task).about
-    except FileNotFoundError:
-        return None
+    about = about_runs(run.task)
     like = [each["seconds"] for name, each in about.items() if name.split("/")[:2] == run.name.split("/")[:2]]
     return median(like) if like else None

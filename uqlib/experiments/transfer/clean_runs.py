@@ -4,6 +4,7 @@ The task is clean_DATASET. A run is START/METHOD/IMAGES/SEED; the method says wh
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -23,12 +24,13 @@ from uqlib.experiments.transfer.transfers import (
     Beginning,
     begin_from,
     errors_by_class,
-    freeze,
+    frozen,
     is_right,
     load_parts,
     logits_of,
     train_start,
 )
+from uqlib.experiments.transfer.upstream_networks import TRAINING as UPSTREAM
 from uqlib.experiments.transfer.upstream_networks import halved, upstream_images
 from uqlib.images.noise_sets import noise_images
 from uqlib.images.sets import CIFAR10_OVERLAP, without_classes
@@ -36,8 +38,9 @@ from uqlib.images.sources import load_images
 
 TOLD = 4_000  # test images of which confidences are kept, the first ones
 OTHERS = 800  # images of each set of other classes: one for five, as in the paper
-METHODS = ("tuned", "frozen", "probed", "long", "trained")
-LONG = 375  # epochs of 4,000 images: as many images as an upstream and a tuning see
+LONG = (
+    100_000 * UPSTREAM["epochs"] // IMAGES["cifar10"] + TUNED["epochs"]
+)  # of CIFAR-10: the images of an upstream and a tuning
 
 
 def plans(start: str, method: str, images: int) -> list[dict[str, Any]]:
@@ -45,8 +48,8 @@ def plans(start: str, method: str, images: int) -> list[dict[str, Any]]:
     if start == SCRATCH:
         long = {"epochs": LONG * IMAGES["cifar10"] // images} if method == "long" else {}
         return [FROM_SCRATCH | long]
-    frozen = TUNED | {"frozen": True}
-    return {"tuned": [TUNED], "frozen": [frozen], "probed": [frozen | {"epochs": 3}, TUNED]}[method]
+    held = TUNED | {"frozen": True}
+    return {"tuned": [TUNED], "frozen": [held], "probed": [held | {"epochs": 3}, TUNED]}[method]
 
 
 def run_clean(dataset: str, start: str, method: str, images: int, seed: int, device: str = "cpu") -> Found:
@@ -61,9 +64,8 @@ def run_clean(dataset: str, start: str, method: str, images: int, seed: int, dev
 def fit_part(network: Beginning, images: Any, labels: Any, plan: dict[str, Any], seed: int) -> None:
     """Train all of a network, or its classifier alone."""
     options = {name: value for name, value in plan.items() if name != "frozen"}
-    release = freeze(network) if plan.get("frozen") else lambda: None
-    train_start(network, images, labels, options, seed)
-    release()
+    with frozen(network) if plan.get("frozen") else nullcontext():
+        train_start(network, images, labels, options, seed)
 
 
 def describe_clean(network: Beginning, dataset: str) -> Found:
@@ -80,7 +82,7 @@ def describe_clean(network: Beginning, dataset: str) -> Found:
         columns |= {f"top_{name}": _top(other), f"largest_{name}": to_half(other.amax(-1).numpy(), "largest")}
     numbers = {"tested": len(right), "error": float(1 - right.mean()), "temperature": temperature}
     numbers |= {"nll": metrics.nll(logits, labels), "nll_scaled": metrics.nll(logits / temperature, labels)}
-    return Found(columns, numbers | (errors_by_class(right, labels) if dataset == "cifar10" else {}))
+    return Found(columns, numbers | (errors_by_class(logits, parts.test.labels) if dataset == "cifar10" else {}))
 
 
 def _top(logits: Tensor) -> np.ndarray:

@@ -71,8 +71,9 @@ def run_imbalance(start: str, remedy: str, gamma: str, seed: int, device: str = 
     parts = load_parts("cifar10")
     network = begin_from(start, len(parts.test.classes), seed, device)
     train_start(network, task.images, task.labels, plan, seed, task.loss)
-    right = is_right(logits_of(network, parts.test.images), parts.test.labels)
-    numbers = {"tested": len(right), "error": float(1 - right.mean())} | errors_by_class(right, parts.test.labels)
+    logits = logits_of(network, parts.test.images)
+    right = is_right(logits, parts.test.labels)
+    numbers = {"tested": len(right), "error": float(1 - right.mean())} | errors_by_class(logits, parts.test.labels)
     return Found({"correct": pack_bits(right)}, numbers)
 
 

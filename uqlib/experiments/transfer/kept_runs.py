@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,9 +59,7 @@ class PretrainingRun:
 
     def is_missing(self) -> bool:
         """Whether its file lacks it, or has it with other settings."""
-        path = Path(PLACE.format(self.task))
-        about = _about(read_header(path)) if path.is_file() else {}
-        return about.get(self.name, {}).get("digest") != self.digest
+        return about_runs(self.task).get(self.name, {}).get("digest") != self.digest
 
     def keep(self, device: str = "cpu") -> Path:
         """Make it, and write the file anew with it."""
@@ -90,6 +89,17 @@ def _read_whole(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list
 
 def _about(header: Header) -> dict[str, Any]:
     return json.loads(header.metadata["about"])
+
+
+def about_runs(task: str) -> dict[str, Any]:
+    """What is noted of each run of a task, by its name; read anew when the file has changed."""
+    path = Path(PLACE.format(task))
+    return _read_about(path.absolute(), path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@lru_cache(maxsize=16)
+def _read_about(path: Path, changed: int) -> dict[str, Any]:
+    return _about(read_header(path))
 
 
 def pack_bits(correct: Bool[np.ndarray, " n"]) -> np.ndarray:
@@ -181,18 +191,6 @@ class KeptRuns:
             {int(name.rpartition("/")[2]) for name in self.names if name.rpartition("/")[0] == cell} for cell in cells
         ]
         return sorted(set.intersection(*own)) if own else []
-
-    def levels(self, start: str, method: str) -> list[str]:
-        """The levels of a start and a method, in their order."""
-        found = {name.split("/")[2] for name in self.names if name.split("/")[:2] == [start, method]}
-        return sorted(found, key=lambda level: (_as_number(level), level))
-
-
-def _as_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.inf
 
 
 def load_runs(task: str) -> KeptRuns:

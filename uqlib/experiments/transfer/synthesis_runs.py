@@ -36,8 +36,7 @@ from uqlib.files.fingerprint import fingerprint
 from uqlib.files.whole import cache_folder
 from uqlib.metrics.compare import compare
 from uqlib.metrics.outcomes import Judged, Outcome, outcome_of
-from uqlib.networks import preprocess
-from uqlib.networks.outputs import features_and_logits
+from uqlib.training import features_of
 from uqlib.uncertainty import UncertaintyHead, train_head, uncertainty_of
 
 DATASET = "cifar10"
@@ -136,15 +135,8 @@ def _cached(start: str, loss: str, seed: int) -> Path:
 
 @torch.no_grad()
 def _ask_both(network: Beginning, images: np.ndarray) -> Answers:
-    model = network.model.eval()
-    device = next(model.parameters()).device
-    parts = [
-        features_and_logits(model, preprocess(images[k : k + 500], network.preparation, device=device))
-        for k in range(0, len(images), 500)
-    ]
-    return Answers(
-        *(torch.cat([getattr(part, name).float().cpu() for part in parts]) for name in ("logits", "features"))
-    )
+    features = features_of(network.model, images, preprocessing=network.preparation)
+    return Answers(network.model.get_classifier()(features).cpu(), features.cpu())  # type: ignore[operator]
 
 
 def combine_answers(

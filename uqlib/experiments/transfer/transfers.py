@@ -1,13 +1,14 @@
 """A training that starts from a pretrained network, or from scratch, on some of CIFAR's images; and what it says afterwards."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
-from uqlib import losses, training
+from uqlib import losses, metrics, training
 from uqlib.base.options import check_choice
 from uqlib.experiments.image_sets import first_rows
 from uqlib.experiments.transfer.upstream_networks import create_small, load_upstream
@@ -101,27 +102,26 @@ def is_right(logits: Tensor, labels: Any) -> np.ndarray:
     return logits.argmax(-1).numpy() == np.asarray(labels)
 
 
-def errors_by_class(right: np.ndarray, labels: Any) -> dict[str, float]:
+def errors_by_class(logits: Tensor, labels: Any) -> dict[str, float]:
     """The share of wrong answers of each class, as error_0, error_1, ..."""
-    numbers = np.asarray(labels)
-    return {f"error_{k}": float(1 - right[numbers == k].mean()) for k in range(int(numbers.max()) + 1)}
+    errors = metrics.classwise_error(logits.argmax(-1), np.array(labels), logits.shape[1])
+    return {f"error_{k}": error for k, error in enumerate(errors.tolist())}
 
 
-def freeze(network: Beginning) -> Callable[[], None]:
-    """Hold all but the classifier where it is, statistics of batch norm too; call what is returned to let go."""
+@contextmanager
+def frozen(network: Beginning) -> Iterator[None]:
+    """All but the classifier stays where it is for a while, the statistics of batch norm too."""
     own = set(map(id, network.model.get_classifier().parameters()))  # type: ignore[operator]
     others = [p for p in network.model.parameters() if id(p) not in own]
-    norms = [m for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = [m.momentum for m in norms]
+    norms = {m: m.momentum for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)}
     for p in others:
         p.requires_grad_(False)
     for m in norms:
         m.momentum = 0.0
-
-    def release() -> None:
+    try:
+        yield
+    finally:
         for p in others:
             p.requires_grad_(True)
-        for m, momentum in zip(norms, before, strict=True):
+        for m, momentum in norms.items():
             m.momentum = momentum
-
-    return release

@@ -17,13 +17,13 @@ from uqlib.attack import UnitImages, adversarial_step
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import environment
 from uqlib.experiments.image_sets import check_side
-from uqlib.experiments.kept_columns import open_kept
+from uqlib.experiments.kept_columns import open_kept, to_half
 from uqlib.files.columns import read_column, write_table
 from uqlib.files.whole import cache_folder
 from uqlib.images.sets import CIFAR10_OVERLAP, ImageSet, without_classes
 from uqlib.images.sources import load_images
-from uqlib.networks import Preprocessing, preprocess
-from uqlib.training import EpochLog, Views, loop
+from uqlib.networks import Preprocessing
+from uqlib.training import EpochLog, Views, loop, predict
 
 PLACE = "data/networks/{}.safetensors"
 NETWORK = "cifar_resnet8_w32"
@@ -169,19 +169,15 @@ def _step(
     return LabelStep(model, views, images.labels), views
 
 
-@torch.no_grad()
 def _judge(settings: dict[str, Any], model: nn.Module, preparation: Preprocessing) -> dict[str, float]:
     """Accuracy on the validation images of Tiny-ImageNet, or of telling their rotation."""
     images = upstream_images("val", settings["without"])
-    device = next(model.parameters()).device
-    x = preprocess(images.images, preparation, device=device)
-    labels = torch.from_numpy(np.array(images.labels, np.int64))
+    pixels, labels = torch.from_numpy(np.array(images.images)), torch.from_numpy(np.array(images.labels, np.int64))
     if settings["task"] == "rotations":
         labels = torch.arange(len(images)) % 4
-        x = rotated(x, labels.to(device))
-    model.eval()
-    preds = torch.cat([model(part).argmax(-1).cpu() for part in x.split(500)])
-    return {"accuracy": metrics.accuracy(preds, labels)}
+        pixels = rotated(pixels.permute(0, 3, 1, 2), labels).permute(0, 2, 3, 1)
+    logits = predict(model, pixels.numpy(), preprocessing=preparation)
+    return {"accuracy": metrics.accuracy(logits.argmax(-1).cpu(), labels)}
 
 
 def half_weights(model: nn.Module) -> dict[str, np.ndarray]:
@@ -190,11 +186,8 @@ def half_weights(model: nn.Module) -> dict[str, np.ndarray]:
     Raises:
         ValueError: if a weight is beyond half precision.
     """
-    columns = {name: each.half().cpu().numpy() for name, each in model.state_dict().items() if each.is_floating_point()}
-    for name, array in columns.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} is beyond half precision (65504), or not finite")
-    return columns
+    state = model.state_dict().items()
+    return {name: to_half(each.cpu().numpy(), name) for name, each in state if each.is_floating_point()}
 
 
 def _card(

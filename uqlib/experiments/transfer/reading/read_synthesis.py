@@ -18,10 +18,12 @@ from uqlib.experiments.transfer.synthesis_runs import (
     SIDEKICK,
     STARTS,
     TESTED,
+    UNFAMILIAR,
     every_set,
 )
 from uqlib.experiments.transfer.transfers import IMAGES, VALIDATION
 from uqlib.experiments.transfer.upstream_networks import NETWORK, create_small
+from uqlib.metrics.outcomes import MEASURES
 
 with named():
     import pandas as pd
@@ -29,15 +31,15 @@ with named():
 
 FACTORS = {"pretraining": "pretraining", "difficulty": "weights by difficulty", "ensemble": "ensemble of two",
            "duo": "small sidekick", "temperature": "temperature", "head": "uncertainty head"}  # fmt: skip
-SCORES = {  # columns, whether more is better, and names in print
-    "accuracy": ("test/accuracy", True, "accuracy"),
-    "nll": ("test/nll", False, "NLL"),
-    "ece": ("test/ece", False, "ECE"),
-    "aurc": ("test/aurc", False, "AURC"),
-    "other": ("other", True, "AUROC of other images"),
-    "shifted_accuracy": ("shifted/accuracy", True, "accuracy on damaged images"),
-    "shifted_ece": ("shifted/ece", False, "ECE on damaged images"),
-    "shifted_aurc": ("shifted/aurc", False, "AURC on damaged images"),
+SCORES = {  # column, the measure in it, and names in print
+    "accuracy": ("test/accuracy", "accuracy", "accuracy"),
+    "nll": ("test/nll", "nll", "NLL"),
+    "ece": ("test/ece", "ece", "ECE"),
+    "aurc": ("test/aurc", "aurc", "AURC"),
+    "other": ("other", "auroc", "AUROC of other images"),
+    "shifted_accuracy": ("shifted/accuracy", "accuracy", "accuracy on damaged images"),
+    "shifted_ece": ("shifted/ece", "ece", "ECE on damaged images"),
+    "shifted_aurc": ("shifted/aurc", "aurc", "AURC on damaged images"),
 }
 
 
@@ -123,10 +125,15 @@ def square_of(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     return square.loc[rows, columns].rename(labels).rename(labels, axis=1)
 
 
+def rises(score: str) -> bool:
+    """Whether more of one of SCORES is better."""
+    return MEASURES[SCORES[score][1]].higher_is_better
+
+
 def as_gains(scores: xr.DataArray) -> xr.DataArray:
     """With a sign such that more is better."""
     signs = xr.DataArray(
-        [1 if SCORES[name][1] else -1 for name in scores.measure.values], {"measure": scores.measure.values}
+        [1 if rises(name) else -1 for name in scores.measure.values], {"measure": scores.measure.values}
     )
     return scores * signs
 
@@ -137,8 +144,8 @@ def print_names() -> dict[str, str]:
 
 
 def sizes() -> dict[str, int]:
-    """How many images train, validate and test."""
-    return {"images": IMAGES[DATASET], "validation": VALIDATION, "tested": TESTED}
+    """How many images train, validate and test, and how many other sets there are."""
+    return {"images": IMAGES[DATASET], "validation": VALIDATION, "tested": TESTED, "others": len(UNFAMILIAR)}
 
 
 @cache
