@@ -6,6 +6,7 @@ import xarray as xr
 
 from uqlib.experiments.transfer.reading.read_synthesis import FACTORS
 from uqlib.report import advice
+from uqlib.report.lessons import combined_methods
 from uqlib.report.lessons.combined_methods import Need, Scored, combined_figure
 
 
@@ -24,6 +25,13 @@ def test_a_sentence_for_each_case():
     assert "pretraining + temperature will do: +5." in said(of(0.05), of(0.0, 0.0005))
     assert "nothing here is surely better" in said(of(0.0), of(0.01))
     assert "nor is it surely worse" in said(of(0.05), of(0.05, 0.03))
+
+
+def test_the_best_is_named_where_it_is_another():
+    usual = advice.in_words(advice.default_of("pretrained"))
+    told = advice.advise("pretrained", "aurc", usual, of(0.05), of(0.0, 0.0005))
+    assert told.endswith("].")
+    assert "best found" not in advice.advise("pretrained", "aurc", "nothing", of(0.0), of(0.0))
 
 
 def test_minus_signs_are_true():
@@ -57,3 +65,10 @@ def test_the_figure_tells_what_is_scored():
     html = combined_figure(scored, switches, needs, lambda place: 1 + place[0])
     assert "None of them: error 10.0 % [5.0 %, 15.0 %]. Of 4 combinations, 0 do better on average." in html
     assert html.count('class="mv-') > 3
+
+
+def test_no_dot_hides_another_of_the_same_cost():
+    across = combined_methods._side_by_side({(0, 0): 1.0, (0, 1): 1.0, (1, 0): 2.0, (1, 1): 1.0})
+    assert len(set(across.values())) == 4
+    assert across[1, 0] == 2
+    assert sum(across[place] for place in ((0, 0), (0, 1), (1, 1))) == pytest.approx(3)

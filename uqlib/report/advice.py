@@ -74,10 +74,12 @@ def advise(budget: str, need: str, chosen: str, gained: xr.DataArray, beyond: xr
     if more.low > 0 and gain.low > 0:
         return f"{head} take {chosen}: {_points(gain, need)}, surely more than {default}."
     if usual.low > 0:
-        return f"{head} {default} will do: {_points(usual, need)}. The best found, {chosen}, is not surely better."
+        rest = "" if chosen == default else f" The best found, {chosen}, is not surely better."
+        return f"{head} {default} will do: {_points(usual, need)}.{rest}"
     if gain.low > 0:
         return f"{head} {chosen} gains {_points(gain, need)}; {default} does not surely gain, nor is it surely worse."
-    return f"{head} nothing here is surely better than a plain network; the best found, {chosen}, has {_points(gain, need)}."
+    best = "" if chosen == in_words({}) else f"; the best found, {chosen}, has {_points(gain, need)}"
+    return f"{head} nothing here is surely better than a plain network{best}."
 
 
 def _points(gain: Any, need: str) -> str:

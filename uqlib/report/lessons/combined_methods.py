@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from uqlib.report.moving import Axis, Choice, Mark, Panel, View, moving_figure
 
+STEP = 0.012  # passes between combinations that cost the same
+
 
 class Scored(NamedTuple):
     """What a combination scores in one measure."""
@@ -41,30 +43,23 @@ def combined_figure(
     """
     places = [tuple((k >> i) & 1 for i in range(len(switches))) for k in range(2 ** len(switches))]
     table = {(place, need): scored(place, need) for place in places for need in needs}
-    base = places[0]
+    base, across = places[0], _side_by_side({place: cost(place) for place in places})
 
     def seen(need: str, *place: int) -> View:
         rank = {key: _position(table[key, need].value, need) for key in places}
-        own = table[place, need]
+        own, at = table[place, need], across[place]
         marks = [
             Mark("line", [0.8, most], [rank[base]] * 2, tone="reference dashed", name="none of them"),
             Mark(
                 "dots",
-                [cost(each) for each in places],
+                [across[each] for each in places],
                 [rank[each] for each in places],
                 tone="quiet",
-                size=3,
+                size=2.5,
                 name="all combinations",
             ),
-            Mark(
-                "segments",
-                [cost(place)],
-                [_position(own.low, need)],
-                [cost(place)],
-                [_position(own.high, need)],
-                tone="own",
-            ),
-            Mark("dots", [cost(place)], [rank[place]], tone="own", size=7, name="yours"),
+            Mark("segments", [at], [_position(own.low, need)], [at], [_position(own.high, need)], tone="own"),
+            Mark("dots", [at], [rank[place]], tone="own", size=7, name="yours"),
         ]
         numbers = {
             "yours": {"passes": f"{cost(place):.2f}"} | {each.name: _told(key, place) for key, each in needs.items()}
@@ -108,6 +103,18 @@ def combined_figure(
     return moving_figure(
         seen, controls, [panel], name=name, title="What each combination of methods scores, and what it costs"
     )
+
+
+def _side_by_side(costs: Mapping[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
+    """Where each combination stands: those of one cost beside each other around it, so that none hides another."""
+    groups: dict[float, list[tuple[int, ...]]] = {}
+    for place, cost in costs.items():
+        groups.setdefault(round(cost, 6), []).append(place)
+    return {
+        place: cost + STEP * (k - (len(group) - 1) / 2)
+        for cost, group in groups.items()
+        for k, place in enumerate(group)
+    }
 
 
 def _number(value: float, need: Need) -> str:
