@@ -81,7 +81,11 @@ def prepared_folder(tmp_path_factory) -> Path:
     script = SHARED / "data" / "prepare.py"
     if "UQLIB_DATA" not in os.environ and script.is_file():
         with FileLock(f"{folder}.lock"):  # the other workers of pytest wait, and find it done
-            for names in (["cifar10", "cifar100", "--splits", "test"], ["tiny_imagenet", "--splits", "val"]):
+            for names in (
+                ["cifar10", "cifar100", "--splits", "test"],
+                ["tiny_imagenet", "--splits", "val"],
+                ["caltech101", "--splits", "objects"],
+            ):
                 unpack = [sys.executable, str(script), "unpack", *names, "--out", str(folder)]
                 subprocess.run(unpack, check=True, capture_output=True)
     if not (folder / "cifar10" / "test" / "meta.json").is_file():

@@ -21,6 +21,7 @@ from uqlib import store
 from uqlib.files import fingerprint
 from uqlib.images import (
     CIFAR10_OVERLAP,
+    CIFAR100_OVERLAP,
     SPLITS,
     Files,
     at_hand,
@@ -407,16 +408,25 @@ def test_without_classes_leaves_labels_as_they_are(prepared):
         without_classes(whole, ["cow", "bird", "dog"])
 
 
-def test_overlap_names_classes_of_cifar10(prepared_folder):
-    ten = load_images("cifar10", "test", root=prepared_folder).classes
-    counts = {}
-    for name, split_name in (("cifar100", "test"), ("tiny_imagenet", "val")):
-        if not (prepared_folder / name / split_name / "meta.json").is_file():
-            pytest.skip(f"{name}/{split_name} is not prepared")
-        whole = load_images(name, split_name, root=prepared_folder)
-        assert set(CIFAR10_OVERLAP[name].values()) <= set(ten)
-        counts[name] = len(whole) - len(without_classes(whole, CIFAR10_OVERLAP[name]))
-    assert counts == {"cifar100": 100, "tiny_imagenet": 24 * 50}
+@pytest.mark.parametrize(
+    ("known", "overlap", "splits", "left_out"),
+    [
+        ("cifar10", CIFAR10_OVERLAP, {"cifar100": "test", "tiny_imagenet": "val"}, [100, 24 * 50]),
+        ("cifar100", CIFAR100_OVERLAP, {"tiny_imagenet": "val"}, [42 * 50]),
+        ("cifar10", CIFAR10_OVERLAP, {"caltech101": "objects"}, [1792]),
+        ("cifar100", CIFAR100_OVERLAP, {"caltech101": "objects"}, [3076]),
+    ],
+)
+def test_overlap_names_classes_of_both_sets(prepared_folder, known, overlap, splits, left_out):
+    for name, part in {known: "test", **splits}.items():
+        if not (prepared_folder / name / part / "meta.json").is_file():
+            pytest.skip(f"{name}/{part} is not prepared")
+    classes, counts = load_images(known, "test", root=prepared_folder).classes, []
+    for name, part in splits.items():
+        whole = load_images(name, part, root=prepared_folder)
+        assert set(overlap[name].values()) <= set(classes)
+        counts.append(len(whole) - len(without_classes(whole, overlap[name])))
+    assert counts == left_out
 
 
 def test_overlap_agrees_with_the_words_of_tiny_imagenet(prepared_folder):

@@ -17,11 +17,20 @@ from uqlib.images.noise_sets import NOISE_SETS, blobs, gaussian, noise_images, r
 from uqlib.images.photos import decode, ink, read_image, size_of
 from uqlib.images.prepared import read_prepared, write_prepared
 from uqlib.images.sequences import Changed, Files, Images, check_images, check_pixels, row_numbers, select, squares
-from uqlib.images.sets import CIFAR10_OVERLAP, TRAITS, ImageSet, join_sets, pixels_digest, without_classes
+from uqlib.images.sets import (
+    CIFAR10_OVERLAP,
+    CIFAR100_OVERLAP,
+    TRAITS,
+    ImageSet,
+    join_sets,
+    pixels_digest,
+    without_classes,
+)
 from uqlib.images.sources import SOURCES, SPLITS, load_images, split_places, verify_images
 
 __all__ = [
     "CIFAR10_OVERLAP",
+    "CIFAR100_OVERLAP",
     "CORRUPTIONS",
     "INTERVENTIONS",
     "NOISE_SETS",

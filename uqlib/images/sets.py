@@ -49,6 +49,100 @@ CIFAR10_OVERLAP: dict[str, dict[str, str]] = {
         "n03796401": "truck",  # moving van: a van, and vans are below truck.n.01
         "n03977966": "truck",  # police van: a van
     },
+    # Kept: motorbikes, helicopters, leopards (big cats).
+    "caltech101": {
+        "airplanes": "airplane",
+        "car_side": "automobile",
+        "emu": "bird",
+        "flamingo": "bird",
+        "flamingo_head": "bird",
+        "ibis": "bird",
+        "pigeon": "bird",
+        "rooster": "bird",
+        "cougar_body": "cat",
+        "cougar_face": "cat",
+        "garfield": "cat",
+        "wild_cat": "cat",
+        "dalmatian": "dog",
+        "snoopy": "dog",
+        "ferry": "ship",
+        "ketch": "ship",
+        "schooner": "ship",
+    },
+}
+
+# Likewise for CIFAR-100. By what they show, not by WordNet: goldfish, faces of people, plates of food, projectiles, the seashore.
+CIFAR100_OVERLAP: dict[str, dict[str, str]] = {
+    "tiny_imagenet": {
+        "n01443537": "aquarium_fish",  # goldfish
+        "n01742172": "snake",  # boa constrictor
+        "n01774384": "spider",  # black widow
+        "n01774750": "spider",  # tarantula
+        "n01944390": "snail",
+        "n01983481": "lobster",  # American lobster
+        "n01984695": "lobster",  # spiny lobster
+        "n02129165": "lion",
+        "n02132136": "bear",  # brown bear
+        "n02165456": "beetle",  # ladybug
+        "n02206856": "bee",
+        "n02233338": "cockroach",
+        "n02279972": "butterfly",  # monarch
+        "n02281406": "butterfly",  # sulphur butterfly
+        "n02403003": "cattle",  # ox
+        "n02437312": "camel",  # Arabian camel
+        "n02481823": "chimpanzee",
+        "n02504458": "elephant",  # African elephant
+        "n02823428": "bottle",  # beer bottle
+        "n03937543": "bottle",  # pill bottle
+        "n03983396": "bottle",  # pop bottle
+        "n04560804": "bottle",  # water jug
+        "n03085013": "keyboard",  # computer keyboard
+        "n02917067": "train",  # bullet train
+        "n03179701": "table",  # desk
+        "n03201208": "table",  # dining table
+        "n03649909": "lawn_mower",
+        "n03902125": "telephone",  # pay-phone
+        "n07579787": "plate",
+        "n04008634": "rocket",  # projectile
+        "n04146614": "bus",  # school bus
+        "n04487081": "bus",  # trolleybus
+        "n04099969": "chair",  # rocking chair
+        "n04311004": "bridge",  # steel arch bridge
+        "n04366367": "bridge",  # suspension bridge
+        "n04532670": "bridge",  # viaduct
+        "n04465501": "tractor",
+        "n07734744": "mushroom",
+        "n07747607": "orange",
+        "n07720875": "sweet_pepper",  # bell pepper
+        "n09428293": "sea",  # seashore
+        "n09193705": "mountain",  # alp
+    },
+    # Kept: crayfish, cougars, watches, trees of other kinds.
+    "caltech101": {
+        "beaver": "beaver",
+        "butterfly": "butterfly",
+        "chair": "chair",
+        "windsor_chair": "chair",
+        "wheelchair": "chair",
+        "crab": "crab",
+        "crocodile": "crocodile",
+        "crocodile_head": "crocodile",
+        "cup": "cup",
+        "dolphin": "dolphin",
+        "elephant": "elephant",
+        "kangaroo": "kangaroo",
+        "lamp": "lamp",
+        "Leopards": "leopard",
+        "lobster": "lobster",
+        "Motorbikes": "motorcycle",
+        "sunflower": "sunflower",
+        "hawksbill": "turtle",
+        "brontosaurus": "dinosaur",
+        "stegosaurus": "dinosaur",
+        "cellphone": "telephone",
+        "Faces": "woman",
+        "Faces_easy": "woman",
+    },
 }
 
 

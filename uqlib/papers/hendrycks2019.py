@@ -42,7 +42,8 @@ TUNINGS = {  # of what was pretrained
     "frozen": "head alone",
     "probed": "head first, then all",
 }
-NAMES = STARTS | CORRECTIONS | METHODS | TRAININGS | TUNINGS
+SCORES = {"max_probability": "largest probability", "max_logit": "largest logit", "energy": "energy"}
+NAMES = STARTS | CORRECTIONS | METHODS | TRAININGS | TUNINGS | SCORES
 
 
 def rms_calibration_error_hendrycks2019(

@@ -28,25 +28,23 @@ from uqlib.experiments.transfer.transfers import (
     is_right,
     load_parts,
     logits_of,
+    long_epochs,
     train_start,
 )
-from uqlib.experiments.transfer.upstream_networks import TRAINING as UPSTREAM
 from uqlib.experiments.transfer.upstream_networks import halved, upstream_images
 from uqlib.images.noise_sets import noise_images
-from uqlib.images.sets import CIFAR10_OVERLAP, without_classes
+from uqlib.images.sets import CIFAR10_OVERLAP, CIFAR100_OVERLAP, without_classes
 from uqlib.images.sources import load_images
 
 TOLD = 4_000  # test images of which confidences are kept, the first ones
 OTHERS = 800  # images of each set of other classes: one for five, as in the paper
-LONG = (
-    100_000 * UPSTREAM["epochs"] // IMAGES["cifar10"] + TUNED["epochs"]
-)  # of CIFAR-10: the images of an upstream and a tuning
+UNNAMED = ("BACKGROUND_Google",)  # a class of Caltech-101 of which nobody says what it shows
 
 
 def plans(start: str, method: str, images: int) -> list[dict[str, Any]]:
     """What is trained one after the other; `frozen` says whether all but the classifier is held."""
     if start == SCRATCH:
-        long = {"epochs": LONG * IMAGES["cifar10"] // images} if method == "long" else {}
+        long = {"epochs": long_epochs(images)} if method == "long" else {}
         return [FROM_SCRATCH | long]
     held = TUNED | {"frozen": True}
     return {"tuned": [TUNED], "frozen": [held], "probed": [held | {"epochs": 3}, TUNED]}[method]
@@ -92,17 +90,17 @@ def _top(logits: Tensor) -> np.ndarray:
 
 @cache
 def other_images(dataset: str, count: int = OTHERS) -> dict[str, np.ndarray]:
-    """Images of noise, and of sets that share no class with this one, at 32 pixels, at most 1,000 of each."""
+    """Images of noise, and of other sets without what this one has too, at 32 pixels, at most 1,000 of each."""
     noise = {kind: noise_images(kind, count, 32) for kind in ("gaussian", "uniform", "rademacher", "blobs")}
-    other = {"cifar10": "cifar100", "cifar100": "cifar10"}[dataset]
-    cifar = load_images(other, "test")
-    if other == "cifar100":
-        cifar = without_classes(cifar, CIFAR10_OVERLAP["cifar100"])
-    caltech = check_side(load_images("caltech101", "all"), 128)
-    rows = np.linspace(0, len(caltech) - 1, 1_000).astype(int)[:count]
-    small = halved(halved(np.asarray(caltech.images[rows])))
-    tiny = upstream_images("val", "cifar10").images[:count]
-    return noise | {other: np.asarray(cifar.images[:count]), "tiny_imagenet": np.asarray(tiny), "caltech101": small}
+    other, known = {"cifar10": ("cifar100", CIFAR10_OVERLAP), "cifar100": ("cifar10", CIFAR100_OVERLAP)}[dataset]
+    cifar = without_classes(load_images(other, "test"), known.get(other, ()))
+    tiny = without_classes(upstream_images("val"), known["tiny_imagenet"])
+    objects = check_side(load_images("caltech101", "all"), 128)
+    objects = without_classes(objects, [*known["caltech101"], *set(UNNAMED).intersection(objects.classes)])
+    rows = np.linspace(0, len(objects) - 1, 1_000).astype(int)[:count]
+    small = halved(halved(np.asarray(objects.images[rows])))
+    photographs = {other: cifar.images[:count], "tiny_imagenet": tiny.images[:count]}
+    return noise | {name: np.asarray(images) for name, images in photographs.items()} | {"caltech101": small}
 
 
 def clean_runs() -> Iterator[PretrainingRun]:
@@ -128,7 +126,7 @@ def clean_runs() -> Iterator[PretrainingRun]:
 
 def _run(dataset: str, start: str, method: str, images: int, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "dataset": dataset, "start": start, "method": method, "images": images, "seed": seed, "told": TOLD, "others": OTHERS,
+        "dataset": dataset, "start": start, "method": method, "images": images, "seed": seed, "told": TOLD, "others": [OTHERS, "without classes in common"],
         "plans": plans(start, method, images),
     }  # fmt: skip
     make = partial(run_clean, dataset, start, method, images, seed)

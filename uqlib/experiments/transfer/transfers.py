@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from uqlib import losses, metrics, training
 from uqlib.base.options import check_choice
 from uqlib.experiments.image_sets import first_rows
+from uqlib.experiments.transfer.upstream_networks import TRAINING as UPSTREAM
 from uqlib.experiments.transfer.upstream_networks import create_small, load_upstream
 from uqlib.images.sets import ImageSet
 from uqlib.images.sources import load_images
@@ -19,6 +20,7 @@ from uqlib.networks import Preprocessing
 SCRATCH = "scratch"
 IMAGES = {"cifar10": 4_000, "cifar100": 10_000}  # that train, as many of each class
 VALIDATION = 1_000
+UPSTREAM_IMAGES = 100_000  # of Tiny-ImageNet
 TRAINING: dict[str, Any] = {
     "batch": 64, "weight_decay": 5e-4, "optimizer": "sgd", "schedule": "cosine", "warmup": 0.05, "precision": "bf16",
     "augmentation": "flip_shift",
@@ -80,6 +82,12 @@ def begin_from(start: str, classes: int, seed: int, device: str = "cpu") -> Begi
 def plan_of(start: str) -> dict[str, Any]:
     """How long and how fast is trained: FROM_SCRATCH or TUNED."""
     return FROM_SCRATCH if start == SCRATCH else TUNED
+
+
+def long_epochs(images: int) -> int:
+    """Epochs from scratch that see as many images as an upstream network and its tuning on 4,000 do."""
+    usual = IMAGES["cifar10"]
+    return (UPSTREAM_IMAGES * UPSTREAM["epochs"] // usual + TUNED["epochs"]) * usual // images
 
 
 def train_start(

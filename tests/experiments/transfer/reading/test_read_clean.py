@@ -78,6 +78,19 @@ def test_auroc_and_aupr_are_those_of_scikit_learn_with_the_other_images_positive
             assert own.sel(measure="aupr").item() == pytest.approx(average_precision_score(other, doubt), abs=1e-12)
 
 
+def test_the_energy_is_minus_the_log_of_the_sum_of_exponentials(keep):
+    logits = np.random.default_rng(0).normal(0, 4, (TOLD + len(SETS) * OTHERS, 10))
+    top, largest = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)), logits.max(1)
+    columns = {"top": top[:TOLD], "largest": largest[:TOLD]}
+    for k, name in enumerate(SETS):
+        rows = slice(TOLD + k * OTHERS, TOLD + (k + 1) * OTHERS)
+        columns |= {f"top_{name}": top[rows], f"largest_{name}": largest[rows]}
+    keep("clean_cifar10", {f"{SCRATCH}/0": (columns, {"tested": TESTED})})
+    told = read_clean.told_apart(load_runs("clean_cifar10"), f"{SCRATCH}/0", "blobs", "energy")
+    rows = [*range(TOLD), *range(TOLD + 3 * OTHERS, TOLD + 4 * OTHERS)]
+    assert told.confidence.numpy() == pytest.approx(-np.log(np.exp(logits[rows]).sum(1)), abs=1e-12)
+
+
 def test_each_training_stands_under_its_seed_and_what_was_not_run_is_nan(two):
     errors = read_clean.clean_errors([*BOTH, "frozen"], draws=3)
     assert errors.dims == ("dataset", "variant", "training", "draw")
@@ -194,7 +207,7 @@ def test_what_cannot_be_asked_is_said_with_what_can(two):
         read_clean.clean_errors(["tuned"])
     with pytest.raises(ValueError, match="unknown measure 'rms'; choose from RMS, MAD"):
         read_clean.calibration_errors(BOTH, ["rms"])
-    with pytest.raises(ValueError, match="unknown score 'entropy'; choose from max_probability, max_logit"):
+    with pytest.raises(ValueError, match="unknown score 'entropy'; choose from max_probability, max_logit, energy"):
         read_clean.unfamiliar_scores(BOTH, ["entropy"])
     with pytest.raises(ValueError, match="times must be at least 1; it is 0"):
         read_clean.calibration_floors(BOTH, times=0)

@@ -36,7 +36,11 @@ SETS = {  # of images of other classes, by their name in print
     "Caltech-101": "caltech101",
 }
 NOISE, PHOTOGRAPHS = list(SETS)[:4], list(SETS)[4:]
-SCORES = {"max_probability": ("top", 1), "max_logit": ("largest", -1)}  # columns that doubt, and columns that trust
+SCORES = {  # how much an image is doubted, as a sum of these columns
+    "max_probability": {"top": 1},  # top: minus the log of the largest probability
+    "max_logit": {"largest": -1},  # largest: the largest logit
+    "energy": {"largest": -1, "top": -1},  # the log of the sum of the exponentials of the logits is largest + top
+}
 
 
 class Variant(NamedTuple):
@@ -100,10 +104,14 @@ def told_apart(held: KeptRuns, run: str, other: str, score: str = "max_probabili
         other: a set in SETS.
         score: in SCORES.
     """
-    column, sign = SCORES[check_choice(score, SCORES, "score")]
+    parts = SCORES[check_choice(score, SCORES, "score")]
     where = SETS[check_choice(other, SETS, "other set")] or _other_cifar(held)
-    inside, outside = held.column(run, column)[:TOLD], held.column(run, f"{column}_{where}")[:OTHERS]
-    doubt = torch.from_numpy(sign * np.concatenate([inside, outside]).astype(np.float64))
+
+    def doubt_of(end: str, count: int) -> np.ndarray:
+        return sum(sign * held.column(run, column + end)[:count].astype(np.float64) for column, sign in parts.items())
+
+    inside, outside = doubt_of("", TOLD), doubt_of(f"_{where}", OTHERS)
+    doubt = torch.from_numpy(np.concatenate([inside, outside]))
     return Judged(doubt, torch.arange(len(doubt)) >= len(inside))
 
 
