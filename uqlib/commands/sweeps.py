@@ -31,6 +31,12 @@ def add_sweep_commands(commands: Any) -> None:
     )
     one.add_argument("run", nargs="?", help="START/METHOD/LEVEL/SEED; by default all of the task")
     one.add_argument("--minutes", type=whole_number(0), help="stop in time; by default when all is made")
+    one.add_argument(
+        "--scale",
+        default="cpu",
+        choices=SCALES,
+        help="where no task is named; gpu: a wide ResNet on the whole sets; default cpu",
+    )
     one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     one = add_command(commands, "network", do_network)
     one.add_argument("benchmark", help="of data/benchmarks")
@@ -83,7 +89,7 @@ def do_pretrain(args: argparse.Namespace) -> int:
         from uqlib.experiments import worklist
         from uqlib.experiments.transfer import asked_runs
 
-        jobs = worklist.sort_jobs(asked_runs.choose_jobs(args.task, args.run))
+        jobs = worklist.sort_jobs(asked_runs.choose_jobs(args.task, args.run, scale=args.scale))
         return _work([job for job in jobs if job.is_missing()], args, args.minutes, wait=args.task is not None)
 
 

@@ -39,11 +39,15 @@ def toy(monkeypatch):
     """Two hundred images of ten classes in place of CIFAR-10, and trainings of one epoch."""
     parts = {"train": toy_set(6_000, 10, 0), "test": toy_set(80, 10, 1, split="test")}
     monkeypatch.setattr(transfers, "load_images", lambda name, split: parts[split])
-    monkeypatch.setattr(transfers, "IMAGES", {"cifar10": 200})
-    monkeypatch.setattr(transfers, "VALIDATION", 50)
+    for name, setting in transfers.SETTINGS.items():
+        few = setting._replace(images=200, validation=50)
+        if few.network != upstream_networks.NETWORK:
+            few = few._replace(network="cifar_resnet8_w8")  # the wide one takes its time
+        monkeypatch.setitem(transfers.SETTINGS, name, few)
     transfers.load_parts.cache_clear()
     noise_runs._plain.cache_clear()
-    for plan in (transfers.FROM_SCRATCH, transfers.TUNED, imbalance_runs.SCRATCH_PLAN):
+    plans = [plan for setting in transfers.SETTINGS.values() for plan in (setting.from_scratch, setting.tuned)]
+    for plan in (*plans, *imbalance_runs.PLANS["cifar10"]):
         monkeypatch.setitem(plan, "epochs", 1)
         monkeypatch.setitem(plan, "batch", 20)
     yield parts
@@ -57,7 +61,9 @@ def upstream(tmp_path, monkeypatch):
     model, _ = upstream_networks.create_small(7, seed=11)
     path = tmp_path / "supervised.safetensors"
     write_table(
-        path, upstream_networks.half_weights(model), {"card": json.dumps({"name": "supervised"} | environment())}
+        path,
+        upstream_networks.half_weights(model),
+        {"card": json.dumps({"settings": {"network": upstream_networks.NETWORK}} | environment())},
     )
     monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path)
     upstream_networks._read_upstream.cache_clear()
@@ -91,7 +97,7 @@ def test_a_start_has_the_kept_weights_and_a_fresh_classifier(upstream):
 
 
 def test_what_is_frozen_stays_to_the_bit_and_is_let_go(toy):
-    network = transfers.begin_from("scratch", 10, 0)
+    network = transfers.begin_from("cifar10", "scratch", 0)
     before = {name: each.clone() for name, each in network.model.state_dict().items()}
     parts = transfers.load_parts("cifar10")
     clean_runs.fit_part(network, parts.train.images, parts.train.labels, transfers.TUNED | {"frozen": True}, 0)
@@ -115,7 +121,8 @@ def test_no_image_both_trains_and_judges(toy):
 
 
 def test_trusted_labels_are_right_and_the_others_wrong_as_often_as_asked(toy, monkeypatch):
-    monkeypatch.setattr(transfers, "IMAGES", {"cifar10": 4_000})
+    setting = transfers.SETTINGS["cifar10"]._replace(images=4_000)
+    monkeypatch.setitem(transfers.SETTINGS, "cifar10", setting)
     transfers.load_parts.cache_clear()
     task = noise_runs.noisy_task("cifar10", "0.6", 10, seed=3)
     clean = transfers.load_parts("cifar10").train.labels
@@ -145,15 +152,14 @@ def test_a_run_is_the_same_each_time_and_another_with_another_seed(toy):
 
 
 def test_all_remedies_see_as_many_images_give_or_take_an_epoch(toy, monkeypatch):
-    monkeypatch.setattr(imbalance_runs, "LARGEST", 20)
-    monkeypatch.setattr(imbalance_runs, "SMALLEST", 7)
+    monkeypatch.setitem(imbalance_runs.SIZES, "cifar10", (20, 7))
     sizes = imbalance_runs.tail_sizes(1.0)
     for remedy in imbalance_runs.REMEDIES:
-        task = imbalance_runs.tail_task(remedy, 1.0, 0)
+        task = imbalance_runs.tail_task("cifar10", remedy, 1.0, 0)
         even = remedy in ("oversampling", "smote")
         assert np.bincount(task.labels).tolist() == ([20] * 10 if even else sizes.tolist())
         assert task.share == pytest.approx(sizes.sum() / len(task.labels))
-    found = imbalance_runs.run_imbalance("scratch", "smote", "1", 0)
+    found = imbalance_runs.run_imbalance("cifar10", "scratch", "smote", "1", 0)
     mean = np.mean([found.numbers[f"error_{k}"] for k in range(10)])
     assert mean == pytest.approx(found.numbers["error"])
 
@@ -162,7 +168,7 @@ def test_attacks_leave_no_more_right_than_there_were(toy, monkeypatch):
     monkeypatch.setattr(adversarial_runs, "ATTACKED", 40)
     monkeypatch.setitem(adversarial_runs.STRONG, "images", 20)
     monkeypatch.setitem(adversarial_runs.STRONG, "steps", 3)
-    found = adversarial_runs.run_adversarial("scratch", "head", "attacked", 0)
+    found = adversarial_runs.run_adversarial("cifar10", "scratch", "head", "attacked", 0)
     for name in ("pgd", "released", "strong"):
         assert found.numbers[name] <= found.numbers["correct"] + (name == "strong")
         assert not (np.unpackbits(found.columns[name])[:20] > np.unpackbits(found.columns["correct"])[:20]).any()
@@ -171,7 +177,7 @@ def test_attacks_leave_no_more_right_than_there_were(toy, monkeypatch):
 def test_a_course_has_a_number_for_each_epoch(toy, monkeypatch):
     monkeypatch.setattr(course_runs, "ASKED", 80)
     monkeypatch.setattr(course_runs, "BETA", 20)
-    monkeypatch.setitem(course_runs.PLANS, "drops", transfers.TRAINING | {"epochs": 3, "lr": 0.05, "batch": 20})
+    monkeypatch.setitem(course_runs.EPOCHS[""], "drops", 3)
     found = course_runs.run_course("cifar10", "scratch", "drops", "0.6", 0)
     assert {len(each) for each in found.columns.values()} == {3}
     assert found.numbers["error"] == found.columns["test_error"][-1]
@@ -189,10 +195,41 @@ def test_what_is_told_of_clean_runs(toy, monkeypatch):
 
 
 def test_every_run_has_a_name_of_its_own_and_starts_from_what_there_is():
-    runs = list(asked_runs.asked_runs())
+    runs = [*asked_runs.asked_runs(), *asked_runs.asked_runs("gpu")]
     assert len({(run.task, run.name) for run in runs}) == len(runs)
-    assert {run.name.split("/")[0] for run in runs} == {"scratch", *upstream_networks.UPSTREAMS}
+    starts = {name for name in upstream_networks.UPSTREAMS if not name.startswith("wide_")}
+    assert {run.name.split("/")[0] for run in runs} == {"scratch", *starts}
     assert all(json.loads(json.dumps(dict(run.settings))) for run in runs)
+    assert {f"wide_{name}" for name in starts} < set(upstream_networks.UPSTREAMS)
+
+
+def test_scale_gpu_has_whole_sets_and_a_wide_network_and_files_of_its_own():
+    small, wide = (list(asked_runs.asked_runs(scale)) for scale in ("cpu", "gpu"))
+    assert not {run.task for run in small} & {run.task for run in wide}
+    assert all(run.settings["network"] == "wrn_40_2" for run in wide)
+    assert not any("network" in run.settings for run in small)  # so that runs from before there were two stay valid
+    assert {len(noise_runs.STRENGTHS[each]) for each in transfers.datasets_at("paper")} == {11}
+    assert transfers.datasets_at("smoke") == transfers.datasets_at("cpu")
+    assert transfers.long_epochs("cifar10") == 100_000 * 15 // 4_000 + 7
+    assert transfers.long_epochs("cifar10", 8_000) == transfers.long_epochs("cifar10") // 2
+
+
+def test_runs_on_whole_sets_begin_with_the_wide_upstream_network(toy, tmp_path, monkeypatch):
+    few = upstream_networks.WIDE | {"network": "cifar_resnet8_w8"}
+    monkeypatch.setitem(upstream_networks.UPSTREAMS, "wide_supervised", few)
+    model, _ = upstream_networks.create_small(7, seed=3, network="cifar_resnet8_w8")
+    path = tmp_path / "wide_supervised.safetensors"
+    card = {"settings": upstream_networks.upstream_settings("wide_supervised")} | environment()
+    write_table(path, upstream_networks.half_weights(model), {"card": json.dumps(card)})
+    monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path if place.endswith(path.name) else None)
+    upstream_networks._read_upstream.cache_clear()
+    network = transfers.begin_from("cifar10_whole", "supervised", 0)
+    torch.testing.assert_close(network.model.conv1.weight, model.conv1.weight.half().float(), rtol=0, atol=0)
+    found = noise_runs.run_noise("cifar10_whole", "supervised", "forward", "0.3", 0)
+    assert found.numbers["tested"] == 80
+    with pytest.raises(FileNotFoundError, match="uqlib pretrain wide_rotations"):
+        transfers.begin_from("cifar10_whole", "rotations", 0)
+    upstream_networks._read_upstream.cache_clear()
 
 
 def test_jobs_are_found_by_task_and_run_and_others_are_refused():
@@ -204,7 +241,10 @@ def test_jobs_are_found_by_task_and_run_and_others_are_refused():
         asked_runs.choose_jobs("noise_cifar11")
     with pytest.raises(ValueError, match="run of noise_cifar10"):
         asked_runs.choose_jobs("noise_cifar10", "scratch/none/0.41/0")
-    assert asked_runs.missing_jobs("gpu") == []
+    (whole,) = asked_runs.choose_jobs("noise_cifar10_whole", "scratch/none/0.3/0")
+    assert whole.place == "noise_cifar10_whole/scratch/none/0.3/0"
+    (brought,) = asked_runs.choose_jobs("wide_imagenet32")
+    assert brought.name not in {job.name for job in asked_runs.pretraining_jobs("gpu")}
 
 
 def test_damaged_images_lie_beside_their_labels_all_versions_of_one_image_together(monkeypatch):

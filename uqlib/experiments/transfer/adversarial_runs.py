@@ -1,6 +1,6 @@
 """Runs that are attacked: trained on attacked images or on plain ones, from scratch or from a pretrained network.
 
-The task is adversarial_cifar10. A run is START/METHOD/plain or attacked/SEED; the method says what is tuned, `all` or the `head`.
+The task is adversarial_DATASET. A run is START/METHOD/plain or attacked/SEED; the method says what is tuned, `all` or the `head`.
 """
 
 from collections.abc import Iterator
@@ -17,21 +17,20 @@ from uqlib.experiments.transfer.transfers import (
     SCRATCH,
     Beginning,
     begin_from,
+    datasets_at,
     frozen,
     load_parts,
     plan_of,
+    setting_of,
     train_start,
+    whole_too,
 )
 from uqlib.experiments.transfer.upstream_networks import in_unit
 from uqlib.networks import preprocess
 from uqlib.training import Views, loop
 
 RADIUS = 8 / 255
-ATTACK: dict[str, Any] = {
-    "radius": RADIUS,
-    "step_size": 2 / 255,
-    "steps": 5,
-}  # while training; the paper takes 10 steps
+STEPS = {"cifar10": 5, "cifar10_whole": 10}  # while training
 JUDGED: dict[str, dict[str, Any]] = {
     "pgd": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20},
     "released": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20, "ball": "start"},
@@ -40,20 +39,27 @@ ATTACKED = 1_000  # test images
 STRONG = {"images": 300, "steps": 50}  # of them, by a library of others
 
 
-def run_adversarial(start: str, method: str, trained: str, seed: int, device: str = "cpu") -> Found:
+def run_adversarial(dataset: str, start: str, method: str, trained: str, seed: int, device: str = "cpu") -> Found:
     """Train on attacked or on plain images, and ask about test images as they are and after attacks."""
-    parts = load_parts("cifar10")
-    network = begin_from(start, len(parts.train.classes), seed, device)
-    train = train_start if trained == "plain" else _fit_attacked
+    parts = load_parts(dataset)
+    network = begin_from(dataset, start, seed, device)
+    train = train_start if trained == "plain" else partial(_fit_attacked, attack_of(dataset))
     with frozen(network) if method == "head" else nullcontext():
-        train(network, parts.train.images, parts.train.labels, plan_of(start), seed)
+        train(network, parts.train.images, parts.train.labels, plan_of(dataset, start), seed)
     return judge_robustness(network, seed)
 
 
-def _fit_attacked(network: Beginning, images: Any, labels: Any, plan: dict[str, Any], seed: int) -> None:
+def attack_of(dataset: str) -> dict[str, Any]:
+    """The attack while training; the paper takes ten steps."""
+    return {"radius": RADIUS, "step_size": 2 / 255, "steps": STEPS[dataset]}
+
+
+def _fit_attacked(
+    attack: dict[str, Any], network: Beginning, images: Any, labels: Any, plan: dict[str, Any], seed: int
+) -> None:
     options = {name: value for name, value in plan.items() if name != "augmentation"}
     views = Views(images, in_unit(network.preparation), plan["augmentation"], beside=network.model)
-    step = adversarial_step(UnitImages(network.model, network.preparation), views, np.array(labels), **ATTACK)
+    step = adversarial_step(UnitImages(network.model, network.preparation), views, np.array(labels), **attack)
     loop(
         step, examples=len(views), parts={"model": network.model}, trained=network.model.parameters(), seed=seed, progress=False,
         **options,
@@ -81,8 +87,9 @@ def judge_robustness(network: Beginning, seed: int) -> Found:
     return Found({name: pack_bits(each.numpy()) for name, each in columns.items()}, numbers)
 
 
-def adversarial_runs() -> Iterator[PretrainingRun]:
-    """All runs that the chapter asks for."""
+def adversarial_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for at a scale."""
+    dataset = next(iter(datasets_at(scale)))
     asked = {
         (SCRATCH, "all", "plain"): 0.9,
         (SCRATCH, "all", "attacked"): 0.9,
@@ -94,13 +101,13 @@ def adversarial_runs() -> Iterator[PretrainingRun]:
     }
     for seed in range(3):
         for (start, method, trained), value in asked.items():
-            yield _run(start, method, trained, seed, value)
+            yield _run(dataset, start, method, trained, seed, value)
 
 
-def _run(start: str, method: str, trained: str, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, method: str, trained: str, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "start": start, "method": method, "trained": trained, "seed": seed, "attack": ATTACK, "judged": JUDGED, "strong": STRONG,
-        "attacked": ATTACKED, "plan": plan_of(start),
+        "start": start, "method": method, "trained": trained, "seed": seed, "attack": attack_of(dataset), "judged": JUDGED, "strong": STRONG,
+        "attacked": ATTACKED, "plan": plan_of(dataset, start), **whole_too(setting_of(dataset)),
     }  # fmt: skip
-    make = partial(run_adversarial, start, method, trained, seed)
-    return PretrainingRun("adversarial_cifar10", f"{start}/{method}/{trained}/{seed}", settings, make, value)
+    make = partial(run_adversarial, dataset, start, method, trained, seed)
+    return PretrainingRun(f"adversarial_{dataset}", f"{start}/{method}/{trained}/{seed}", settings, make, value)

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from uqlib.base.options import check_choice
+from uqlib.base.scales import at_scale
 from uqlib.experiments.transfer import (
     adversarial_runs,
     clean_runs,
@@ -23,41 +24,52 @@ UPSTREAM_VALUES = {
     "adversarial": 1.0,
     "unrelated": 0.9,
     "rotations": 0.89,
+    "wide_supervised": 10.0,
 }  # before what starts from it
+BY_NAME = "wide_imagenet32"
 
 
-def asked_runs() -> Iterator[PretrainingRun]:
-    """Every run, there or not."""
-    for task in (
-        clean_runs.clean_runs,
-        noise_runs.noise_runs,
-        imbalance_runs.imbalance_runs,
-        synthesis_runs.synthesis_runs,
-    ):
-        yield from task()
-    yield from adversarial_runs.adversarial_runs()
-    yield from course_runs.course_runs()
+def asked_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+    """Every run of a scale, there or not. What combines with what is asked at cpu alone."""
+    yield from clean_runs.clean_runs(scale)
+    yield from noise_runs.noise_runs(scale)
+    yield from imbalance_runs.imbalance_runs(scale)
+    if not _is_wide(scale):
+        yield from synthesis_runs.synthesis_runs()
+    yield from adversarial_runs.adversarial_runs(scale)
+    yield from course_runs.course_runs(scale)
 
 
-def pretraining_jobs() -> list[Job]:
-    """A job for each upstream and each run."""
-    return [_upstream_job(name) for name in upstream_networks.UPSTREAMS] + [_run_job(run) for run in asked_runs()]
+def _is_wide(scale: str) -> bool:
+    return at_scale(scale, smoke=False, cpu=False, gpu=True)
+
+
+def pretraining_jobs(scale: str = "cpu") -> list[Job]:
+    """A job for each upstream and each run of a scale; ImageNet-32, which has to be brought, is asked for by name alone."""
+    names = [name for name in upstream_networks.UPSTREAMS if name.startswith("wide_") == _is_wide(scale)]
+    return [_upstream_job(name) for name in names if name != BY_NAME] + [_run_job(run) for run in asked_runs(scale)]
 
 
 def missing_jobs(scale: str = "cpu") -> list[Job]:
     """What is not there yet of all that is asked for at a scale; a checkout without data/networks asks for nothing."""
-    if scale not in ("smoke", "cpu") or not Path(upstream_networks.PLACE).parent.is_dir():
+    if not Path(upstream_networks.PLACE).parent.is_dir():
         return []
-    return [job for job in pretraining_jobs() if job.is_missing()]
+    return [job for job in pretraining_jobs(scale) if job.is_missing()]
 
 
-def choose_jobs(task: str | None = None, run: str | None = None) -> list[Job]:
-    """All jobs, those of a task (or the one of an upstream), or that of one run; there or not.
+def choose_jobs(task: str | None = None, run: str | None = None, *, scale: str = "cpu") -> list[Job]:
+    """All jobs of a scale, those of a task (or the one of an upstream), or that of one run; there or not.
+
+    A task or an upstream says by its name of which scale it is.
 
     Raises:
         ValueError: if there is no such task or run.
     """
-    jobs, upstream = pretraining_jobs(), f"networks/{task}"
+    if task == BY_NAME:
+        return [_upstream_job(BY_NAME)]
+    if task is not None:
+        scale = "gpu" if task.startswith("wide_") or task.endswith("_whole") else "cpu"
+    jobs, upstream = pretraining_jobs(scale), f"networks/{task}"
     if task is None or upstream in {job.name for job in jobs}:
         return [job for job in jobs if task is None or job.name == upstream]
     names = dict.fromkeys(job.name.split("/")[0] for job in jobs if not job.name.startswith("networks/"))
@@ -74,7 +86,7 @@ def _upstream_job(name: str) -> Job:
     epochs = upstream_networks.upstream_settings(name)["training"]["epochs"]
     return Job(
         name=f"networks/{name}", command=f"uqlib pretrain {name}", place=place,
-        make=partial(upstream_networks.make_upstream, name), is_missing=lambda: not Path(place).is_file(), value=UPSTREAM_VALUES[name],
+        make=partial(upstream_networks.make_upstream, name), is_missing=lambda: not Path(place).is_file(), value=UPSTREAM_VALUES.get(name, 0.9),
         courses=(Course(upstream_networks.upstream_checkpoint(name), epochs),),
     )  # fmt: skip
 

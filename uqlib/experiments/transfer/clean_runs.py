@@ -17,19 +17,20 @@ from uqlib.experiments.image_sets import check_side
 from uqlib.experiments.kept_columns import to_half
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
-    FROM_SCRATCH,
-    IMAGES,
     SCRATCH,
-    TUNED,
     Beginning,
     begin_from,
+    datasets_at,
     errors_by_class,
     frozen,
     is_right,
     load_parts,
     logits_of,
     long_epochs,
+    plan_of,
+    setting_of,
     train_start,
+    whole_too,
 )
 from uqlib.experiments.transfer.upstream_networks import halved, upstream_images
 from uqlib.images.noise_sets import noise_images
@@ -38,23 +39,25 @@ from uqlib.images.sources import load_images
 
 TOLD = 4_000  # test images of which confidences are kept, the first ones
 OTHERS = 800  # images of each set of other classes: one for five, as in the paper
+WHOLE = 50_000  # images of CIFAR that train
 UNNAMED = ("BACKGROUND_Google",)  # a class of Caltech-101 of which nobody says what it shows
 
 
-def plans(start: str, method: str, images: int) -> list[dict[str, Any]]:
+def plans(dataset: str, start: str, method: str, images: int) -> list[dict[str, Any]]:
     """What is trained one after the other; `frozen` says whether all but the classifier is held."""
     if start == SCRATCH:
-        long = {"epochs": long_epochs(images)} if method == "long" else {}
-        return [FROM_SCRATCH | long]
-    held = TUNED | {"frozen": True}
-    return {"tuned": [TUNED], "frozen": [held], "probed": [held | {"epochs": 3}, TUNED]}[method]
+        long = {"epochs": long_epochs(dataset, images)} if method == "long" else {}
+        return [plan_of(dataset, start) | long]
+    tuned = plan_of(dataset, start)
+    held = tuned | {"frozen": True}
+    return {"tuned": [tuned], "frozen": [held], "probed": [held | {"epochs": 3}, tuned]}[method]
 
 
 def run_clean(dataset: str, start: str, method: str, images: int, seed: int, device: str = "cpu") -> Found:
     """Train, fit a temperature on validation images, and ask about test images and others."""
     parts = load_parts(dataset, images)
-    network = begin_from(start, len(parts.train.classes), seed, device)
-    for plan in plans(start, method, images):
+    network = begin_from(dataset, start, seed, device)
+    for plan in plans(dataset, start, method, images):
         fit_part(network, parts.train.images, parts.train.labels, plan, seed)
     return describe_clean(network, dataset)
 
@@ -80,7 +83,9 @@ def describe_clean(network: Beginning, dataset: str) -> Found:
         columns |= {f"top_{name}": _top(other), f"largest_{name}": to_half(other.amax(-1).numpy(), "largest")}
     numbers = {"tested": len(right), "error": float(1 - right.mean()), "temperature": temperature}
     numbers |= {"nll": metrics.nll(logits, labels), "nll_scaled": metrics.nll(logits / temperature, labels)}
-    return Found(columns, numbers | (errors_by_class(logits, parts.test.labels) if dataset == "cifar10" else {}))
+    return Found(
+        columns, numbers | (errors_by_class(logits, parts.test.labels) if setting_of(dataset).classes == 10 else {})
+    )
 
 
 def _top(logits: Tensor) -> np.ndarray:
@@ -92,7 +97,9 @@ def _top(logits: Tensor) -> np.ndarray:
 def other_images(dataset: str, count: int = OTHERS) -> dict[str, np.ndarray]:
     """Images of noise, and of other sets without what this one has too, at 32 pixels, at most 1,000 of each."""
     noise = {kind: noise_images(kind, count, 32) for kind in ("gaussian", "uniform", "rademacher", "blobs")}
-    other, known = {"cifar10": ("cifar100", CIFAR10_OVERLAP), "cifar100": ("cifar10", CIFAR100_OVERLAP)}[dataset]
+    other, known = {"cifar10": ("cifar100", CIFAR10_OVERLAP), "cifar100": ("cifar10", CIFAR100_OVERLAP)}[
+        setting_of(dataset).source
+    ]
     cifar = without_classes(load_images(other, "test"), known.get(other, ()))
     tiny = without_classes(upstream_images("val"), known["tiny_imagenet"])
     objects = check_side(load_images("caltech101", "all"), 128)
@@ -103,10 +110,11 @@ def other_images(dataset: str, count: int = OTHERS) -> dict[str, np.ndarray]:
     return noise | {name: np.asarray(images) for name, images in photographs.items()} | {"caltech101": small}
 
 
-def clean_runs() -> Iterator[PretrainingRun]:
-    """All runs that the chapter asks for."""
-    for dataset, usual in IMAGES.items():
-        worth, fewer = {"cifar10": (1.1, (4, 8)), "cifar100": (1.05, (2, 4))}[dataset]
+def clean_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for at a scale."""
+    for dataset in datasets_at(scale):
+        usual = setting_of(dataset).images
+        worth, fewer = {10: (1.1, (4, 8)), 100: (1.05, (2, 4))}[setting_of(dataset).classes]
         asked = {
             (SCRATCH, "trained", usual): worth,
             ("supervised", "tuned", usual): worth,
@@ -116,9 +124,10 @@ def clean_runs() -> Iterator[PretrainingRun]:
             ("supervised", "probed", usual): worth - 0.1,
             ("supervised", "tuned", usual // fewer[0]): worth - 0.15,
             ("supervised", "tuned", usual // fewer[1]): worth - 0.15,
-            (SCRATCH, "trained", 3 * usual): worth - 0.4,
             (SCRATCH, "long", usual): worth - 0.7,
         }
+        if 3 * usual < WHOLE:
+            asked[SCRATCH, "trained", 3 * usual] = worth - 0.4
         for seed in range(3):
             for (start, method, images), value in asked.items():
                 yield _run(dataset, start, method, images, seed, value)
@@ -127,7 +136,7 @@ def clean_runs() -> Iterator[PretrainingRun]:
 def _run(dataset: str, start: str, method: str, images: int, seed: int, value: float) -> PretrainingRun:
     settings = {
         "dataset": dataset, "start": start, "method": method, "images": images, "seed": seed, "told": TOLD, "others": [OTHERS, "without classes in common"],
-        "plans": plans(start, method, images),
+        "plans": plans(dataset, start, method, images), **whole_too(setting_of(dataset)),
     }  # fmt: skip
     make = partial(run_clean, dataset, start, method, images, seed)
     return PretrainingRun(f"clean_{dataset}", f"{start}/{method}/{images}/{seed}", settings, make, value)

@@ -13,15 +13,15 @@ from uqlib.calibrate.confidences import max_probability
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun
 from uqlib.experiments.transfer.noise_runs import noisy_task
 from uqlib.experiments.transfer.transfers import (
-    FROM_SCRATCH,
-    IMAGES,
     SCRATCH,
-    TUNED,
     Beginning,
     begin_from,
+    datasets_at,
     is_right,
     load_parts,
     logits_of,
+    setting_of,
+    whole_too,
 )
 from uqlib.experiments.transfer.upstream_networks import LabelStep
 from uqlib.papers.hendrycks2019 import rms_calibration_error_hendrycks2019
@@ -30,17 +30,22 @@ from uqlib.training import Views, loop
 FOLLOWED = ("train_error", "test_error", "rms")
 ASKED = 2_000  # images of each kind, the first ones
 BETA = 100  # examples of a bin
-PLANS: dict[str, dict[str, Any]] = {
-    "drops": FROM_SCRATCH | {"epochs": 60, "schedule": "drops"},
-    "cosine": FROM_SCRATCH | {"epochs": 60},
-    "tuned": TUNED,
-}
+EPOCHS = {"": {"drops": 60, "cosine": 60}, "_whole": {"drops": 200, "cosine": 100}}  # from scratch
+
+
+def plan_of_course(dataset: str, schedule: str) -> dict[str, Any]:
+    """How long and how fast is trained: "drops" and "cosine" from scratch, or "tuned"."""
+    if schedule == "tuned":
+        return setting_of(dataset).tuned
+    epochs = EPOCHS["_whole" if dataset.endswith("_whole") else ""][schedule]
+    more = {"schedule": "drops"} if schedule == "drops" else {}
+    return setting_of(dataset).from_scratch | {"epochs": epochs} | more
 
 
 def run_course(dataset: str, start: str, schedule: str, strength: str, seed: int, device: str = "cpu") -> Found:
     """Train, and ask after each epoch: error on training images with the labels as given, on test images, and RMS there."""
-    task, plan = noisy_task(dataset, strength, 0, seed), dict(PLANS[schedule])
-    network = begin_from(start, len(task.transition), seed, device)
+    task, plan = noisy_task(dataset, strength, 0, seed), dict(plan_of_course(dataset, schedule))
+    network = begin_from(dataset, start, seed, device)
     views = Views(task.images, network.preparation, plan.pop("augmentation"), beside=network.model)
     history = loop(
         LabelStep(network.model, views, task.labels), examples=len(views), parts={"model": network.model},
@@ -61,9 +66,10 @@ def judge_course(network: Beginning, dataset: str, labels: np.ndarray) -> dict[s
     return dict(zip(FOLLOWED, (1 - train.mean(), 1 - right.mean(), rms), strict=True))
 
 
-def course_runs() -> Iterator[PretrainingRun]:
-    """All runs that the chapter asks for."""
-    for dataset, value in (("cifar100", 0.75), ("cifar10", 0.96)):
+def course_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for at a scale."""
+    ten, hundred = datasets_at(scale)
+    for dataset, value in ((hundred, 0.75), (ten, 0.96)):
         for seed in range(3):
             yield _run(dataset, SCRATCH, "drops", "0.6", seed, value)
             yield _run(dataset, SCRATCH, "cosine", "0", seed, value)
@@ -73,8 +79,8 @@ def course_runs() -> Iterator[PretrainingRun]:
 
 def _run(dataset: str, start: str, schedule: str, strength: str, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "dataset": dataset, "start": start, "strength": strength, "seed": seed, "plan": PLANS[schedule],
-        "images": IMAGES[dataset], "asked": ASKED, "beta": BETA,
+        "dataset": dataset, "start": start, "strength": strength, "seed": seed, "plan": plan_of_course(dataset, schedule),
+        "images": setting_of(dataset).images, "asked": ASKED, "beta": BETA, **whole_too(setting_of(dataset)),
     }  # fmt: skip
     make = partial(run_course, dataset, start, schedule, strength, seed)
     return PretrainingRun(f"course_{dataset}", f"{start}/{schedule}/{strength}/{seed}", settings, make, value)

@@ -1,6 +1,6 @@
 """Runs on classes of very unequal sizes, with several remedies. All of them see as many images.
 
-The task is imbalance_cifar10. A run is START/REMEDY/GAMMA/SEED.
+The task is imbalance_DATASET. A run is START/REMEDY/GAMMA/SEED.
 """
 
 from collections.abc import Iterator
@@ -16,19 +16,29 @@ from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
     SCRATCH,
     TUNED,
+    WIDE_FROM_SCRATCH,
+    WIDE_TUNED,
     begin_from,
+    datasets_at,
     errors_by_class,
     is_right,
     load_parts,
     logits_of,
+    setting_of,
     train_start,
+    whole_too,
 )
 
-LARGEST, SMALLEST = 500, 25  # images of the first and of the last class; 5,000 and 250 in the paper
+SIZES = {
+    "cifar10": (500, 25),
+    "cifar10_whole": (4_500, 225),
+}  # images of the first and of the last class; 5,000 and 250 in the paper
 GAMMAS = (0.2, 1.0, 2.0)
 REMEDIES = ("none", "cost_sensitive", "oversampling", "smote")
-SCRATCH_PLAN = FROM_SCRATCH | {"batch": 64, "epochs": 60}  # of the images as they are
-TUNED_PLAN = TUNED | {"batch": 64, "epochs": 20}
+PLANS = {  # of the images as they are: from scratch, tuned
+    "cifar10": (FROM_SCRATCH | {"batch": 64, "epochs": 60}, TUNED | {"batch": 64, "epochs": 20}),
+    "cifar10_whole": (WIDE_FROM_SCRATCH, WIDE_TUNED | {"epochs": 50}),
+}
 
 
 class TailTask(NamedTuple):
@@ -40,11 +50,11 @@ class TailTask(NamedTuple):
     share: float  # of the epochs, so that all remedies see as many images
 
 
-def tail_task(remedy: str, gamma: float, seed: int) -> TailTask:
+def tail_task(dataset: str, remedy: str, gamma: float, seed: int) -> TailTask:
     """The long tail, the classes in their order as in the paper, the images drawn by the seed; after a remedy."""
-    train = load_parts("cifar10", 10 * LARGEST).train
+    train = load_parts(dataset, 10 * SIZES[dataset][0]).train
     labels, classes = np.array(train.labels), len(train.classes)
-    rows = imbalance.long_tail_rows(labels, tail_sizes(gamma), seed=seed)
+    rows = imbalance.long_tail_rows(labels, tail_sizes(gamma, dataset), seed=seed)
     images, labels = np.asarray(train.images)[rows], labels[rows]
     before, loss = len(labels), None
     if remedy == "cost_sensitive":
@@ -58,18 +68,19 @@ def tail_task(remedy: str, gamma: float, seed: int) -> TailTask:
     return TailTask(images, labels, loss, before / len(labels))
 
 
-def tail_sizes(gamma: float, classes: int = 10) -> np.ndarray:
-    """How many images the classes have, the largest first."""
-    return imbalance.long_tail_sizes(classes, largest=LARGEST, smallest=SMALLEST, gamma=gamma)
+def tail_sizes(gamma: float, dataset: str = "cifar10") -> np.ndarray:
+    """How many images the ten classes have, the largest first."""
+    largest, smallest = SIZES[dataset]
+    return imbalance.long_tail_sizes(10, largest=largest, smallest=smallest, gamma=gamma)
 
 
-def run_imbalance(start: str, remedy: str, gamma: str, seed: int, device: str = "cpu") -> Found:
+def run_imbalance(dataset: str, start: str, remedy: str, gamma: str, seed: int, device: str = "cpu") -> Found:
     """Train on a long tail and ask about the balanced test images."""
-    task = tail_task(remedy, float(gamma), seed)
-    plan = SCRATCH_PLAN if start == SCRATCH else TUNED_PLAN
+    task = tail_task(dataset, remedy, float(gamma), seed)
+    plan = plan_of_tail(dataset, start)
     plan = plan | {"epochs": max(1, round(plan["epochs"] * task.share))}
-    parts = load_parts("cifar10")
-    network = begin_from(start, len(parts.test.classes), seed, device)
+    parts = load_parts(dataset)
+    network = begin_from(dataset, start, seed, device)
     train_start(network, task.images, task.labels, plan, seed, task.loss)
     logits = logits_of(network, parts.test.images)
     right = is_right(logits, parts.test.labels)
@@ -77,20 +88,29 @@ def run_imbalance(start: str, remedy: str, gamma: str, seed: int, device: str = 
     return Found({"correct": pack_bits(right)}, numbers)
 
 
-def imbalance_runs() -> Iterator[PretrainingRun]:
-    """All runs that the chapter asks for."""
+def plan_of_tail(dataset: str, start: str) -> dict[str, Any]:
+    """How long and how fast is trained."""
+    return PLANS[dataset][start != SCRATCH]
+
+
+def imbalance_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for at a scale."""
+    dataset = next(iter(datasets_at(scale)))
     for seed in range(3):
         for gamma in GAMMAS:
             for remedy in REMEDIES:
-                yield _run(SCRATCH, remedy, gamma, seed, 0.95)
+                yield _run(dataset, SCRATCH, remedy, gamma, seed, 0.95)
             for start, remedy in (("supervised", "none"), ("supervised", "oversampling"), ("unrelated", "none")):
-                yield _run(start, remedy, gamma, seed, 0.95 if start == "supervised" else 0.7)
+                yield _run(dataset, start, remedy, gamma, seed, 0.95 if start == "supervised" else 0.7)
 
 
-def _run(start: str, remedy: str, gamma: float, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, remedy: str, gamma: float, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "start": start, "remedy": remedy, "gamma": gamma, "seed": seed, "sizes": [LARGEST, SMALLEST],
-        "plan": SCRATCH_PLAN if start == SCRATCH else TUNED_PLAN,
+        "start": start, "remedy": remedy, "gamma": gamma, "seed": seed, "sizes": [*SIZES[dataset]],
+        "plan": plan_of_tail(dataset, start), **whole_too(setting_of(dataset)),
     }  # fmt: skip
-    name, make = f"{start}/{remedy}/{gamma:g}/{seed}", partial(run_imbalance, start, remedy, f"{gamma:g}", seed)
-    return PretrainingRun("imbalance_cifar10", name, settings, make, value)
+    name, make = (
+        f"{start}/{remedy}/{gamma:g}/{seed}",
+        partial(run_imbalance, dataset, start, remedy, f"{gamma:g}", seed),
+    )
+    return PretrainingRun(f"imbalance_{dataset}", name, settings, make, value)

@@ -14,24 +14,32 @@ from uqlib import label_noise, losses
 from uqlib.experiments.image_sets import first_rows
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
-    IMAGES,
     SCRATCH,
     Beginning,
     begin_from,
+    datasets_at,
     is_right,
     load_parts,
     logits_of,
     long_epochs,
     plan_of,
+    setting_of,
     train_start,
+    whole_too,
 )
 from uqlib.images.labels import noisy_labels
 
 CORRECTIONS = ("none", "forward", "glc_5", "glc_10", "forward_gold_5")
 LONG = "long"  # in place of a correction: from scratch without one, for as long as pretraining and tuning together
 PEOPLE = ("worst", "aggregate")
-STRENGTHS = {"cifar10": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "cifar100": (0.0, 0.4, 0.8)}
-ANCHOR_QUANTILE = {"cifar10": 0.97, "cifar100": None}  # as the released code has it
+_ELEVEN = tuple(k / 10 for k in range(11))
+STRENGTHS = {
+    "cifar10": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    "cifar100": (0.0, 0.4, 0.8),
+    "cifar10_whole": _ELEVEN,
+    "cifar100_whole": _ELEVEN,
+}
+ANCHOR_QUANTILE = {10: 0.97, 100: None}  # by the number of classes, as the released code has it
 
 
 class NoisyTask(NamedTuple):
@@ -70,15 +78,20 @@ def run_noise(dataset: str, start: str, correction: str, level: str, seed: int, 
     if method == "none":
         right = _plain(dataset, start, level, seed, device).right
     elif method == LONG:
-        network = begin_from(start, len(task.transition), seed, device)
+        network = begin_from(dataset, start, seed, device)
         train_start(network, task.images, task.labels, _plan(dataset, start, correction), seed)
         right = is_right(logits_of(network, test.images), test.labels)
     else:
         estimated = estimate(dataset, method, task, start, seed, device)
         numbers["estimate_error"] = float(label_noise.transition_error(estimated, task.transition))
-        network = begin_from(start, len(task.transition), seed, device)
+        network = begin_from(dataset, start, seed, device)
         train_start(
-            network, task.images, task.labels, plan_of(start), seed, corrected_loss(method, estimated, task.trusted)
+            network,
+            task.images,
+            task.labels,
+            plan_of(dataset, start),
+            seed,
+            corrected_loss(method, estimated, task.trusted),
         )
         right = is_right(logits_of(network, test.images), test.labels)
     return Found({"correct": pack_bits(right)}, numbers | {"error": float(1 - right.mean())})
@@ -92,8 +105,8 @@ class _Plain(NamedTuple):
 @lru_cache(maxsize=4)  # a correction begins with the training that has none
 def _plain(dataset: str, start: str, level: str, seed: int, device: str) -> _Plain:
     task, test = noisy_task(dataset, level, 0, seed), load_parts(dataset).test
-    network = begin_from(start, len(task.transition), seed, device)
-    train_start(network, task.images, task.labels, plan_of(start), seed)
+    network = begin_from(dataset, start, seed, device)
+    train_start(network, task.images, task.labels, plan_of(dataset, start), seed)
     return _Plain(is_right(logits_of(network, test.images), test.labels), _probabilities(network, task.images))
 
 
@@ -105,15 +118,15 @@ def estimate(dataset: str, method: str, task: NoisyTask, start: str, seed: int, 
     """The matrix of label noise, from what a network says that was trained on labels as they are: GLC's on those not trusted."""
     if method == "forward":
         return label_noise.transition_by_anchors(
-            _plain(dataset, start, task.level, seed, device).probs, quantile=ANCHOR_QUANTILE[dataset]
+            _plain(dataset, start, task.level, seed, device).probs, quantile=ANCHOR_QUANTILE[len(task.transition)]
         )
     rows = ~task.trusted if method == "glc" else np.ones(len(task.labels), bool)
-    first = begin_from(start, len(task.transition), seed, device)
-    train_start(first, task.images[rows], task.labels[rows], plan_of(start), seed)
+    first = begin_from(dataset, start, seed, device)
+    train_start(first, task.images[rows], task.labels[rows], plan_of(dataset, start), seed)
     probs = _probabilities(first, task.images)
     if method == "glc":
         return label_noise.transition_by_trusted(probs[task.trusted], task.labels[task.trusted])
-    return label_noise.transition_by_anchors(probs, quantile=ANCHOR_QUANTILE[dataset])
+    return label_noise.transition_by_anchors(probs, quantile=ANCHOR_QUANTILE[len(task.transition)])
 
 
 def corrected_loss(method: str, estimated: np.ndarray, trusted: np.ndarray) -> Any:
@@ -124,30 +137,38 @@ def corrected_loss(method: str, estimated: np.ndarray, trusted: np.ndarray) -> A
 
 
 def _plan(dataset: str, start: str, correction: str) -> dict[str, Any]:
-    return plan_of(start) | ({"epochs": long_epochs(IMAGES[dataset])} if correction == LONG else {})
+    return plan_of(dataset, start) | ({"epochs": long_epochs(dataset)} if correction == LONG else {})
 
 
-def noise_runs() -> Iterator[PretrainingRun]:
-    """All runs that the chapter asks for."""
-    for dataset in STRENGTHS:
+def noise_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+    """All runs that the chapter asks for at a scale."""
+    for dataset in datasets_at(scale):
         for seed in range(3):
             for level, correction, start, value in _asked(dataset):
-                yield _run(dataset, start, correction, level, seed, value - (0.3 if dataset == "cifar100" else 0.0))
+                yield _run(
+                    dataset,
+                    start,
+                    correction,
+                    level,
+                    seed,
+                    value - (0.3 if setting_of(dataset).classes == 100 else 0.0),
+                )
 
 
 def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
     """Level, correction, start and value of what is asked for of each seed."""
     worth = {0.0: 1.0, 0.4: 1.0, 0.8: 1.0, 0.6: 0.95, 0.2: 0.9, 1.0: 0.6}
+    tens = setting_of(dataset).classes == 10
     less = {"forward_gold_5": 0.5, "glc_5": 0.2}
     for strength in STRENGTHS[dataset]:
         for correction in CORRECTIONS:
             for start in ("supervised", SCRATCH):
-                yield f"{strength:g}", correction, start, worth[strength] - less.get(correction, 0.0)
+                yield f"{strength:g}", correction, start, worth.get(strength, 0.5) - less.get(correction, 0.0)
         for start in ("unrelated", "rotations"):
-            yield f"{strength:g}", "none", start, worth[strength] - 0.25
-    if dataset == "cifar10":
+            yield f"{strength:g}", "none", start, worth.get(strength, 0.5) - 0.25
+    if tens:
         yield "0.6", LONG, SCRATCH, 0.5
-    for level in PEOPLE if dataset == "cifar10" else ():
+    for level in PEOPLE if tens else ():
         for correction in ("none", "forward", "glc_10"):
             for start in ("supervised", SCRATCH):
                 yield level, correction, start, 0.9 if level == "worst" else 0.5
@@ -155,8 +176,8 @@ def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
 
 def _run(dataset: str, start: str, correction: str, level: str, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "dataset": dataset, "start": start, "correction": correction, "level": level, "seed": seed, "images": IMAGES[dataset],
-        "plan": _plan(dataset, start, correction),
+        "dataset": dataset, "start": start, "correction": correction, "level": level, "seed": seed, "images": setting_of(dataset).images,
+        "plan": _plan(dataset, start, correction), **whole_too(setting_of(dataset)),
     }  # fmt: skip
     return PretrainingRun(
         f"noise_{dataset}", f"{start}/{correction}/{level}/{seed}", settings,

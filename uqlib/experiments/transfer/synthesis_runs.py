@@ -22,8 +22,8 @@ from uqlib.experiments.transfer.clean_runs import other_images
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun
 from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
-    IMAGES,
     SCRATCH,
+    SETTINGS,
     Beginning,
     begin_from,
     load_parts,
@@ -78,9 +78,9 @@ def make_member(start: str, loss: str, seed: int, device: str = "cpu") -> Beginn
         small = Beginning(*create_small(len(train.classes), seed, device, SIDEKICK))
         train_start(small, train.images, train.labels, FROM_SCRATCH, seed)
         return small
-    network = begin_from(start, len(train.classes), seed, device)
+    network = begin_from(DATASET, start, seed, device)
     chosen = None if loss == "cross_entropy" else difficulty_loss()
-    train_start(network, train.images, train.labels, plan_of(start), seed, chosen)
+    train_start(network, train.images, train.labels, plan_of(DATASET, start), seed, chosen)
     return network
 
 
@@ -247,7 +247,7 @@ def addition_name(added: frozenset[str]) -> str:
 def settings_of(start: str, loss: str, seed: int) -> dict[str, Any]:
     """All that one trained network rests on."""
     return {
-        "start": start, "loss": loss, "seed": seed, "images": IMAGES[DATASET], "plan": plan_of(start), "weights": WEIGHTS, "bonus": BONUS,
+        "start": start, "loss": loss, "seed": seed, "images": SETTINGS[DATASET].images, "plan": plan_of(DATASET, start), "weights": WEIGHTS, "bonus": BONUS,
         "scorer": SCORER, "sidekick": SIDEKICK, "tested": TESTED, "shifts": SHIFTS, "others": UNFAMILIAR,
     }  # fmt: skip
 

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from uqlib import losses, metrics, training
 from uqlib.base.options import check_choice
+from uqlib.base.scales import at_scale
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.transfer.upstream_networks import TRAINING as UPSTREAM
-from uqlib.experiments.transfer.upstream_networks import create_small, load_upstream
+from uqlib.experiments.transfer.upstream_networks import NETWORK, create_small, load_upstream, upstream_settings
 from uqlib.images.sets import ImageSet
 from uqlib.images.sources import load_images
 from uqlib.networks import Preprocessing
 
 SCRATCH = "scratch"
-IMAGES = {"cifar10": 4_000, "cifar100": 10_000}  # that train, as many of each class
 VALIDATION = 1_000
 UPSTREAM_IMAGES = 100_000  # of Tiny-ImageNet
 TRAINING: dict[str, Any] = {
@@ -30,6 +29,49 @@ TUNED = TRAINING | {
     "epochs": 7,
     "lr": 0.03,
 }  # both rates by the error on validation images, of 0.003, 0.01, 0.03, 0.1 and 0.05, 0.1
+WIDE_FROM_SCRATCH = TRAINING | {"epochs": 100, "lr": 0.1, "batch": 128}
+WIDE_TUNED = TRAINING | {
+    "epochs": 10,
+    "lr": 0.01,
+    "batch": 128,
+}  # as in the paper, whose rate is 0.001 without a correction
+
+
+class Setting(NamedTuple):
+    """What a data set is to the runs."""
+
+    source: str  # as `load_images` has it
+    classes: int
+    images: int  # that train, as many of each class
+    validation: int
+    network: str
+    upstream: str  # how a start is called upstream
+    from_scratch: dict[str, Any]
+    tuned: dict[str, Any]
+
+
+SETTINGS = {
+    "cifar10": Setting("cifar10", 10, 4_000, VALIDATION, NETWORK, "{}", FROM_SCRATCH, TUNED),
+    "cifar100": Setting("cifar100", 100, 10_000, VALIDATION, NETWORK, "{}", FROM_SCRATCH, TUNED),
+    "cifar10_whole": Setting("cifar10", 10, 45_000, 5_000, "wrn_40_2", "wide_{}", WIDE_FROM_SCRATCH, WIDE_TUNED),
+    "cifar100_whole": Setting("cifar100", 100, 45_000, 5_000, "wrn_40_2", "wide_{}", WIDE_FROM_SCRATCH, WIDE_TUNED),
+}
+
+
+def setting_of(dataset: str) -> Setting:
+    """How a data set of SETTINGS is used."""
+    return SETTINGS[check_choice(dataset, SETTINGS, "data set")]
+
+
+def datasets_at(scale: str) -> dict[str, str]:
+    """The data sets of a scale and their names in print: parts of both CIFARs, or at gpu and paper the whole ones."""
+    end = at_scale(scale, smoke="", cpu="", gpu="_whole")
+    return {f"cifar10{end}": "CIFAR-10", f"cifar100{end}": "CIFAR-100"}
+
+
+def whole_too(setting: Setting) -> dict[str, Any]:
+    """What a run of another network than NETWORK notes among its settings."""
+    return {} if setting.network == NETWORK else {"network": setting.network, "validation": setting.validation}
 
 
 class Parts(NamedTuple):
@@ -45,18 +87,19 @@ def load_parts(dataset: str, images: int = 0) -> Parts:
     """What trains, validates and tests.
 
     Args:
-        dataset: in IMAGES.
-        images: that train; by default those of IMAGES. More than these come from behind the validation images.
+        dataset: in SETTINGS.
+        images: that train; by default those of its setting. More than these come from behind the validation images.
 
     Raises:
         FileNotFoundError: if the images are not here; the message says how to get them.
     """
-    usual = IMAGES[check_choice(dataset, IMAGES, "data set")]
-    whole, test = load_images(dataset, "train"), load_images(dataset, "test")
+    setting = setting_of(dataset)
+    usual, validation = setting.images, setting.validation
+    whole, test = (load_images(setting.source, split) for split in ("train", "test"))
     rows = first_rows(whole, min(images or usual, usual))
     if images > usual:
-        rows = np.sort(np.concatenate([rows, first_rows(whole, images - usual, usual + VALIDATION)]))
-    return Parts(whole.select(rows), whole.select(first_rows(whole, VALIDATION, usual)), test)
+        rows = np.sort(np.concatenate([rows, first_rows(whole, images - usual, usual + validation)]))
+    return Parts(whole.select(rows), whole.select(first_rows(whole, validation, usual)), test)
 
 
 class Beginning(NamedTuple):
@@ -66,28 +109,33 @@ class Beginning(NamedTuple):
     preparation: Preprocessing
 
 
-def begin_from(start: str, classes: int, seed: int, device: str = "cpu") -> Beginning:
+def begin_from(dataset: str, start: str, seed: int, device: str = "cpu") -> Beginning:
     """A network with fresh weights, or with those of an upstream and a fresh classifier.
 
     Args:
-        start: "scratch", or a name in `upstream_networks.UPSTREAMS`.
-        classes: of the classifier.
+        dataset: in SETTINGS.
+        start: "scratch", or a name in `upstream_networks.UPSTREAMS`, of the whole sets without its "wide_".
         seed: of what is fresh.
     """
+    setting = setting_of(dataset)
     if start == SCRATCH:
-        return Beginning(*create_small(classes, seed, device))
-    return Beginning(*load_upstream(start, classes, seed, device))
+        return Beginning(*create_small(setting.classes, seed, device, setting.network))
+    return Beginning(*load_upstream(setting.upstream.format(start), setting.classes, seed, device))
 
 
-def plan_of(start: str) -> dict[str, Any]:
-    """How long and how fast is trained: FROM_SCRATCH or TUNED."""
-    return FROM_SCRATCH if start == SCRATCH else TUNED
+def plan_of(dataset: str, start: str) -> dict[str, Any]:
+    """How long and how fast is trained, from scratch or tuned."""
+    setting = setting_of(dataset)
+    return setting.from_scratch if start == SCRATCH else setting.tuned
 
 
-def long_epochs(images: int) -> int:
-    """Epochs from scratch that see as many images as an upstream network and its tuning on 4,000 do."""
-    usual = IMAGES["cifar10"]
-    return (UPSTREAM_IMAGES * UPSTREAM["epochs"] // usual + TUNED["epochs"]) * usual // images
+def long_epochs(dataset: str, images: int = 0) -> int:
+    """Epochs from scratch on so many images that see as many as the supervised upstream network and its tuning do."""
+    setting = setting_of(dataset)
+    upstream = upstream_settings(setting.upstream.format("supervised"))["training"]["epochs"]
+    # the parts of CIFAR-100 get as many images as those of CIFAR-10
+    usual = setting.images if setting.network != NETWORK else SETTINGS["cifar10"].images
+    return (UPSTREAM_IMAGES * upstream // usual + setting.tuned["epochs"]) * usual // (images or setting.images)
 
 
 def train_start(

@@ -32,29 +32,38 @@ TRAINING: dict[str, Any] = {
     "precision": "bf16",
 }  # fmt: skip
 ATTACK: dict[str, Any] = {"radius": 8 / 255, "step_size": 4 / 255, "steps": 3}
-UPSTREAMS: dict[str, dict[str, Any]] = {  # what differs from TRAINING, and what is learnt
+WIDE: dict[str, Any] = {"network": "wrn_40_2", "training": {"epochs": 60, "batch": 256}}  # of scale gpu
+UPSTREAMS: dict[str, dict[str, Any]] = {  # what differs from NETWORK and TRAINING, and what is learnt
     "supervised": {},
     "unrelated": {"without": "cifar10"},
     "rotations": {"task": "rotations"},
     "adversarial": {"attack": ATTACK, "training": {"epochs": 6}},
+    "wide_supervised": WIDE,
+    "wide_unrelated": WIDE | {"without": "cifar10"},
+    "wide_rotations": WIDE | {"task": "rotations"},
+    "wide_adversarial": WIDE | {"attack": ATTACK},
+    "wide_imagenet32": WIDE | {"images": "imagenet32", "training": {"epochs": 100, "batch": 256}},  # as in the paper
 }
 
 
 @cache
-def upstream_images(split: str, without: str = "") -> ImageSet:
-    """Tiny-ImageNet at 32 pixels: the mean of each 2 x 2 pixels.
+def upstream_images(split: str, without: str = "", images: str = "tiny_imagenet") -> ImageSet:
+    """Images of 32 pixels: those of Tiny-ImageNet halved, the mean of each 2 x 2 pixels; or ImageNet-32 as it is.
 
     Args:
         split: train or val.
-        without: "cifar10" leaves its classes out.
+        without: "cifar10" leaves the classes of Tiny-ImageNet out that it has too.
+        images: tiny_imagenet or imagenet32.
 
     Raises:
         FileNotFoundError: if the images are not here; the message says how to get them.
-        ValueError: if they do not have 64 pixels a side.
+        ValueError: if they do not have 64 pixels a side, or 32 those of ImageNet-32.
     """
+    if check_choice(images, ("tiny_imagenet", "imagenet32"), "set of images") == "imagenet32":
+        return check_side(load_images("imagenet32", split), 32)
     whole = check_side(load_images("tiny_imagenet", split), 64)
-    images = whole.with_images(halved(whole.images), name="tiny_imagenet32", split=split)
-    return without_classes(images, CIFAR10_OVERLAP["tiny_imagenet"]) if without else images
+    small = whole.with_images(halved(whole.images), name="tiny_imagenet32", split=split)
+    return without_classes(small, CIFAR10_OVERLAP["tiny_imagenet"]) if without else small
 
 
 def halved(images: Any, rows: int = 4096) -> np.ndarray:
@@ -125,9 +134,9 @@ def make_upstream(name: str, device: str = "cpu") -> Path:
         FileNotFoundError: if the images are not here; the message says how to get them.
     """
     settings = upstream_settings(name)
-    images = upstream_images("train", settings["without"])
+    images = upstream_images("train", settings["without"], settings.get("images", "tiny_imagenet"))
     classes = 4 if settings["task"] == "rotations" else len(images.classes)
-    model, preparation = create_small(classes, seed=0, device=device)
+    model, preparation = create_small(classes, seed=0, device=device, network=settings["network"])
     step, views = _step(settings, model, preparation, images)
     history = loop(
         step, examples=len(images), parts={"model": model}, trained=model.parameters(), seed=0,
@@ -144,9 +153,10 @@ def make_upstream(name: str, device: str = "cpu") -> Path:
 def upstream_settings(name: str) -> dict[str, Any]:
     """All that a network of UPSTREAMS is made with."""
     own = UPSTREAMS[check_choice(name, UPSTREAMS, "upstream")]
-    return {
-        "network": NETWORK, "task": own.get("task", "labels"), "without": own.get("without", ""), "attack": own.get("attack"),
-        "augmentation": "flip_shift", "training": TRAINING | own.get("training", {}),
+    other = {"images": own["images"]} if "images" in own else {}
+    return other | {
+        "network": own.get("network", NETWORK), "task": own.get("task", "labels"), "without": own.get("without", ""),
+        "attack": own.get("attack"), "augmentation": "flip_shift", "training": TRAINING | own.get("training", {}),
     }  # fmt: skip
 
 
@@ -170,8 +180,8 @@ def _step(
 
 
 def _judge(settings: dict[str, Any], model: nn.Module, preparation: Preprocessing) -> dict[str, float]:
-    """Accuracy on the validation images of Tiny-ImageNet, or of telling their rotation."""
-    images = upstream_images("val", settings["without"])
+    """Accuracy on the validation images of the upstream set, or of telling their rotation."""
+    images = upstream_images("val", settings["without"], settings.get("images", "tiny_imagenet"))
     pixels, labels = torch.from_numpy(np.array(images.images)), torch.from_numpy(np.array(images.labels, np.int64))
     if settings["task"] == "rotations":
         labels = torch.arange(len(images)) % 4
@@ -222,8 +232,9 @@ def load_upstream(name: str, classes: int, seed: int, device: str = "cpu") -> tu
     Raises:
         FileNotFoundError: if it is not there; the message says what makes it.
     """
-    model, preparation = create_small(classes, seed, device)
-    state, _ = _read_upstream(name)
-    own = model.state_dict()
-    model.load_state_dict(own | {each: value for each, value in state.items() if not each.startswith("linear.")})
+    state, card = _read_upstream(name)
+    model, preparation = create_small(classes, seed, device, card["settings"]["network"])
+    config: Any = model.default_cfg
+    own, head = model.state_dict(), f"{config['classifier']}."
+    model.load_state_dict(own | {each: value for each, value in state.items() if not each.startswith(head)})
     return model, preparation

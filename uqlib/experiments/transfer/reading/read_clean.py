@@ -16,8 +16,8 @@ from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
 from uqlib.experiments.transfer.clean_runs import OTHERS, TOLD
 from uqlib.experiments.transfer.kept_runs import KeptRuns
-from uqlib.experiments.transfer.reading.read_noise import DATASETS, kept_so_far
-from uqlib.experiments.transfer.transfers import IMAGES, SCRATCH
+from uqlib.experiments.transfer.reading.read_noise import kept_so_far
+from uqlib.experiments.transfer.transfers import SCRATCH, datasets_at, setting_of
 from uqlib.metrics.compare import compare, together
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure
 from uqlib.papers.hendrycks2019 import mad_calibration_error_hendrycks2019, rms_calibration_error_hendrycks2019
@@ -78,7 +78,7 @@ CALIBRATION: dict[str, Measure] = {  # "as released" leaves out the bin of the s
 def cell_of(dataset: str, variant: str) -> str:
     """A variant as START/METHOD/IMAGES."""
     start, method, share = VARIANTS[check_choice(variant, VARIANTS, "variant")]
-    return f"{start}/{method}/{int(IMAGES[check_choice(dataset, IMAGES, 'data set')] * share)}"
+    return f"{start}/{method}/{int(setting_of(dataset).images * share)}"
 
 
 def clean_told(held: KeptRuns, run: str, *, scaled: bool = False) -> Judged:
@@ -108,7 +108,8 @@ def told_apart(held: KeptRuns, run: str, other: str, score: str = "max_probabili
     where = SETS[check_choice(other, SETS, "other set")] or _other_cifar(held)
 
     def doubt_of(end: str, count: int) -> np.ndarray:
-        return sum(sign * held.column(run, column + end)[:count].astype(np.float64) for column, sign in parts.items())
+        told = {column: held.column(run, column + end)[:count].astype(np.float64) for column in parts}
+        return np.sum([sign * told[column] for column, sign in parts.items()], axis=0)
 
     inside, outside = doubt_of("", TOLD), doubt_of(f"_{where}", OTHERS)
     doubt = torch.from_numpy(np.concatenate([inside, outside]))
@@ -116,7 +117,7 @@ def told_apart(held: KeptRuns, run: str, other: str, score: str = "max_probabili
 
 
 def _other_cifar(held: KeptRuns) -> str:
-    return next(each for each in DATASETS if not held.task.endswith(f"_{each}"))
+    return "cifar10" if "cifar100" in held.task else "cifar100"
 
 
 def calibration_errors(
@@ -126,6 +127,7 @@ def calibration_errors(
     scaled: bool = False,
     draws: int = 200,
     seed: int = 0,
+    scale: str = "cpu",
 ) -> xr.DataArray:
     """Calibration errors of variants, all on the same draws of the test images.
 
@@ -135,6 +137,7 @@ def calibration_errors(
         scaled: with a temperature each, fitted on validation images.
         draws: of the test images.
         seed: of the draws.
+        scale: gpu and paper read the runs on the whole sets.
 
     Returns:
         Fractions, of the dimensions dataset, variant, measure, training, draw.
@@ -149,11 +152,16 @@ def calibration_errors(
         told = [clean_told(held, run, scaled=scaled) for run in runs]
         return _one(compare({"": told}, asked, over="training", draws=draws, seed=seed))
 
-    return _of_each(variants, score).assign_coords(examples=TOLD)
+    return _of_each(variants, score, scale).assign_coords(examples=TOLD)
 
 
 def calibration_floors(
-    variants: Sequence[str], measures: Sequence[str] = ("RMS", "MAD"), *, times: int = 20, seed: int = 0
+    variants: Sequence[str],
+    measures: Sequence[str] = ("RMS", "MAD"),
+    *,
+    times: int = 20,
+    seed: int = 0,
+    scale: str = "cpu",
 ) -> xr.DataArray:
     """Calibration errors of networks as confident as these that are right as often as they say: what chance alone gives.
 
@@ -161,6 +169,7 @@ def calibration_floors(
         variants, measures: as of `calibration_errors`.
         times: so often is drawn which images they answer rightly; the mean counts.
         seed: of what is drawn.
+        scale: as of `calibration_errors`.
 
     Returns:
         Fractions, of the dimensions dataset, variant, measure, training.
@@ -179,7 +188,7 @@ def calibration_floors(
         drawn = {k: [each.if_calibrated(generator) for each in told] for k in range(times)}
         return compare(drawn, asked, over="training", draws=0).isel(draw=0, drop=True).mean("variant")
 
-    return _of_each(variants, score).assign_coords(examples=TOLD)
+    return _of_each(variants, score, scale).assign_coords(examples=TOLD)
 
 
 def unfamiliar_scores(
@@ -189,6 +198,7 @@ def unfamiliar_scores(
     *,
     draws: int = 200,
     seed: int = 0,
+    scale: str = "cpu",
 ) -> xr.DataArray:
     """How well variants tell images of each other set from test images, all on the same draws of both.
 
@@ -198,6 +208,7 @@ def unfamiliar_scores(
         measures: in MEASURES; the images of other sets are positive.
         draws: of the images; each has as many test images, and as many others.
         seed: of the draws.
+        scale: as of `calibration_errors`.
 
     Returns:
         Fractions, of the dimensions dataset, variant, score, set, measure, training, draw.
@@ -213,16 +224,17 @@ def unfamiliar_scores(
         found = compare(keyed, measures, over="training", draws=draws, seed=seed, stratify=strata)
         return together({key: found.sel(variant="|".join(key), drop=True) for key in told}, "score", "set")
 
-    return _of_each(variants, score).assign_coords(examples=TOLD)
+    return _of_each(variants, score, scale).assign_coords(examples=TOLD)
 
 
-def clean_errors(variants: Sequence[str], *, draws: int = 200, seed: int = 0) -> xr.DataArray:
+def clean_errors(variants: Sequence[str], *, draws: int = 200, seed: int = 0, scale: str = "cpu") -> xr.DataArray:
     """Error on all test images, of the dimensions dataset, variant, training, draw.
 
     Args:
         variants: in VARIANTS.
         draws: of the test images.
         seed: of the draws.
+        scale: as of `calibration_errors`.
 
     Raises:
         FileNotFoundError: as `calibration_errors`.
@@ -234,16 +246,17 @@ def clean_errors(variants: Sequence[str], *, draws: int = 200, seed: int = 0) ->
         right = compare({"": told}, ["accuracy"], over="training", draws=draws, seed=seed)
         return 1 - _one(right).sel(measure="accuracy", drop=True).assign_coords(examples=len(rights[0]))
 
-    return _of_each(variants, score)
+    return _of_each(variants, score, scale)
 
 
-def clean_measures(variants: Sequence[str], *, draws: int = 200, seed: int = 0) -> xr.DataArray:
+def clean_measures(variants: Sequence[str], *, draws: int = 200, seed: int = 0, scale: str = "cpu") -> xr.DataArray:
     """Error, RMS and mean AUROC over SETS by the largest probability, as `clean_errors` and its neighbours have them.
 
     Args:
         variants: in VARIANTS.
         draws: of the images.
         seed: of the draws.
+        scale: as of `calibration_errors`.
 
     Returns:
         Fractions, of the dimensions measure (error, RMS, auroc), dataset, variant, training, draw.
@@ -251,9 +264,9 @@ def clean_measures(variants: Sequence[str], *, draws: int = 200, seed: int = 0) 
     Raises:
         FileNotFoundError: as `calibration_errors`.
     """
-    calibration = calibration_errors(variants, ["RMS"], draws=draws, seed=seed)
-    unfamiliar = unfamiliar_scores(variants, measures=["auroc"], draws=draws, seed=seed)
-    parts = {"error": clean_errors(variants, draws=draws, seed=seed)}
+    calibration = calibration_errors(variants, ["RMS"], draws=draws, seed=seed, scale=scale)
+    unfamiliar = unfamiliar_scores(variants, measures=["auroc"], draws=draws, seed=seed, scale=scale)
+    parts = {"error": clean_errors(variants, draws=draws, seed=seed, scale=scale)}
     parts["RMS"] = calibration.squeeze("measure", drop=True)
     parts["auroc"] = unfamiliar.squeeze(["score", "measure"], drop=True).mean("set")
     return together(parts, "measure")
@@ -263,10 +276,13 @@ def _one(scores: xr.DataArray) -> xr.DataArray:
     return scores.isel(variant=0, drop=True)
 
 
-def _of_each(variants: Sequence[str], score: Callable[[KeptRuns, Sequence[str]], xr.DataArray]) -> xr.DataArray:
+def _of_each(
+    variants: Sequence[str], score: Callable[[KeptRuns, Sequence[str]], xr.DataArray], scale: str
+) -> xr.DataArray:
     """What is scored of the runs of each variant that is there, each training under its seed."""
     found: dict[Any, xr.DataArray] = {}
-    for dataset, title in DATASETS.items():
+    datasets = datasets_at(scale)
+    for dataset, title in datasets.items():
         held = kept_so_far(f"clean_{dataset}")
         for variant in variants:
             cell = cell_of(dataset, variant)
@@ -274,9 +290,11 @@ def _of_each(variants: Sequence[str], score: Callable[[KeptRuns, Sequence[str]],
                 scored = score(held, [f"{cell}/{seed}" for seed in seeds])
                 found[title, variant] = scored.assign_coords(training=seeds)
     if not found:
-        raise FileNotFoundError(f"no run of {', '.join(variants)}; `uqlib pretrain clean_cifar10` makes them")
+        raise FileNotFoundError(
+            f"no run of {', '.join(variants)}; `uqlib pretrain clean_{next(iter(datasets))}` makes them"
+        )
     whole = together(found, "dataset", "variant")
-    return whole.reindex(dataset=list(DATASETS.values()), variant=list(variants)).sortby("training")
+    return whole.reindex(dataset=list(datasets.values()), variant=list(variants)).sortby("training")
 
 
 def course_curves(courses: Mapping[str, xr.DataArray], *, most: int = 30) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from uqlib.base.extras import named
 from uqlib.experiments.transfer.course_runs import FOLLOWED
 from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
 from uqlib.experiments.transfer.noise_runs import STRENGTHS
+from uqlib.experiments.transfer.transfers import datasets_at
 from uqlib.label_noise import area_under_strengths
 from uqlib.metrics.compare import cells, together
 
@@ -20,7 +21,6 @@ with named():
     import pandas as pd
     import xarray as xr
 
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}  # in print
 LEAST = 3  # strengths that an area is taken over
 
 
@@ -31,13 +31,16 @@ class Areas(NamedTuple):
     strengths: dict[str, list[str]]  # of each data set
 
 
-def noise_errors(networks: Sequence[str], corrections: Sequence[str], *, draws: int = 200) -> xr.DataArray:
+def noise_errors(
+    networks: Sequence[str], corrections: Sequence[str], *, draws: int = 200, scale: str = "cpu"
+) -> xr.DataArray:
     """Test errors with uniform noise.
 
     Args:
         networks: where the trainings begin: "scratch", or upstream networks.
         corrections: in `noise_runs.CORRECTIONS`.
         draws: of the test images.
+        scale: gpu and paper read the runs on the whole sets.
 
     Returns:
         Fractions of the dimensions dataset, network, correction, strength (a text), training (the seed), draw; see
@@ -47,15 +50,16 @@ def noise_errors(networks: Sequence[str], corrections: Sequence[str], *, draws: 
     def errors(task: str, runs: Mapping[tuple[str, ...], str]) -> xr.DataArray:
         return errors_so_far(task, runs, "network", "correction", "strength", draws=draws)
 
-    return _of_both(networks, corrections, errors)
+    return _of_both(networks, corrections, errors, scale)
 
 
-def matrix_errors(networks: Sequence[str], corrections: Sequence[str]) -> xr.DataArray:
+def matrix_errors(networks: Sequence[str], corrections: Sequence[str], *, scale: str = "cpu") -> xr.DataArray:
     """How far the estimated matrices of uniform noise are from the true ones, by `transition_error`.
 
     Args:
         networks: as of `noise_errors`.
         corrections: those that estimate a matrix.
+        scale: as of `noise_errors`.
 
     Returns:
         Dimensions as of `noise_errors`, with one draw: all there is.
@@ -64,16 +68,17 @@ def matrix_errors(networks: Sequence[str], corrections: Sequence[str]) -> xr.Dat
     def errors(task: str, runs: Mapping[tuple[str, ...], str]) -> xr.DataArray:
         return numbers_so_far(task, runs, "network", "correction", "strength", which="estimate_error")
 
-    return _of_both(networks, corrections, errors)
+    return _of_both(networks, corrections, errors, scale)
 
 
 def _of_both(
     networks: Sequence[str],
     corrections: Sequence[str],
     read: Callable[[str, Mapping[tuple[str, ...], str]], xr.DataArray],
+    scale: str,
 ) -> xr.DataArray:
     found = {}
-    for task, name in DATASETS.items():
+    for task, name in datasets_at(scale).items():
         keys = product(networks, corrections, [f"{strength:g}" for strength in STRENGTHS[task]])
         found[name] = read(f"noise_{task}", {key: "/".join(key) for key in keys})
     return together(found, "dataset")
@@ -142,7 +147,7 @@ def listed(strengths: Sequence[str]) -> str:
 
 def noted_strengths(strengths: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Strengths of `noise_areas` in words, by the name of a fact: strengths_cifar10, strengths_cifar100."""
-    return {f"strengths_{task}": listed(strengths.get(name, ())) for task, name in DATASETS.items()}
+    return {f"strengths_{task}": listed(strengths.get(name, ())) for task, name in datasets_at("cpu").items()}
 
 
 def common_strengths(errors: xr.DataArray) -> list[str]:
@@ -193,18 +198,19 @@ def _nothing(runs: Mapping[tuple[str, ...], str], dims: Sequence[str], draws: in
     return xr.DataArray(np.full([len(each) for each in whole.values()], np.nan), coords=whole)
 
 
-def courses_so_far(network: str, schedule: str, strength: str) -> xr.DataArray:
+def courses_so_far(network: str, schedule: str, strength: str, *, scale: str = "cpu") -> xr.DataArray:
     """What was followed after each epoch of a training, on both data sets.
 
     Args:
         network, schedule, strength: of `course_runs`.
+        scale: as of `noise_errors`.
 
     Returns:
         Fractions of the dimensions dataset, measure (in `course_runs.FOLLOWED`), epoch (from 1), training (the seed).
     """
     found = {
         name: _course(kept_so_far(f"course_{task}"), f"{network}/{schedule}/{strength}")
-        for task, name in DATASETS.items()
+        for task, name in datasets_at(scale).items()
     }
     return together(found, "dataset").sortby(["training", "epoch"])
 

@@ -16,7 +16,8 @@ from jaxtyping import Int
 from uqlib.base.extras import named
 from uqlib.experiments.transfer.adversarial_runs import STRONG, adversarial_runs
 from uqlib.experiments.transfer.imbalance_runs import imbalance_runs, tail_sizes
-from uqlib.experiments.transfer.kept_runs import KeptRuns
+from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
+from uqlib.experiments.transfer.transfers import datasets_at
 from uqlib.metrics.compare import cells, together
 from uqlib.store.read import load_answers
 
@@ -40,6 +41,16 @@ def attack_cells() -> dict[tuple[str, ...], str]:
     """What is asked for under attack: START/METHOD/LEVEL by (origin, how), `how` a name in `hendrycks2019.TRAININGS`."""
     asked = [run.name.rpartition("/")[0] for run in adversarial_runs()]
     return {(start, HOW[how]): cell for cell in asked for start, _, how in [cell.partition("/")]}
+
+
+def load_tails(scale: str = "cpu") -> KeptRuns:
+    """What is kept of runs on long tails; gpu and paper read those on the whole sets."""
+    return load_runs(f"imbalance_{next(iter(datasets_at(scale)))}")
+
+
+def load_attacked(scale: str = "cpu") -> KeptRuns:
+    """What is kept of runs under attack, likewise."""
+    return load_runs(f"adversarial_{next(iter(datasets_at(scale)))}")
 
 
 def known_labels() -> Int[np.ndarray, " n"]:

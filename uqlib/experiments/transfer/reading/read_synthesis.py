@@ -21,7 +21,7 @@ from uqlib.experiments.transfer.synthesis_runs import (
     UNFAMILIAR,
     every_set,
 )
-from uqlib.experiments.transfer.transfers import IMAGES, VALIDATION
+from uqlib.experiments.transfer.transfers import SETTINGS, VALIDATION
 from uqlib.experiments.transfer.upstream_networks import NETWORK, create_small
 from uqlib.metrics.outcomes import MEASURES
 
@@ -145,7 +145,7 @@ def print_names() -> dict[str, str]:
 
 def sizes() -> dict[str, int]:
     """How many images train, validate and test, and how many other sets there are."""
-    return {"images": IMAGES[DATASET], "validation": VALIDATION, "tested": TESTED, "others": len(UNFAMILIAR)}
+    return {"images": SETTINGS[DATASET].images, "validation": VALIDATION, "tested": TESTED, "others": len(UNFAMILIAR)}
 
 
 @cache
