@@ -189,10 +189,13 @@ def test_a_notebook_without_kernelspec_runs(notebook, tmp_path):
     assert notebooks.execute(path, tmp_path / "copy.ipynb", {}, progress=False).is_file()
 
 
-def test_a_missing_notebook_lists_its_neighbours(notebook):
+def test_a_missing_notebook_lists_its_neighbours(notebook, monkeypatch):
     path = notebook()
-    with pytest.raises(FileNotFoundError, match=r"no notebook at .*smal\.ipynb; those of this folder: .*small\.ipynb"):
+    with pytest.raises(FileNotFoundError, match=r"no notebook at .*smal\.ipynb; the nearest here: \S*small\.ipynb"):
         notebooks.parameters(path.with_name("smal.ipynb"))
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(FileNotFoundError, match=r"the nearest here: notebooks/hendrycks2019/strengths\.ipynb"):
+        notebooks.parameters("hendrycks2019/strengths")
 
 
 def test_execution_sets_parameters_and_leaves_no_trace_of_time(notebook, tmp_path):

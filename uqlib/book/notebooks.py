@@ -18,6 +18,7 @@ import shlex
 import tempfile
 import tokenize
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,7 +301,7 @@ def read_body(notebook: str | Path) -> dict[str, Any]:
     """The notebook as JSON has it, in format 4; a ValueError says what is wrong with another."""
     path = Path(notebook)
     if not path.is_file():
-        raise FileNotFoundError(f"no notebook at {path}; those of this folder: {', '.join(_nearby(path)) or 'none'}")
+        raise FileNotFoundError(f"no notebook at {path}; the nearest here: {', '.join(_nearby(path)) or 'none'}")
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         what = _fault(body)
@@ -338,7 +339,15 @@ def _fault(body: Any) -> str:
 def _nearby(path: Path) -> list[str]:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     found = [each for pattern in ("*.ipynb", "*/*.ipynb", "*/*/*.ipynb") for each in sorted(folder.glob(pattern))]
-    return [str(each) for each in found if not each.relative_to(folder).parts[0].startswith((".", "_", "build"))][:8]
+    own = [each for each in found if not each.relative_to(folder).parts[0].startswith((".", "_", "build"))]
+    asked = path.with_suffix("").as_posix()
+    alike = SequenceMatcher(b=asked, autojunk=False)
+
+    def likeness(each: Path) -> float:
+        alike.set_seq1(each.with_suffix("").as_posix())
+        return alike.ratio()
+
+    return [str(each) for each in sorted(own, key=likeness, reverse=True)[:3]]
 
 
 def checkout_of(notebook: str | Path) -> Path | None:

@@ -200,5 +200,5 @@ def load_runs(task: str) -> KeptRuns:
         FileNotFoundError: if nothing is; the message says what makes it.
         DamagedError: if its header is not what was written.
     """
-    path, header = open_kept(PLACE.format(task), "uqlib train")
+    path, header = open_kept(PLACE.format(task), f"uqlib pretrain {task}")
     return KeptRuns(task, path, header, _about(header))
