@@ -3,6 +3,7 @@ import json
 import math
 import re
 import shlex
+from pathlib import Path
 
 import nbformat
 import pytest

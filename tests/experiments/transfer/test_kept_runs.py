@@ -90,7 +90,7 @@ def test_a_seed_that_is_missing_does_not_move_the_others(place):
 
 
 def test_what_was_never_run_is_named_with_its_command(place):
-    with pytest.raises(FileNotFoundError, match="uqlib train"):
+    with pytest.raises(FileNotFoundError, match="uqlib pretrain"):
         load_runs("toy")
     run("scratch/none/0.4/0", answers(0.6, 0)).keep()
     kept = load_runs("toy")
