@@ -1,13 +1,16 @@
 """Runs are kept one by one in a file that is whole at any time, and their errors are paired over seeds and draws."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from uqlib.experiments import kept_columns
 from uqlib.experiments.transfer import kept_runs
+from uqlib.experiments.transfer.asked_runs import asked_runs
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, load_runs, pack_bits, unpack_bits
+from uqlib.files.columns import read_header
 from uqlib.metrics.compare import cells
 
 TESTED = 403  # no multiple of eight
@@ -99,3 +102,16 @@ def test_what_was_never_run_is_named_with_its_command(place):
     with pytest.raises(ValueError, match=r"number of scratch/none/0\.4/0"):
         kept.number("scratch/none/0.4/0", "accuracy")
     assert kept.seeds("scratch/none/0.4") == [0]
+
+
+@pytest.mark.parametrize("task", sorted({run.task for run in asked_runs()}))
+def test_what_travels_with_the_checkout_was_made_with_the_settings_that_the_code_has(task):
+    asked = {run.name: run.digest for run in asked_runs() if run.task == task}
+    kept = {name: about["digest"] for name, about in json.loads(_metadata(task)["about"]).items()}
+    assert not set(kept) - set(asked)
+    assert kept == {name: asked[name] for name in kept}
+
+
+def _metadata(task):
+    path = Path(__file__).parents[3] / kept_runs.PLACE.format(task)
+    return read_header(path).metadata if path.is_file() else {"about": "{}"}
