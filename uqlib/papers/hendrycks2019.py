@@ -18,6 +18,8 @@ STARTS = {  # where a training begins, in print
     "unrelated": "pretrained without related classes",
     "rotations": "pretrained on rotations",
     "adversarial": "pretrained adversarially",
+    "imagenet": "ready-made, from ImageNet",
+    "imagenet_scratch": "the same network from scratch",
 }
 CORRECTIONS = {  # of wrong labels
     "none": "no correction",

@@ -198,16 +198,32 @@ def test_every_run_has_a_name_of_its_own_and_starts_from_what_there_is():
     runs = [*asked_runs.asked_runs(), *asked_runs.asked_runs("gpu")]
     assert len({(run.task, run.name) for run in runs}) == len(runs)
     starts = {name for name in upstream_networks.UPSTREAMS if not name.startswith("wide_")}
-    assert {run.name.split("/")[0] for run in runs} == {"scratch", *starts}
+    assert {run.name.split("/")[0] for run in runs} == {"scratch", *starts, *transfers.READY_STARTS}
     assert all(json.loads(json.dumps(dict(run.settings))) for run in runs)
     assert {f"wide_{name}" for name in starts} < set(upstream_networks.UPSTREAMS)
+
+
+def test_a_ready_made_network_has_the_published_weights_and_the_classifier_of_the_seed(
+    toy, weights_folder, monkeypatch
+):
+    monkeypatch.setenv("UQLIB_WEIGHTS", str(weights_folder))
+    published = transfers.networks.create(transfers.READY_MADE).state_dict()
+    ready, fresh = (transfers.begin_from("cifar10", start, 3) for start in transfers.READY_STARTS)
+    head = f"{ready.model.default_cfg['classifier']}."
+    for name, each in ready.model.state_dict().items():
+        whose = fresh.model.state_dict() if name.startswith(head) else published
+        torch.testing.assert_close(each, whose[name], rtol=0, atol=0)
+    assert ready.preparation.size == fresh.preparation.size == transfers.READY_SIDE
+    assert transfers.plan_of("cifar10", "imagenet") == transfers.TUNED
+    assert transfers.plan_of("cifar10", "imagenet_scratch") == transfers.FROM_SCRATCH
 
 
 def test_scale_gpu_has_whole_sets_and_a_wide_network_and_files_of_its_own():
     small, wide = (list(asked_runs.asked_runs(scale)) for scale in ("cpu", "gpu"))
     assert not {run.task for run in small} & {run.task for run in wide}
     assert all(run.settings["network"] == "wrn_40_2" for run in wide)
-    assert not any("network" in run.settings for run in small)  # so that runs from before there were two stay valid
+    own = [run for run in small if run.name.split("/")[0] not in transfers.READY_STARTS]
+    assert not any("network" in run.settings for run in own)  # so that runs from before there were two stay valid
     assert {len(noise_runs.STRENGTHS[each]) for each in transfers.datasets_at("paper")} == {11}
     assert transfers.datasets_at("smoke") == transfers.datasets_at("cpu")
     assert transfers.long_epochs("cifar10") == 100_000 * 15 // 4_000 + 7

@@ -5,6 +5,7 @@ The task is noise_DATASET. A run is START/CORRECTION/LEVEL/SEED; the level is th
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from uqlib import label_noise, losses
 from uqlib.experiments.image_sets import first_rows
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
+    READY_MADE,
+    READY_SIDE,
+    READY_STARTS,
     SCRATCH,
     Beginning,
     begin_from,
@@ -166,6 +170,9 @@ def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
                 yield f"{strength:g}", correction, start, worth.get(strength, 0.5) - less.get(correction, 0.0)
         for start in ("unrelated", "rotations"):
             yield f"{strength:g}", "none", start, worth.get(strength, 0.5) - 0.25
+    if dataset == "cifar10":
+        for strength, start in product((0.0, 0.4, 0.8), READY_STARTS):
+            yield f"{strength:g}", "none", start, 0.7
     if tens:
         yield "0.6", LONG, SCRATCH, 0.5
     for level in PEOPLE if tens else ():
@@ -177,7 +184,8 @@ def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
 def _run(dataset: str, start: str, correction: str, level: str, seed: int, value: float) -> PretrainingRun:
     settings = {
         "dataset": dataset, "start": start, "correction": correction, "level": level, "seed": seed, "images": setting_of(dataset).images,
-        "plan": _plan(dataset, start, correction), **whole_too(setting_of(dataset)),
+        "plan": _plan(dataset, start, correction), **({"network": READY_MADE, "side": READY_SIDE} if start in READY_STARTS else {}),
+        **whole_too(setting_of(dataset)),
     }  # fmt: skip
     return PretrainingRun(
         f"noise_{dataset}", f"{start}/{correction}/{level}/{seed}", settings,

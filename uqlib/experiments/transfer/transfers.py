@@ -6,9 +6,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from uqlib import losses, metrics, training
+from uqlib import losses, metrics, networks, training
 from uqlib.base.options import check_choice
 from uqlib.base.scales import at_scale
 from uqlib.experiments.image_sets import first_rows
@@ -29,6 +30,9 @@ TUNED = TRAINING | {
     "epochs": 7,
     "lr": 0.03,
 }  # both rates by the error on validation images, of 0.003, 0.01, 0.03, 0.1 and 0.05, 0.1
+READY_MADE = "mobilenetv1_025"  # that others trained on ImageNet; on parts of the CIFARs at twice their side
+READY_STARTS = ("imagenet", "imagenet_scratch")
+READY_SIDE = 64
 WIDE_FROM_SCRATCH = TRAINING | {"epochs": 100, "lr": 0.1, "batch": 128}
 WIDE_TUNED = TRAINING | {
     "epochs": 10,
@@ -114,19 +118,38 @@ def begin_from(dataset: str, start: str, seed: int, device: str = "cpu") -> Begi
 
     Args:
         dataset: in SETTINGS.
-        start: "scratch", or a name in `upstream_networks.UPSTREAMS`, of the whole sets without its "wide_".
+        start: "scratch", or a name in `upstream_networks.UPSTREAMS`, of the whole sets without its "wide_"; "imagenet" for
+            a network that others trained, "imagenet_scratch" for the same one with fresh weights.
         seed: of what is fresh.
     """
     setting = setting_of(dataset)
+    if start in READY_STARTS:
+        return _begin_ready_made(setting.classes, seed, device, pretrained=start == "imagenet")
     if start == SCRATCH:
         return Beginning(*create_small(setting.classes, seed, device, setting.network))
     return Beginning(*load_upstream(setting.upstream.format(start), setting.classes, seed, device))
 
 
+def _begin_ready_made(classes: int, seed: int, device: str, *, pretrained: bool) -> Beginning:
+    fresh = networks.create(READY_MADE, weights=None, classes=classes, seed=seed)
+    model: Any = fresh
+    if pretrained:
+        model = networks.create(READY_MADE)
+        model.reset_classifier(classes)
+        model.get_classifier().load_state_dict(fresh.get_classifier().state_dict())  # type: ignore[operator]
+    model = model.to(device).to(memory_format=torch.channels_last)
+    return Beginning(model, networks.preprocessing(model, size=READY_SIDE, crop_pct=1.0))
+
+
+def is_from_scratch(start: str) -> bool:
+    """Whether all weights of a start are fresh."""
+    return start in (SCRATCH, "imagenet_scratch")
+
+
 def plan_of(dataset: str, start: str) -> dict[str, Any]:
     """How long and how fast is trained, from scratch or tuned."""
     setting = setting_of(dataset)
-    return setting.from_scratch if start == SCRATCH else setting.tuned
+    return setting.from_scratch if is_from_scratch(start) else setting.tuned
 
 
 def long_epochs(dataset: str, images: int = 0) -> int:
