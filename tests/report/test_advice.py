@@ -24,6 +24,7 @@ def test_a_sentence_for_each_case():
     assert "take pretraining + head: +5.0 points" in said(of(0.05), of(0.02))
     assert "pretraining + temperature will do: +5." in said(of(0.05), of(0.0, 0.0005))
     assert "nothing here is surely better" in said(of(0.0), of(0.01))
+    assert "surely better, by too little to matter: +0.1 points" in said(of(0.001, 1e-5), of(0.0, 1e-5))
     assert "nor is it surely worse" in said(of(0.05), of(0.05, 0.03))
 
 

@@ -17,6 +17,7 @@ BUDGETS = {
     "pretrained": "one pass, pretrained",
     "most": "two passes and more, pretrained",
 }
+WORTH = 0.002  # a smaller gain is said to be too small to matter
 NEEDS = {"accuracy": "right answers", "ece": "honest confidences", "aurc": "to know when to ask a person",
          "other": "to notice what is foreign", "shifted_accuracy": "right answers on damaged images"}  # fmt: skip
 
@@ -73,6 +74,8 @@ def advise(budget: str, need: str, chosen: str, gained: xr.DataArray, beyond: xr
     head = f"**{BUDGETS[budget].capitalize()}; you need {NEEDS[need]}:**"
     if more.low > 0 and gain.low > 0:
         return f"{head} take {chosen}: {_points(gain, need)}, surely more than {default}."
+    if usual.low > 0 and usual.value < WORTH:
+        return f"{head} {default} is surely better, by too little to matter: {_points(usual, need)}."
     if usual.low > 0:
         rest = "" if chosen == default else f" The best found, {chosen}, is not surely better."
         return f"{head} {default} will do: {_points(usual, need)}.{rest}"
