@@ -40,6 +40,7 @@ def plain(study):
     ("text", "expected"),
     [
         ("a * b and |x| < 2", r"a \* b and \|x\| < 2"),
+        ("a name that ends in wide_, or 'wide_'", r"a name that ends in wide\_, or 'wide\_'"),
         (r"\* is escaped already", r"\* is escaped already"),
         ("**kwargs: handed on", r"\*\*kwargs: handed on"),
         ("`x`, ``y`` and `a * |b|`", "``x``, ``y`` and ``a * |b|``"),

@@ -45,7 +45,7 @@ def plain_docstring(app, what, name, obj, options, lines):
 
 
 def _plain(line):
-    return re.sub(r"`+([^`]+)`+|(?<!\\)([*|])", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[2]}", line)
+    return re.sub(r"`+([^`]+)`+|(?<!\\)([*|]|(?<=\w)_(?!\w))", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[2]}", line)
 
 
 def measured(text, spec, format_plain_text=roles.format_plain_text):

@@ -118,8 +118,8 @@ def begin_from(dataset: str, start: str, seed: int, device: str = "cpu") -> Begi
 
     Args:
         dataset: in SETTINGS.
-        start: "scratch", or a name in `upstream_networks.UPSTREAMS`, of the whole sets without its "wide_"; "imagenet" for
-            a network that others trained, "imagenet_scratch" for the same one with fresh weights.
+        start: "scratch", or a small network of `upstream_networks.UPSTREAMS`, in whose place the whole sets take the wide
+            one; "imagenet" for a network that others trained, "imagenet_scratch" for the same one with fresh weights.
         seed: of what is fresh.
     """
     setting = setting_of(dataset)
