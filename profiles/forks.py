@@ -160,6 +160,7 @@ def be_kernel(arguments: list[str], environment: dict[str, str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = [sys.modules["ipykernel_launcher"].__file__, *arguments]
     kernelapp.launch_new_instance()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it was told to end; threads of ZeroMQ may still protest, rarely
     atexit._run_exitfuncs()  # and nothing more: what was there before the fork is not taken apart
 
 
