@@ -7,12 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqlib.metrics import calibration
+from uqlib.metrics.bins import BINNINGS, Bins, bin_by_mass, bin_by_width
 from uqlib.metrics.calibration import (
-    BINNINGS,
-    Bins,
-    bin_by_mass,
-    bin_by_width,
     classwise_ece,
     debiased_ece,
     ece,
@@ -225,7 +221,7 @@ def test_smooth_ece_errs_by_the_square_of_the_mesh(monkeypatch):
     confidence, correct = sample(20_000)
     fine = smooth_ece(confidence, correct)  # about 0.01
     for mesh in (2**9, 2**10, 2**11):
-        monkeypatch.setattr(calibration, "MESH", mesh)
+        monkeypatch.setattr("uqlib.metrics.calibration.MESH", mesh)
         assert smooth_ece(confidence, correct) == pytest.approx(fine, rel=(1 / mesh / fine) ** 2 / 25)
 
 

@@ -88,7 +88,7 @@ def test_the_reliability_diagram_has_the_bins_of_uqlib(fragment, asked):
     (found,) = asked(ASK, spec_of(fragment), [(0.3, 0.2)])
     (large, small, _), labels = unpacked(spec_of(fragment))
     probs = (0.3 * large + 0.2 * small).softmax(-1)
-    bins = metrics.calibration.bin_by_width(probs.amax(-1), probs.argmax(-1) == labels)
+    bins = metrics.bin_by_width(probs.amax(-1), probs.argmax(-1) == labels)
     assert [each["count"] for each in found["bins"]] == bins.count.tolist()
     assert [each["right"] for each in found["bins"]] == bins.correct.tolist()
     assert [each["sure"] for each in found["bins"]] == pytest.approx(bins.confidence.tolist(), abs=1e-9)

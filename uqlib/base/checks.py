@@ -356,3 +356,21 @@ def check_share_and_hits(confidence: Column, correct: Column) -> tuple[Float[Ten
     """Of a rule that compares the confidence with a share of correct predictions."""
     score = check_share(confidence)
     return score, check_mask(correct, rows=len(score), device=score.device)
+
+
+def check_weights(weights: Any, rows: int | None = None, device: torch.device | None = None) -> Float[Tensor, " n"]:
+    """How much each example counts, float64 on the device: whole numbers as they are, others brought to a mean of one."""
+    values = check_confidence(weights, "weights")
+    check_rows(values, rows, "weights")
+    if (values < 0).any():
+        row = int((values < 0).nonzero()[0])
+        raise ValueError(f"weights must be 0 or larger; row {row} is {values[row].item():.9g}")
+    values = values.double()
+    total = values.sum()
+    if not total > 0:
+        raise ValueError(f"weights must not all be 0; there are {len(values)}, and each leaves its example out")
+    if not (values == values.round()).all():
+        values = values * (len(values) / total)
+        near = values.round()  # equal weights of 0.1 count once
+        values = near if ((values - near).abs() <= 1e-12 * near.clamp(min=1)).all() else values
+    return values if device is None else values.to(device)

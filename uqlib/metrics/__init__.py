@@ -11,16 +11,16 @@ Sums are float64, ties are shared, the order of the rows never matters. What a p
 `uqlib.papers`, by name.
 """
 
+from uqlib.metrics.bins import Bins, bin_by_mass, bin_by_width
 from uqlib.metrics.calibration import (
-    Bins,
     ReliabilityCurve,
-    bin_by_mass,
-    bin_by_width,
     classwise_ece,
     debiased_ece,
     ece,
+    overconfidence,
     reliability_curve,
     rms_calibration_error,
+    signed_ece,
     smooth_ece,
 )
 from uqlib.metrics.classification import (
@@ -32,6 +32,8 @@ from uqlib.metrics.classification import (
     macro_f1,
     nll,
     nll_each,
+    top_k_accuracy,
+    top_k_each,
 )
 from uqlib.metrics.detection import (
     OperatingPoint,
@@ -46,20 +48,23 @@ from uqlib.metrics.detection import (
     roc_curve,
 )
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome
-from uqlib.metrics.ranking import Ranking, merge_rankings, rank
+from uqlib.metrics.ranking import RankedLosses, Ranking, merge_rankings, rank, rank_losses
 from uqlib.metrics.resampling.bootstrap import (
     Interval,
-    Summary,
     interval,
     paired_difference,
     pool,
     resample,
     resample_difference,
     resample_together,
-    summary,
 )
+from uqlib.metrics.resampling.by_group import groupwise, groupwise_intervals
+from uqlib.metrics.resampling.draws import of_losses
+from uqlib.metrics.resampling.summarised import Summary, summary
 from uqlib.metrics.retrieval import Neighbours, abstained_recall, nearest_neighbours, r_auroc, recall_at_1, retrieved
+from uqlib.metrics.rows import Rows, balanced_weights, flatten
 from uqlib.metrics.selective import (
+    RiskCoverage,
     augrc,
     aurc,
     aurc_fd_shifts,
@@ -69,6 +74,7 @@ from uqlib.metrics.selective import (
     coverages,
     e_aurc,
     risk_at_coverage,
+    risk_coverage_curve,
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
     selective_risks,
@@ -86,9 +92,12 @@ __all__ = [
     "Neighbours",
     "OperatingPoint",
     "Outcome",
+    "RankedLosses",
     "Ranking",
     "ReliabilityCurve",
+    "RiskCoverage",
     "RocCurve",
+    "Rows",
     "Summary",
     "abstained_recall",
     "accuracy",
@@ -99,6 +108,7 @@ __all__ = [
     "aurc_of_trapezoids",
     "aurc_trapezoid",
     "auroc",
+    "balanced_weights",
     "bin_by_mass",
     "bin_by_width",
     "brier",
@@ -113,7 +123,10 @@ __all__ = [
     "debiased_ece",
     "e_aurc",
     "ece",
+    "flatten",
     "fpr_at_tpr",
+    "groupwise",
+    "groupwise_intervals",
     "interval",
     "macro_f1",
     "merge_rankings",
@@ -122,13 +135,16 @@ __all__ = [
     "nearest_neighbours",
     "nll",
     "nll_each",
+    "of_losses",
     "operating_point",
     "out_of_distribution",
+    "overconfidence",
     "paired_difference",
     "pool",
     "r_auroc",
     "r_precision",
     "rank",
+    "rank_losses",
     "recall_at_1",
     "reliability_curve",
     "resample",
@@ -136,11 +152,15 @@ __all__ = [
     "resample_together",
     "retrieved",
     "risk_at_coverage",
+    "risk_coverage_curve",
     "rms_calibration_error",
     "roc_curve",
     "selective_accuracy_at_coverage",
     "selective_accuracy_coverage",
     "selective_risks",
+    "signed_ece",
     "smooth_ece",
     "summary",
+    "top_k_accuracy",
+    "top_k_each",
 ]

@@ -1,62 +1,23 @@
-"""Does a confidence of 80 % mean that 80 % are right: calibration errors, all lower is better.
+"""Does a confidence of 80 % mean that 80 % are right: calibration errors, all lower is better but the signed one, nearer to zero.
 
-Two conventions differ between libraries and are fixed here. Bins are half-open, (lo, hi], and a confidence
-of exactly 0 belongs to the first. Bins of equal width end at the real numbers k / bins; bins of equal mass
-end at sample quantiles, and equal confidences always share a bin, so that the order of rows never matters.
+Which bins, and what lies on an edge, is in `uqlib.metrics.bins`. A weight counts as that many equal examples; weights that are
+not whole numbers are brought to a mean of one, so their scale says nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
-from uqlib.base.checks import check_labels, check_mask, check_probs, check_share
-from uqlib.base.options import check_choice, check_whole
+from uqlib.base.checks import check_labels, check_probs, check_share_and_hits, check_weights
+from uqlib.base.options import check_choice
+from uqlib.metrics.bins import Bins, as_bins, chunk_of, gaps_from_counts
+from uqlib.metrics.rows import counted
 
-CHUNK = 2**16  # float64 copies of this many confidences stay in the cache
 MESH = 2**15  # points of the grid on which the smooth error is evaluated
-
-
-@dataclass(frozen=True, eq=False)
-class Bins:
-    """Totals of confidence and of correctness in each bin: all that a binned calibration error needs.
-
-    Bins of equal width from several batches add up, `a + b` or `sum(parts)`, to the bins of all their rows:
-    counts exactly, sums of confidence up to rounding. The size does not grow with the data. Bins know how they were
-    made, and a metric that asks for others refuses them.
-    """
-
-    count: Int[Array, " b"]  # examples
-    confidence: Float[Array, " b"]  # sum of their confidences
-    correct: Int[Array, " b"]  # how many of them are correct
-    upper: Float[Array, " b"]  # last confidence that belongs to the bin
-    by: str = "width"  # or "mass"
-
-    def __add__(self, other: "Bins") -> "Bins":
-        if not isinstance(other, Bins):
-            return NotImplemented
-        if len(self.upper) != len(other.upper) or not (as_tensor(self.upper) == as_tensor(other.upper)).all():
-            raise ValueError(
-                f"cannot add bins with different edges ({len(self.upper)} and {len(other.upper)} bins). "
-                "Use bin_by_width with one number of bins; quantiles of two samples do not add."
-            )
-        if self.by != other.by:
-            raise ValueError(f"cannot add bins by {self.by} and bins by {other.by}")
-        return Bins(
-            self.count + other.count,
-            self.confidence + other.confidence,
-            self.correct + other.correct,
-            self.upper,
-            self.by,
-        )
-
-    def __radd__(self, other: int) -> "Bins":
-        return self if isinstance(other, int) and other == 0 else NotImplemented  # sum() starts from 0
 
 
 class ReliabilityCurve(NamedTuple):
@@ -64,73 +25,8 @@ class ReliabilityCurve(NamedTuple):
 
     confidence: Float[Array, " b"]  # mean confidence
     accuracy: Float[Array, " b"]
-    count: Int[Array, " b"]  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: Shaped[Array, " b"]  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     upper: Float[Array, " b"]  # last confidence that belongs to the bin
-
-
-def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15) -> Bins:
-    """Totals over bins of equal width, ((k-1)/bins, k/bins], the first of which holds 0 as well.
-
-    A float16 or float32 confidence is compared with the real numbers k/bins, a float64 one with the float64
-    nearest to them. One pass, no memory that grows with n.
-
-    Args:
-        confidence: in [0, 1], (n,).
-        correct: whether each prediction equals its label, (n,).
-        bins: how many.
-
-    Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or bins is below 1.
-
-    Examples:
-        >>> from uqlib.metrics import bin_by_width
-        >>> bin_by_width([0.2, 0.5, 0.6, 0.9], [False, True, True, True], bins=2).count  # 0.5 belongs to (0, 0.5]
-        array([2, 2])
-    """
-    bins = check_whole(bins, "bins", least=1)
-    score, hit = _check(confidence, correct)
-    upper = _upper(bins, score.device)
-    parts = [_totals(scores, hits, upper) for scores, hits in by_rows(_chunk(score), score, hit)]
-    # stacked, then summed: torch sums in pairs, which keeps the error of 10^8 rows near that of one chunk
-    counts, sums = (torch.stack(part).sum(0).view(bins, 2) for part in zip(*parts, strict=True))
-    return _bins(counts.sum(1), sums.sum(1), counts[:, 1], upper, confidence, "width")
-
-
-def bin_by_mass(confidence: Column, correct: Column, *, bins: int = 15) -> Bins:
-    """Totals over bins that hold equally many examples, up to one, as far as equal confidences allow.
-
-    Bin k ends at the ceil(k n / bins)-th smallest confidence, that one and all its equals included. Where many
-    confidences are equal, later bins are therefore smaller or empty. Sorts once: time n log n, memory 2 n.
-    Such bins depend on the sample, so those of two batches cannot be added.
-
-    Args:
-        confidence: in [0, 1], (n,).
-        correct: whether each prediction equals its label, (n,).
-        bins: how many.
-
-    Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, or bins is below 1.
-
-    Examples:
-        >>> from uqlib.metrics import bin_by_mass
-        >>> bin_by_mass([0.7, 0.8, 0.9, 0.9], [False, True, True, True], bins=2).count
-        array([2, 2])
-        >>> bin_by_mass([0.8, 0.9, 0.9, 0.9], [False, True, True, True], bins=2).count  # what is equal stays together
-        array([4, 0])
-    """
-    bins = check_whole(bins, "bins", least=1)
-    score, hit = _check(confidence, correct)
-    values, hits = _sorted(score), _sorted(score[hit])
-    last = [-(-k * len(values) // bins) - 1 for k in range(1, bins + 1)]
-    upper = values[torch.tensor(last, device=values.device)]
-    ends = torch.searchsorted(values, upper, right=True)
-    count = ends.diff(prepend=ends.new_zeros(1))
-    right = torch.searchsorted(hits, upper, right=True).diff(prepend=ends.new_zeros(1))
-    sums = torch.stack([part.sum(dtype=torch.float64) for part in values.split(count.tolist())])
-    return _bins(count, sums, right, upper.double(), confidence, "mass")
-
-
-BINNINGS = {"width": bin_by_width, "mass": bin_by_mass}
 
 
 def _l1(share: Tensor, gap: Tensor) -> Tensor:
@@ -155,6 +51,7 @@ def ece(
     bins: int | None = None,
     by: str = "width",
     norm: str = "l1",
+    weights: Column | None = None,
 ) -> float:
     """Expected calibration error: the gap between mean confidence and accuracy, over bins, lower is better.
 
@@ -170,6 +67,7 @@ def ece(
         by: "width" (Guo et al.), which "ECE" means where nothing else is said, or "mass" (Nguyen & O'Connor, Nixon et
             al.). It must say how Bins were made.
         norm: "l1", "l2" or "max".
+        weights: (n,) how much each example counts, 0 or larger; None counts each once. Of Bins they are in them.
 
     Raises:
         ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
@@ -185,22 +83,73 @@ def ece(
         0.1
     """
     measure = NORMS[check_choice(norm, NORMS, "norm")]
-    return measure(*_gaps(_as_bins(confidence, correct, bins, by))).item()
+    return measure(*_gaps(as_bins(confidence, correct, bins, by, weights))).item()
+
+
+def signed_ece(
+    confidence: Column | Bins,
+    correct: Column | None = None,
+    *,
+    bins: int | None = None,
+    by: str = "width",
+    weights: Column | None = None,
+) -> float:
+    """How much more is claimed than is right: mean confidence - accuracy; above zero overconfident, below underconfident.
+
+    The gaps of the bins with their signs, weighted by the examples, which add up to the gap of all examples: the bins
+    cancel. overconfidence - underconfidence of the same bins, where ece is their sum. Arguments and errors are those of ece.
+
+    Examples:
+        >>> from uqlib.metrics import signed_ece
+        >>> round(signed_ece([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)  # claims 0.75, is right in 0.75
+        0.0
+    """
+    return signed_from_counts(*_totals(as_bins(confidence, correct, bins, by, weights))).item()
+
+
+def overconfidence(
+    confidence: Column | Bins,
+    correct: Column | None = None,
+    *,
+    bins: int | None = None,
+    by: str = "width",
+    weights: Column | None = None,
+) -> float:
+    """The part of the ece from bins that claim more than is right, lower is better.
+
+    What is left of the ece is underconfidence: ece - overconfidence. Arguments and errors are those of ece.
+
+    Examples:
+        >>> from uqlib.metrics import overconfidence
+        >>> round(overconfidence([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)  # half of the rows, 0.6 for 0.5
+        0.05
+    """
+    return overconfidence_from_counts(*_totals(as_bins(confidence, correct, bins, by, weights))).item()
 
 
 def rms_calibration_error(
-    confidence: Column | Bins, correct: Column | None = None, *, bins: int | None = None, by: str = "mass"
+    confidence: Column | Bins,
+    correct: Column | None = None,
+    *,
+    bins: int | None = None,
+    by: str = "mass",
+    weights: Column | None = None,
 ) -> float:
     """Root of the mean squared gap between confidence and accuracy, lower is better: ece(norm="l2").
 
     Equal mass by default (pass by="width" beside Bins of equal width), as in Hendrycks et al. 2019 (arXiv:1901.09960). Their own number, in which the most
     confident bin is missing, is rms_calibration_error_hendrycks2019.
     """
-    return ece(confidence, correct, bins=bins, by=by, norm="l2")
+    return ece(confidence, correct, bins=bins, by=by, norm="l2", weights=weights)
 
 
 def debiased_ece(
-    confidence: Column | Bins, correct: Column | None = None, *, bins: int | None = None, by: str = "mass"
+    confidence: Column | Bins,
+    correct: Column | None = None,
+    *,
+    bins: int | None = None,
+    by: str = "mass",
+    weights: Column | None = None,
 ) -> float:
     """Squared l2 calibration error without the bias of the plug-in estimate, lower is better.
 
@@ -213,6 +162,7 @@ def debiased_ece(
         correct: whether each prediction equals its label, (n,).
         bins: how many, by default 15; beside Bins the number that they have.
         by: "mass" (as in the paper) or "width". It must say how Bins were made.
+        weights: (n,) how much each example counts; None counts each once. Whole numbers alone: of others the variance is unknown.
 
     Raises:
         ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
@@ -225,14 +175,25 @@ def debiased_ece(
         >>> round(debiased_ece([0.75] * 4, [True, True, True, False], bins=1), 3)  # no gap, less what chance gives
         -0.062
     """
-    totals = _as_bins(confidence, correct, bins, by)
+    totals = as_bins(confidence, correct, bins, by, weights)
     count, right, summed = (as_tensor(x).double() for x in (totals.count, totals.correct, totals.confidence))
+    if not (count == count.round()).all():
+        raise ValueError("debiased_ece takes weights that are whole numbers, counts of equal examples; these are not")
     held = count >= 2
     m, accuracy, mean = count[held], right[held] / count[held], summed[held] / count[held]
     return (m / count.sum() * ((mean - accuracy).square() - accuracy * (1 - accuracy) / (m - 1))).sum().item()
 
 
-def classwise_ece(probs: Table, labels: Column, *, bins: int = 15, by: str = "width", norm: str = "l1") -> float:
+def classwise_ece(
+    probs: Table,
+    labels: Column,
+    *,
+    bins: int = 15,
+    by: str = "width",
+    norm: str = "l1",
+    weights: Column | None = None,
+    ignore: int | None = None,
+) -> float:
     """Mean over classes of the calibration error of that class's probability, lower is better.
 
     For class j the confidence is p_j and "correct" is whether the label is j; every row counts in every class.
@@ -243,7 +204,8 @@ def classwise_ece(probs: Table, labels: Column, *, bins: int = 15, by: str = "wi
     Args:
         probs: (n, c), rows that sum to 1.
         labels: classes in [0, c), (n,).
-        bins, by, norm: as in ece.
+        bins, by, norm, weights: as in ece.
+        ignore: the label of rows to leave out.
 
     Raises:
         ValueError: if the rows are not probabilities, a label is outside [0, c), or an option is unknown.
@@ -256,14 +218,17 @@ def classwise_ece(probs: Table, labels: Column, *, bins: int = 15, by: str = "wi
         >>> round(classwise_ece([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.2, 0.8]], [0, 0, 1, 0]), 3)
         0.25
     """
+    (probs, labels), weights = counted((probs, labels), weights, ignore)
     probs = check_probs(probs)
     labels = check_labels(labels, probs.shape[1], rows=len(probs), device=probs.device)
     columns = probs.clamp(max=1).T.contiguous()  # rounding may leave a probability just above 1
-    errors = [ece(column, labels == j, bins=bins, by=by, norm=norm) for j, column in enumerate(columns)]
+    errors = [
+        ece(column, labels == j, bins=bins, by=by, norm=norm, weights=weights) for j, column in enumerate(columns)
+    ]
     return sum(errors) / len(errors)
 
 
-def smooth_ece(confidence: Column, correct: Column) -> float:
+def smooth_ece(confidence: Column, correct: Column, *, weights: Column | None = None) -> float:
     """Calibration error without bins (smECE), lower is better.
 
     The residuals, correct - confidence, are smoothed along the confidence with a Gaussian that is reflected at
@@ -277,9 +242,10 @@ def smooth_ece(confidence: Column, correct: Column) -> float:
     Args:
         confidence: in [0, 1], (n,).
         correct: whether each prediction equals its label, (n,).
+        weights: (n,) how much each example counts, 0 or larger; None counts each once.
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN.
+        ValueError: if a confidence is outside [0, 1] or NaN, or a weight is negative or all are 0.
 
     Source:
         Blasiok & Nakkiran 2023, Smooth ECE (arXiv:2309.12236), with the reflected Gaussian kernel.
@@ -289,8 +255,8 @@ def smooth_ece(confidence: Column, correct: Column) -> float:
         >>> round(smooth_ece([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)
         0.09
     """
-    score, hit = _check(confidence, correct)
-    spectrum = _cosine_series(score, hit)
+    score, hit = check_share_and_hits(confidence, correct)
+    spectrum = _cosine_series(score, hit, None if weights is None else check_weights(weights, len(score), score.device))
     frequency = torch.pi * torch.arange(MESH + 1, dtype=torch.float64, device=spectrum.device)
     low, high = 0.0, 1.0
     while high - low > 1e-8:
@@ -301,7 +267,12 @@ def smooth_ece(confidence: Column, correct: Column) -> float:
 
 
 def reliability_curve(
-    confidence: Column | Bins, correct: Column | None = None, *, bins: int | None = None, by: str = "width"
+    confidence: Column | Bins,
+    correct: Column | None = None,
+    *,
+    bins: int | None = None,
+    by: str = "width",
+    weights: Column | None = None,
 ) -> ReliabilityCurve:
     """Mean confidence, accuracy and count in each bin: what a reliability diagram draws.
 
@@ -310,6 +281,7 @@ def reliability_curve(
         correct: whether each prediction equals its label, (n,).
         bins: how many, by default 15; beside Bins the number that they have.
         by: "width" or "mass". It must say how Bins were made.
+        weights: (n,) how much each example counts, 0 or larger; None counts each once. Of Bins they are in them.
 
     Raises:
         ValueError: if a confidence is outside [0, 1] or NaN, an option is unknown, or Bins were made otherwise.
@@ -320,69 +292,30 @@ def reliability_curve(
         >>> curve.accuracy[1], curve.count  # nothing lies in the lower half
         (np.float64(0.75), array([0, 4]))
     """
-    totals = _as_bins(confidence, correct, bins, by)
+    totals = as_bins(confidence, correct, bins, by, weights)
     count = as_tensor(totals.count)
     mean, accuracy = as_tensor(totals.confidence) / count, as_tensor(totals.correct).double() / count
     return ReliabilityCurve(like(mean, totals.count), like(accuracy, totals.count), totals.count, totals.upper)
 
 
-def gaps_from_counts(count: Tensor, summed: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Share and gap along the last axis; the gap of a bin without examples is zero."""
-    return count.double() / count.sum(-1, keepdim=True), (summed - right).abs() / count.clamp(min=1)
-
-
-def place_by_width(confidence: Float[Tensor, " n"], bins: int) -> Int[Tensor, " n"]:
-    """The number of the bin of each confidence, as in bin_by_width."""
-    return _place(confidence.double().contiguous(), _upper(bins, confidence.device), confidence.dtype).long()
-
-
-def _totals(
-    confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], upper: Float[Tensor, " b"]
-) -> tuple[Int[Tensor, " b2"], Float[Tensor, " b2"]]:
-    """Count and sum of confidence, for the wrong and the right of each bin in turn."""
-    values = confidence.double().contiguous()  # torch warns of a strided column
-    cell = _place(values, upper, confidence.dtype).mul_(2).add_(correct).long()
-    cells = 2 * len(upper)
-    return torch.bincount(cell, minlength=cells), torch.bincount(cell, weights=values, minlength=cells)
-
-
-def _upper(bins: int, device: torch.device) -> Float[Tensor, " b"]:
-    return torch.arange(1, bins + 1, dtype=torch.float64, device=device) / bins
-
-
-def _place(values: Float[Tensor, " n"], upper: Float[Tensor, " b"], given: torch.dtype) -> Tensor:
-    """The number of the bin of equal width that each value lies in, a whole number of any type."""
-    if given == torch.float64:
-        return torch.bucketize(values, upper)
-    # exact: the product of a float32 and the number of bins fits in a float64
-    return (values * len(upper)).ceil_().sub_(1).clamp_(min=0)
-
-
-def _chunk(confidence: Float[Tensor, " n"]) -> int:
-    return 2**24 if confidence.is_cuda else CHUNK  # a GPU wants few launches, a CPU wants its cache
-
-
-def _sorted(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    if values.is_cuda:
-        return values.sort().values
-    values = values.float() if values.dtype == torch.bfloat16 else values
-    return torch.from_numpy(np.sort(values.numpy()))  # vectorised: ten times faster than torch on a CPU
-
-
-def _cosine_series(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"]) -> Tensor:
+def _cosine_series(
+    confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], weights: Float[Tensor, " n"] | None
+) -> Tensor:
     """Fourier transform of the mean residual on the grid 0, h, ..., 1, mirrored to a period of 2.
 
     A residual is shared between the two points around it in proportion to nearness, which moves no mass.
     """
     grid = torch.zeros(MESH + 1, dtype=torch.float64, device=confidence.device)
-    for score, hit in by_rows(_chunk(confidence), confidence, correct):
+    columns = [confidence, correct] if weights is None else [confidence, correct, weights]
+    for score, hit, *weight in by_rows(chunk_of(confidence), *columns):
         place = score.double() * MESH
         left = place.floor().clamp_(max=MESH - 1)
         residual = hit.double() - score
+        residual = weight[0] * residual if weight else residual
         share = residual * (place - left)
         left = left.long()
         grid.index_add_(0, left, residual - share).index_add_(0, left + 1, share)
-    grid /= len(confidence)
+    grid /= len(confidence) if weights is None else weights.sum()
     inner = grid[1:-1] / 2
     spectrum: Tensor = torch.fft.rfft(torch.cat([grid[:1], inner, grid[-1:], inner.flip(0)]))
     return spectrum
@@ -397,28 +330,17 @@ def _gaps(totals: Bins) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     return gaps_from_counts(count[held], summed[held], right[held])
 
 
-def _as_bins(confidence: Column | Bins, correct: Column | None, bins: int | None, by: str) -> Bins:
-    binning = BINNINGS[check_choice(by, BINNINGS, "by")]
-    if not isinstance(confidence, Bins):
-        if correct is None:
-            raise ValueError("correct is missing; pass `preds == labels` beside the confidence, or Bins alone")
-        return binning(confidence, correct, bins=15 if bins is None else bins)
-    if correct is not None:
-        raise ValueError("correct is known to the Bins; pass them alone")
-    if by != confidence.by:
-        raise ValueError(
-            f"by is {by!r}, and these Bins were made by {confidence.by}: pass by={confidence.by!r}, or others"
-        )
-    made = len(confidence.count)
-    if bins is not None and check_whole(bins, "bins", least=1) != made:
-        raise ValueError(f"bins is {bins}, and these Bins are {made}: leave it out, or pass confidence and correct")
-    return confidence
+def _totals(bins: Bins) -> tuple[Tensor, Tensor, Tensor]:
+    if not as_tensor(bins.count).any():
+        raise ValueError("the bins hold no examples; at least one is needed")
+    return as_tensor(bins.count), as_tensor(bins.confidence), as_tensor(bins.correct)
 
 
-def _check(confidence: Column, correct: Column) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    score = check_share(confidence)
-    return score, check_mask(correct, rows=len(score), device=score.device)
+def signed_from_counts(count: Tensor, summed: Tensor, right: Tensor) -> Tensor:
+    """Along the last axis; the sum over the bins is that over the examples."""
+    return (summed - right).sum(-1) / count.sum(-1)
 
 
-def _bins(count: Tensor, confidence: Tensor, correct: Tensor, upper: Tensor, given: Column, by: str) -> Bins:
-    return Bins(like(count, given), like(confidence, given), like(correct, given), like(upper, given), by)
+def overconfidence_from_counts(count: Tensor, summed: Tensor, right: Tensor) -> Tensor:
+    """Along the last axis, the gaps above zero alone."""
+    return (summed - right).clamp(min=0).sum(-1) / count.sum(-1)

@@ -2,6 +2,8 @@
 
 All but macro F1 and the errors by class are means of one value an example (correctness, nll_each, brier_each), so they add up
 exactly over batches: the value of two batches together is their mean weighted by the number of rows.
+
+`weights` say how much each example counts, 0 or larger; `ignore` is the label of rows to leave out, such as 255 or -100.
 """
 
 import torch
@@ -9,24 +11,63 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
-from uqlib.base.checks import check_classes, check_confidence, check_labels, check_logits, check_probs
+from uqlib.base.checks import (
+    check_classes,
+    check_confidence,
+    check_features,
+    check_labels,
+    check_logits,
+    check_probs,
+    check_weights,
+)
 from uqlib.base.options import check_whole
+from uqlib.metrics.rows import counted
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
 
-def accuracy(preds: Column, labels: Column) -> float:
+def accuracy(preds: Column, labels: Column, *, weights: Column | None = None, ignore: int | None = None) -> float:
     """Fraction of predictions equal to their label, higher is better: the mean of correctness.
 
     Examples:
         >>> from uqlib.metrics import accuracy
         >>> accuracy([0, 1, 2, 2], [0, 1, 2, 1])
         0.75
+        >>> accuracy([0, 1, 2, 2], [0, 1, 255, 1], ignore=255)
+        0.6666666666666666
     """
-    return as_tensor(correctness(preds, labels)).mean(dtype=torch.float64).item()
+    (preds, labels), weights = counted((preds, labels), weights, ignore)
+    return _mean(as_tensor(correctness(preds, labels)), weights)
 
 
-def macro_f1(preds: Column, labels: Column) -> float:
+def top_k_accuracy(
+    logits: Table, labels: Column, *, k: int = 5, weights: Column | None = None, ignore: int | None = None
+) -> float:
+    """Fraction of examples whose label is among the k classes with the largest entries, higher is better.
+
+    A label that ties with others at the border counts by the share of the tied places that lie within the k, the
+    expectation over a random order of the tie; so with k = 1 a tie of two counts half, where an argmax takes the first.
+
+    Args:
+        logits: (n, c), or probabilities; of any type, half precision too.
+        labels: classes in [0, c), (n,).
+        k: how many, at least 1 and at most c.
+        weights: (n,) how much each example counts, 0 or larger.
+        ignore: the label of rows to leave out.
+
+    Raises:
+        ValueError: if an entry is not finite, a label lies outside [0, c), or k outside 1 to c.
+
+    Examples:
+        >>> from uqlib.metrics import top_k_accuracy
+        >>> top_k_accuracy([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [1, 2], k=2)
+        0.5
+    """
+    (logits, labels), weights = counted((logits, labels), weights, ignore)
+    return _mean(as_tensor(top_k_each(logits, labels, k=k)), weights)
+
+
+def macro_f1(preds: Column, labels: Column, *, weights: Column | None = None, ignore: int | None = None) -> float:
     """F1 of each class, averaged with equal weight over classes, higher is better.
 
     The mean runs over classes that occur among the labels or the predictions, as in scikit-learn's
@@ -36,6 +77,8 @@ def macro_f1(preds: Column, labels: Column) -> float:
     Args:
         preds: predicted classes, integers (n,).
         labels: true classes, integers (n,).
+        weights: (n,) how much each example counts, 0 or larger.
+        ignore: the label of rows to leave out.
 
     Raises:
         ValueError: if there are no rows, not as many predictions as labels, or a class is negative, or 255 where every
@@ -47,24 +90,36 @@ def macro_f1(preds: Column, labels: Column) -> float:
         >>> round(macro_f1([0, 1, 2, 2], [0, 1, 2, 1]), 3)
         0.778
     """
+    (preds, labels), weights = counted((preds, labels), weights, ignore)
     preds, labels = check_classes(preds, labels)
+    each = None if weights is None else check_weights(weights, len(preds), preds.device)
+    if each is not None and not each.all():
+        preds, labels, each = preds[each > 0], labels[each > 0], each[each > 0]
     classes = 1 + int(torch.maximum(preds.max(), labels.max()))
     if classes > 1000 + 10 * len(labels):  # numbers with gaps, which a table of all classes would not fit into memory
         numbers: Tensor = torch.stack([preds, labels]).unique(return_inverse=True)[1]
         preds, labels = numbers[0], numbers[1]
         classes = 2 * len(labels)
-    hits = torch.bincount(labels[preds == labels], minlength=classes)
-    occurrences = torch.bincount(labels, minlength=classes) + torch.bincount(preds, minlength=classes)
+    hit = preds == labels
+    hits = torch.bincount(labels[hit], None if each is None else each[hit], minlength=classes)
+    occurrences = torch.bincount(labels, each, minlength=classes) + torch.bincount(preds, each, minlength=classes)
     present = occurrences > 0
     return macro_f1_from_counts(hits[present], occurrences[present]).item()
 
 
 def macro_f1_from_counts(hits: Tensor, occurrences: Tensor) -> Tensor:
     """Mean F1 along the last axis, over the classes that occur: hits, and occurrences as label and as prediction."""
-    return (2 * hits / occurrences.clamp(min=1).double()).sum(-1) / (occurrences > 0).sum(-1)
+    return (2 * hits / torch.where(occurrences > 0, occurrences, 1).double()).sum(-1) / (occurrences > 0).sum(-1)
 
 
-def classwise_error(preds: Column, labels: Column, classes: int) -> Float[Array, " c"]:
+def classwise_error(
+    preds: Column,
+    labels: Column,
+    classes: int,
+    *,
+    weights: Column | None = None,
+    ignore: int | None = None,
+) -> Float[Array, " c"]:
     """Share of wrong predictions among the examples of each class, lower is better, float64.
 
     Their mean over the classes is the error on a test set in which all classes are equally frequent.
@@ -73,6 +128,8 @@ def classwise_error(preds: Column, labels: Column, classes: int) -> Float[Array,
         preds: predicted classes in [0, classes), integers (n,).
         labels: true classes in [0, classes), integers (n,); each class must occur.
         classes: how many there are.
+        weights: (n,) how much each example counts, 0 or larger.
+        ignore: the label of rows to leave out.
 
     Raises:
         ValueError: if a class has no example, for then it has no error; if not as many predictions as labels, or one
@@ -84,21 +141,24 @@ def classwise_error(preds: Column, labels: Column, classes: int) -> Float[Array,
         >>> classwise_error([0, 1, 2, 2], [0, 1, 2, 1], 3)
         array([0. , 0.5, 0. ])
     """
-    classes = check_whole(classes, "classes", least=1)
+    classes, given = check_whole(classes, "classes", least=1), preds
+    (preds, labels), weights = counted((preds, labels), weights, ignore)
     predicted = check_labels(preds, classes, name="preds")
     labels = check_labels(labels, classes, rows=len(predicted), device=predicted.device)
-    sizes = torch.bincount(labels, minlength=classes)
+    each = None if weights is None else check_weights(weights, len(labels), labels.device)
+    sizes = torch.bincount(labels, each, minlength=classes)
     if not sizes.all():
         missing = int((sizes == 0).nonzero()[0])
         raise ValueError(
             f"every class needs an example; class {missing} of {classes} has none among the {len(labels)} labels. "
             "A test set of fewer classes? Number them anew."
         )
-    wrong = torch.bincount(labels[predicted != labels], minlength=classes)
-    return like(wrong.double() / sizes, preds)
+    missed = predicted != labels
+    wrong = torch.bincount(labels[missed], None if each is None else each[missed], minlength=classes)
+    return like(wrong.double() / sizes, given)
 
 
-def nll(logits: Table, labels: Column) -> float:
+def nll(logits: Table, labels: Column, *, weights: Column | None = None, ignore: int | None = None) -> float:
     """Negative log-likelihood of the labels in nats, lower is better: the mean of nll_each.
 
     Examples:
@@ -107,10 +167,11 @@ def nll(logits: Table, labels: Column) -> float:
         >>> round(nll(np.log([[0.8, 0.2], [0.5, 0.5]]), [0, 1]), 3)  # the mean of -log 0.8 and -log 0.5
         0.458
     """
-    return as_tensor(nll_each(logits, labels)).mean().item()
+    (logits, labels), weights = counted((logits, labels), weights, ignore)
+    return _mean(as_tensor(nll_each(logits, labels)), weights)
 
 
-def brier(probs: Table, labels: Column) -> float:
+def brier(probs: Table, labels: Column, *, weights: Column | None = None, ignore: int | None = None) -> float:
     """Squared distance between the probabilities and the one-hot label, in [0, 2], lower is better.
 
     Summed over the classes (Brier 1950) and averaged over the examples: the mean of brier_each. Half-precision
@@ -122,16 +183,17 @@ def brier(probs: Table, labels: Column) -> float:
         >>> round(brier([[0.8, 0.2], [0.5, 0.5]], [0, 1]), 3)  # the mean of 0.2² + 0.2² and 0.5² + 0.5²
         0.29
     """
-    return as_tensor(brier_each(probs, labels)).mean().item()
+    (probs, labels), weights = counted((probs, labels), weights, ignore)
+    return _mean(as_tensor(brier_each(probs, labels)), weights)
 
 
-def average(values: Column) -> float:
+def average(values: Column, *, weights: Column | None = None) -> float:
     """The mean of one value an example, such as nll_each: the statistic of a bootstrap that has the values already.
 
     Raises:
-        ValueError: if there are no values, or one of them is not finite.
+        ValueError: if there are no values, one of them is not finite, or a weight is negative or all are 0.
     """
-    return check_confidence(values, "values").double().mean().item()
+    return _mean(check_confidence(values, "values"), weights)
 
 
 def correctness(preds: Column, labels: Column) -> Bool[Array, " n"]:
@@ -191,6 +253,33 @@ def brier_each(probs: Table, labels: Column) -> Float[Array, " n"]:
     labels = check_labels(labels, checked.shape[1], rows=len(checked), device=checked.device)
     parts = by_rows(CHUNK // checked.shape[1], checked, labels)
     return like(torch.cat([_squared_distance(*part) for part in parts]), probs)
+
+
+def top_k_each(logits: Table, labels: Column, *, k: int = 5) -> Float[Array, " n"]:
+    """Whether the label is among the k largest entries, 1 or 0, and a share of a tie: the values that top_k_accuracy averages.
+
+    Arguments and errors are those of top_k_accuracy. Time grows with n c, memory with n.
+    """
+    table = check_features(logits, "logits")
+    labels = check_labels(labels, table.shape[1], rows=len(table), device=table.device)
+    k = check_whole(k, "k", least=1, most=table.shape[1])
+    parts = by_rows(CHUNK // table.shape[1], table, labels)
+    return like(torch.cat([_within(part, y, k) for part, y in parts]), logits)
+
+
+def _mean(each: Tensor, weights: Column | None) -> float:
+    """The mean of one value an example, by weight."""
+    if weights is None:
+        return each.mean(dtype=torch.float64).item()
+    weight = check_weights(weights, len(each), each.device)
+    return ((weight * each).sum() / weight.sum()).item()
+
+
+def _within(table: Float[Tensor, "n c"], labels: Int[Tensor, " n"], k: int) -> Float[Tensor, " n"]:
+    """The share of the places of the label's tie that are among the first k."""
+    own = table.gather(1, labels[:, None])
+    before, tied = (table > own).sum(1), (table == own).sum(1)
+    return ((k - before).clamp(min=0).minimum(tied)).double() / tied
 
 
 def _squared_distance(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -7,18 +7,31 @@ sort with other metrics.
 Ties. A curve over k = 1, ..., n cuts through tied confidences, so it shows the expectation over a random order of
 each tie. A threshold cannot cut through a tie, so what is asked at a threshold (coverage_at_risk and its siblings)
 counts the achievable coverages alone: those that keep a tie whole or drop it whole.
+
+Losses of any size: the risk of `rank_losses(confidence, losses)` is the mean loss of the kept, in place of an error rate.
+Weights: a weight counts as that many equal examples, which are a tie; weights that are not whole numbers are brought to a
+mean of one, so their scale says nothing.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, like
 from uqlib.base.checks import check_confidence, check_hits
 from uqlib.base.options import check_fraction
-from uqlib.metrics.ranking import NAMES, Counts, Ranking, Values, kind_of, ranked
+from uqlib.metrics.ranking import NAMES, Counts, RankedLosses, Ranking, Values, kind_of, ranked, slack
+
+
+class RiskCoverage(NamedTuple):
+    """One point a distinct confidence, from the strictest threshold to the loosest; an example is kept if its confidence >= threshold."""
+
+    coverage: Float[Array, " k"]  # share that is kept, by weight
+    risk: Float[Array, " k"]  # error rate, or mean loss, of the kept
+    thresholds: Float[Array, " k"]
 
 
 def aurc_trapezoid(confidence: Column, correct: Column) -> float:
@@ -74,7 +87,7 @@ def coverages(confidence: Column | Ranking) -> Float[Array, " n"]:
         array([0.25, 0.5 , 0.75, 1.  ])
     """
     if isinstance(confidence, Ranking):
-        n, device = int(confidence.count.sum()), confidence.count.device
+        n, device = int(_whole(confidence).sum()), confidence.count.device
     else:
         score = check_confidence(confidence)
         n, device = len(score), score.device
@@ -105,8 +118,8 @@ def selective_risks(confidence: Column | Ranking, correct: Column | None = None)
         >>> selective_risks([0.9, 0.8, 0.7, 0.6], [True, True, False, True]).round(3)
         array([0.   , 0.   , 0.333, 0.25 ])
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
-    wrong = count - positives
+    ranking = ranked(confidence, correct, names=NAMES)
+    count, wrong = _whole(ranking), ranking.count - ranking.positives
     kept = torch.arange(1, int(count.sum()) + 1, device=count.device)
     if len(kept) == len(count):  # no ties
         return like(wrong.cumsum(0) / kept.double(), kind_of(confidence))
@@ -117,18 +130,38 @@ def selective_risks(confidence: Column | Ranking, correct: Column | None = None)
     return like(risks, kind_of(confidence))
 
 
-def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+def risk_coverage_curve(
+    confidence: Column | Ranking, correct: Column | None = None, *, weights: Column | None = None
+) -> RiskCoverage:
+    """Coverage and risk at every threshold: the achievable points of the curve, which keep a tie whole or drop it whole.
+
+    Arguments and errors are those of aurc; unlike selective_risks it takes weights.
+
+    Examples:
+        >>> from uqlib.metrics import risk_coverage_curve
+        >>> curve = risk_coverage_curve([0.9, 0.8, 0.8, 0.6], [True, True, False, True])
+        >>> curve.coverage, curve.risk.round(2)
+        (array([0.25, 0.75, 1.  ]), array([0.  , 0.33, 0.25]))
+    """
+    ranking = ranked(confidence, correct, weights, names=NAMES)
+    kept, lost = ranking.count.cumsum(0).double(), (ranking.count - ranking.positives).cumsum(0)
+    points = kept / kept[-1], lost / kept, ranking.scores
+    return RiskCoverage(*(like(each, kind_of(confidence)) for each in points))
+
+
+def aurc(confidence: Column | Ranking, correct: Column | None = None, *, weights: Column | None = None) -> float:
     """Area under the risk-coverage curve, lower is better: the mean of selective_risks over k = 1, ..., n.
 
     A fraction, not multiplied by 1000. Ties share their expected risk, so the value is the mean over all random
     orders of the ties. Beside the sort: time and memory O(distinct confidences), about 50 bytes each.
 
     Args:
-        confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct.
+        confidence: (n,) any real score, higher = more certain; or a Ranking of confidence by correct, or by losses.
         correct: (n,) whether each prediction equals its label; left out beside a Ranking.
+        weights: (n,) how much each example counts, 0 or larger; None counts each once. Of a Ranking they are in it.
 
     Raises:
-        ValueError: if a confidence is not finite, the lengths differ, or there is no example.
+        ValueError: if a confidence is not finite, a weight is negative, all are 0, the lengths differ, or there is no example.
 
     Source:
         Geifman, Uziel & El-Yaniv 2019 (arXiv:1805.08206), section 3. Other conventions of the area (trapezoids,
@@ -139,21 +172,23 @@ def aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
         >>> round(aurc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # the mean of 0, 0, 1/3 and 1/4
         0.146
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = ranked(confidence, correct, weights, names=NAMES)
     return aurc_from_counts(count, positives).item()
 
 
-def aurc_of_trapezoids(confidence: Column | Ranking, correct: Column | None = None) -> float:
+def aurc_of_trapezoids(
+    confidence: Column | Ranking, correct: Column | None = None, *, weights: Column | None = None
+) -> float:
     """Area under the risk-coverage curve by trapezoids from coverage 1/n to 1, lower is better; ties shared as in aurc.
 
     (sum r - (r_1 + r_n) / 2) / (n - 1) of the n risks r: aurc with half the weight on both ends. Without ties it is
     aurc_trapezoid. Arguments and errors are those of aurc; of one row it is the risk.
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = ranked(confidence, correct, weights, names=NAMES)
     return trapezoids_from_counts(count, positives).item()
 
 
-def e_aurc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+def e_aurc(confidence: Column | Ranking, correct: Column | None = None, *, weights: Column | None = None) -> float:
     """Excess AURC, lower is better: aurc minus the aurc of the ideal order, all correct predictions first.
 
     Zero for a perfect ranking. The ideal is computed on the same n examples, not by the formula for n to infinity.
@@ -167,11 +202,11 @@ def e_aurc(confidence: Column | Ranking, correct: Column | None = None) -> float
         >>> round(e_aurc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # with the error last it were 0
         0.083
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = _hits(ranked(confidence, correct, weights, names=NAMES), "e_aurc")
     return e_aurc_from_counts(count, positives).item()
 
 
-def augrc(confidence: Column | Ranking, correct: Column | None = None) -> float:
+def augrc(confidence: Column | Ranking, correct: Column | None = None, *, weights: Column | None = None) -> float:
     """Area under the generalised risk-coverage curve, lower is better: the mean of k/n * r_k over k = 1, ..., n.
 
     k/n * r_k is the fraction of all examples that are accepted and wrong. Ties share their expectation. With
@@ -192,11 +227,13 @@ def augrc(confidence: Column | Ranking, correct: Column | None = None) -> float:
         >>> round(augrc([0.9, 0.8, 0.7, 0.6], [True, True, False, True]), 3)  # the mean of 0, 0, 1/4 and 1/4
         0.125
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = ranked(confidence, correct, weights, names=NAMES)
     return augrc_from_counts(count, positives).item()
 
 
-def coverage_at_risk(confidence: Column | Ranking, correct: Column | None = None, *, risk: float) -> float:
+def coverage_at_risk(
+    confidence: Column | Ranking, correct: Column | None = None, *, risk: float, weights: Column | None = None
+) -> float:
     """The largest achievable coverage whose selective risk is at most `risk`, higher is better; 0 if there is none.
 
     The curve need not be monotone: the largest such coverage wins, also where a smaller one exceeds the risk.
@@ -213,12 +250,12 @@ def coverage_at_risk(confidence: Column | Ranking, correct: Column | None = None
         >>> coverage_at_risk([0.9, 0.8, 0.7, 0.6], [True, True, False, True], risk=0.1)
         0.5
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = ranked(confidence, correct, weights, names=NAMES)
     return coverage_at_risk_from_counts(count, positives, risk=risk).item()
 
 
 def selective_accuracy_coverage(
-    confidence: Column | Ranking, correct: Column | None = None, *, accuracy: float
+    confidence: Column | Ranking, correct: Column | None = None, *, accuracy: float, weights: Column | None = None
 ) -> float:
     """SAC@t, the largest achievable coverage with accuracy of at least t among the kept, higher is better; 0 if none.
 
@@ -236,11 +273,13 @@ def selective_accuracy_coverage(
         >>> selective_accuracy_coverage([0.9, 0.8, 0.7, 0.6], [True, True, False, True], accuracy=0.98)
         0.5
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = _hits(ranked(confidence, correct, weights, names=NAMES), "selective_accuracy_coverage")
     return sac_from_counts(count, positives, accuracy=accuracy).item()
 
 
-def risk_at_coverage(confidence: Column | Ranking, correct: Column | None = None, *, coverage: float) -> float:
+def risk_at_coverage(
+    confidence: Column | Ranking, correct: Column | None = None, *, coverage: float, weights: Column | None = None
+) -> float:
     """Selective risk at the smallest achievable coverage that is at least `coverage`, lower is better.
 
     Tied confidences are kept or dropped together. Arguments and errors are those of aurc.
@@ -253,12 +292,12 @@ def risk_at_coverage(confidence: Column | Ranking, correct: Column | None = None
         >>> round(risk_at_coverage([0.9, 0.8, 0.7, 0.6], [True, True, False, True], coverage=0.75), 3)
         0.333
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = ranked(confidence, correct, weights, names=NAMES)
     return risk_at_coverage_from_counts(count, positives, coverage=coverage).item()
 
 
 def selective_accuracy_at_coverage(
-    confidence: Column | Ranking, correct: Column | None = None, *, coverage: float
+    confidence: Column | Ranking, correct: Column | None = None, *, coverage: float, weights: Column | None = None
 ) -> float:
     """Accuracy at the smallest achievable coverage that is at least `coverage`, higher is better.
 
@@ -267,12 +306,15 @@ def selective_accuracy_at_coverage(
     Args:
         coverage: the fraction to keep, in (0, 1].
     """
-    _, count, positives = ranked(confidence, correct, names=NAMES)
+    _, count, positives = _hits(ranked(confidence, correct, weights, names=NAMES), "selective_accuracy_at_coverage")
     return accuracy_at_coverage_from_counts(count, positives, coverage=coverage).item()
 
 
 def aurc_from_counts(count: Counts, positives: Counts) -> Values:
-    """Mean of the selective risks, summed by example: an error at rank j weighs 1/j + ... + 1/n, divided by n."""
+    """Mean of the selective risks, summed by example: an error at rank j weighs 1/j + ... + 1/n, divided by n.
+
+    Of weights, harmonic numbers between the whole ones.
+    """
     end, wrong = count.cumsum(-1), count - positives
     n = end[..., -1:]
     held = wrong.reshape(-1, wrong.shape[-1]).any(0).nonzero()[:, 0]  # the other scores add nothing
@@ -280,8 +322,8 @@ def aurc_from_counts(count: Counts, positives: Counts) -> Values:
     start = end - size
     before, until, last = _harmonic(start, end, n)  # at both ends of each tie
     start, size, wrong = (column.double() for column in (start, size, wrong))
-    tied = 1 + last - until - start / size.clamp(min=1) * (until - before)  # the mean weight of its ranks
-    weight = torch.where(size > 1, tied, last - before)
+    tied = 1 + last - until - start / torch.where(size > 0, size, 1) * (until - before)  # the mean weight of its ranks
+    weight = torch.where(size == 1, last - before, tied)
     return (wrong * weight).sum(-1) / n[..., 0]
 
 
@@ -290,13 +332,13 @@ def trapezoids_from_counts(count: Counts, positives: Counts) -> Values:
     wrong, n = (count - positives).double(), count.sum(-1).double()
     first = (count > 0).double().argmax(-1, keepdim=True)
     ends = (wrong.gather(-1, first) / count.gather(-1, first))[..., 0] + wrong.sum(-1) / n
-    return (n * aurc_from_counts(count, positives) - ends / 2 * (n > 1)) / (n - 1).clamp(min=1)
+    return (n * aurc_from_counts(count, positives) - ends / 2 * (n > 1)) / torch.where(n > 1, n - 1, 1)
 
 
-def _harmonic(*numbers: Int64[Tensor, "..."]) -> Iterator[Float[Tensor, "..."]]:
+def _harmonic(*numbers: Shaped[Tensor, "..."]) -> Iterator[Float[Tensor, "..."]]:
     """Harmonic numbers less Euler's constant; the last number is the largest, and many are looked up below it."""
     largest = int(numbers[-1].max())
-    if numbers[0].numel() <= largest:
+    if numbers[0].is_floating_point() or numbers[0].numel() <= largest:
         return (torch.digamma(each.double() + 1) for each in numbers)
     table = torch.digamma(torch.arange(1, largest + 2, dtype=torch.float64, device=numbers[0].device))
     return (table.take(each) for each in numbers)
@@ -322,14 +364,14 @@ def coverage_at_risk_from_counts(count: Counts, positives: Counts, *, risk: floa
     """The last cut with so little risk."""
     risk = check_fraction(risk, "risk")
     kept = count.cumsum(-1)
-    return _largest_coverage(kept, (kept - positives.cumsum(-1)) / kept.double() <= risk)
+    return _largest_coverage(kept, (count - positives).cumsum(-1) / kept.double() <= risk + slack(count))
 
 
 def sac_from_counts(count: Counts, positives: Counts, *, accuracy: float) -> Values:
     """The last cut with so much accuracy."""
     accuracy = check_fraction(accuracy, "accuracy")
     kept = count.cumsum(-1)
-    return _largest_coverage(kept, positives.cumsum(-1) / kept.double() >= accuracy)
+    return _largest_coverage(kept, positives.cumsum(-1) / kept.double() >= accuracy - slack(count))
 
 
 def accuracy_at_coverage_from_counts(count: Counts, positives: Counts, *, coverage: float) -> Values:
@@ -344,14 +386,34 @@ def risk_at_coverage_from_counts(count: Counts, positives: Counts, *, coverage: 
     return (kept - right) / kept.double()
 
 
+def _whole(ranking: Ranking) -> Int64[Tensor, " k"]:
+    """How many examples share each score; of weights there is no first, second and third example."""
+    count = ranking.count
+    if count.is_floating_point() and not (count == count.round()).all():
+        raise TypeError(
+            "the curve over 1, ..., n examples has no weights; pass the Ranking to risk_coverage_curve, which has"
+        )
+    return count.long()
+
+
+def _hits(ranking: Ranking, metric: str) -> Ranking:
+    """A Ranking of right and wrong."""
+    if isinstance(ranking, RankedLosses):
+        hint = " Excess: aurc(ranking) - aurc(rank_losses(-losses, losses))." if metric == "e_aurc" else ""
+        raise TypeError(
+            f"{metric} is about right and wrong predictions, and this Ranking has losses of any size.{hint}"
+        )
+    return ranking
+
+
 def _largest_coverage(kept: Counts, allowed: Bool[Tensor, "*draws k"]) -> Values:
     """The last cut that is allowed, as a fraction; `kept` never falls, so the largest is the last."""
     return torch.where(allowed, kept, 0).amax(-1) / kept[..., -1].double()
 
 
-def _keep(count: Counts, positives: Counts, coverage: float) -> tuple[Int64[Tensor, "*draws"], Int64[Tensor, "*draws"]]:
+def _keep(count: Counts, positives: Counts, coverage: float) -> tuple[Tensor, Tensor]:
     """How many are kept, and how many of them are correct, at the first cut that keeps the coverage."""
     coverage = check_fraction(coverage, "coverage", within="(0, 1]")
     kept = count.cumsum(-1)
-    cut = (kept / kept[..., -1:].double() < coverage).sum(-1, keepdim=True)
+    cut = (kept / kept[..., -1:].double() < coverage - slack(count)).sum(-1, keepdim=True)
     return kept.gather(-1, cut)[..., 0], positives.cumsum(-1).gather(-1, cut)[..., 0]

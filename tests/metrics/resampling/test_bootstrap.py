@@ -17,8 +17,9 @@ from uqlib.metrics import (
     selective_accuracy_at_coverage,
     selective_accuracy_coverage,
 )
-from uqlib.metrics.calibration import bin_by_width, ece, rms_calibration_error
-from uqlib.metrics.classification import accuracy, average, brier, macro_f1, nll
+from uqlib.metrics.bins import bin_by_width
+from uqlib.metrics.calibration import ece, rms_calibration_error
+from uqlib.metrics.classification import accuracy, average, brier, macro_f1, nll, top_k_accuracy
 from uqlib.metrics.detection import auroc, correctness_aupr, correctness_auroc, fpr_at_tpr
 from uqlib.metrics.resampling import draws as drawing
 from uqlib.metrics.resampling.bootstrap import (
@@ -29,15 +30,18 @@ from uqlib.metrics.resampling.bootstrap import (
     resample_difference,
     resample_together,
 )
-from uqlib.metrics.resampling.draws import BINNED, BY_COUNTS, PER_EXAMPLE
+from uqlib.metrics.resampling.draws import BINNED, BY_COUNTS, PER_EXAMPLE, SIGNED
 
 OPTIONS = {  # what the metrics with a required option are tried with
     coverage_at_risk: {"risk": 0.2},
     selective_accuracy_coverage: {"accuracy": 0.85},
     risk_at_coverage: {"coverage": 0.33},
     selective_accuracy_at_coverage: {"coverage": 0.5},
+    top_k_accuracy: {"k": 2},
 }
-STATISTICS = [partial(metric, **OPTIONS.get(metric, {})) for metric in [*BY_COUNTS, *BINNED, *PER_EXAMPLE, macro_f1]]
+STATISTICS = [
+    partial(metric, **OPTIONS.get(metric, {})) for metric in [*BY_COUNTS, *BINNED, *SIGNED, *PER_EXAMPLE, macro_f1]
+]
 STATISTICS += [partial(correctness_aupr, positive="wrong"), partial(fpr_at_tpr, tpr=0.7)]
 STATISTICS += [partial(ece, by=by, norm=norm, bins=4) for by in ("width", "mass") for norm in ("l1", "l2", "max")]
 DRAWN = {"plain": (1, False), "stratified": (1, True), "groups": (5, False), "stratified groups": (3, True)}
@@ -64,7 +68,7 @@ def arrays_of(statistic, n, decimals=9, seed=0):
         return 10**12 * preds, 10**12 * labels
     if statistic.func is average:
         return (confidence,)
-    found = {accuracy: preds, nll: logits, brier: probs}.get(statistic.func)
+    found = {accuracy: preds, nll: logits, brier: probs, top_k_accuracy: logits}.get(statistic.func)
     return (confidence.round(decimals=decimals), preds == labels) if found is None else (found, labels)
 
 

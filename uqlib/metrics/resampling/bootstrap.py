@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor
-from uqlib.base.checks import check_confidence, check_hits, check_rows
+from uqlib.base.checks import check_confidence, check_rows, check_weights
 from uqlib.base.options import check_fraction, check_whole
-from uqlib.metrics import classification, detection, selective
-from uqlib.metrics.calibration import Bins, ece
+from uqlib.metrics.bins import Bins
 from uqlib.metrics.ranking import Ranking
-from uqlib.metrics.resampling.draws import Draws, as_number, evaluators
+from uqlib.metrics.resampling.draws import Clusters, Draws, as_number, evaluators
+from uqlib.metrics.rows import numbered
 
 CHUNK = 2**20  # examples drawn at a time
 PART = 2**18  # of them counted at a time: what is made of so many stays in the cache
@@ -33,72 +33,6 @@ class Interval(NamedTuple):
     draws: int
 
 
-class Summary(NamedTuple):
-    """Five numbers about a confidence, each with its interval; printed, a line each."""
-
-    accuracy: Interval  # higher is better
-    brier: Interval  # mean of (confidence - correct)², lower is better
-    ece: Interval  # 15 bins of equal width, lower is better
-    auroc: Interval  # of the right over the wrong, higher is better
-    aurc: Interval  # lower is better
-
-    def __str__(self) -> str:
-        names = ("accuracy", "Brier", "ECE", "AUROC", "AURC")
-        way = {"accuracy": "higher", "AUROC": "higher"}
-        return "\n".join(
-            f"{name:9}{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]  {way.get(name, 'lower')} is better"
-            for name, each in zip(names, self, strict=True)
-        )
-
-
-def summary(
-    confidence: Column,
-    correct: Column,
-    *,
-    draws: int = 2000,
-    level: float = 0.95,
-    generator: torch.Generator | None = None,
-    stratify: Column | None = None,
-) -> Summary:
-    """What there is to say of a confidence in five numbers, with their intervals over the examples, all on the same draws.
-
-    Args:
-        confidence: in [0, 1], (n,).
-        correct: whether each prediction equals its label, (n,); not all of them, nor none.
-        draws, level, generator, stratify: as in interval.
-
-    Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, the predictions are all correct or all wrong, or as interval.
-
-    Examples:
-        >>> import numpy as np, torch
-        >>> from uqlib.metrics import summary
-        >>> confidence = np.linspace(0.5, 1, 2000)
-        >>> correct = np.arange(2000) * 37 % 100 < 100 * confidence**1.5  # right less often than it says
-        >>> print(summary(confidence, correct, generator=torch.Generator().manual_seed(0)))
-        accuracy 0.664 [0.643, 0.684]  higher is better
-        Brier    0.197 [0.188, 0.207]  lower is better
-        ECE      0.086 [0.068, 0.105]  lower is better
-        AUROC    0.742 [0.721, 0.762]  higher is better
-        AURC     0.171 [0.154, 0.190]  lower is better
-    """
-    level = check_fraction(level, "level", within="(0, 1)")
-    score, hit = check_hits(confidence, correct)
-    judged: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
-        "accuracy": (classification.average, (hit.double(),)),
-        "brier": (classification.average, ((score.double() - hit.double()).square(),)),
-        "ece": (ece, (score, hit)),
-        "auroc": (detection.correctness_auroc, (score, hit)),
-        "aurc": (selective.aurc, (score, hit)),
-    }
-    drawn = resample_together(list(judged.values()), draws=draws, generator=generator, stratify=stratify)
-    parts = {
-        name: _percentiles(as_number(statistic(*arrays)), each, level)
-        for (name, (statistic, arrays)), each in zip(judged.items(), drawn, strict=True)
-    }
-    return Summary(**parts)
-
-
 def interval(
     statistic: Callable[..., Any],
     *arrays: Column,
@@ -106,6 +40,8 @@ def interval(
     level: float = 0.95,
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
+    weights: Column | None = None,
+    cluster: Column | None = None,
 ) -> Interval:
     """Percentile bootstrap interval of a statistic over the examples.
 
@@ -129,10 +65,15 @@ def interval(
         level: share of the draws inside, in (0, 1).
         generator: source of the draws; the same seed gives the same bits. Default: torch's global one.
         stratify: (n,) groups whose sizes every draw keeps, for instance `correct`, so that no draw misses a class.
+        weights: (n,) how much each example counts, 0 or larger; the statistic is called with those of the examples drawn,
+            weights=, as every metric of uqlib takes them.
+        cluster: (n,) which examples belong together, such as the number or the name of a patient, a video, a class. Whole
+            clusters are drawn, as many as there are; they may differ in size, and then so do the draws. The interval is
+            about other clusters like these, and with few of them (below some 20) too short.
 
     Raises:
-        ValueError: if the arrays differ in length, level or draws are out of range, or the statistic is not defined
-            on a draw (a rare class was missed).
+        ValueError: if the arrays differ in length, level or draws are out of range, there is one cluster alone or one with
+            rows of several strata, or the statistic is not defined on a draw (a rare class was missed).
 
     Source:
         Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
@@ -148,8 +89,11 @@ def interval(
     """
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"arrays": arrays})
-    value = as_number(statistic(*arrays))  # first, so that bad arrays meet the statistic's own errors
-    return _percentiles(value, resample(statistic, *arrays, draws=draws, generator=generator, stratify=stratify), level)
+    value = _value(statistic, arrays, weights)  # first, so that bad arrays meet the statistic's own errors
+    drawn = resample(
+        statistic, *arrays, draws=draws, generator=generator, stratify=stratify, weights=weights, cluster=cluster
+    )
+    return percentiles(value, drawn, level)
 
 
 def paired_difference(
@@ -161,6 +105,8 @@ def paired_difference(
     level: float = 0.95,
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
+    weights: Column | None = None,
+    cluster: Column | None = None,
 ) -> Interval:
     """Interval of statistic(*first) - statistic(*second) for two methods on the same examples.
 
@@ -189,9 +135,11 @@ def paired_difference(
     """
     level = check_fraction(level, "level", within="(0, 1)")
     _check_examples({"first": first, "second": second})
-    value = as_number(statistic(*first)) - as_number(statistic(*second))
-    drawn = resample_difference(statistic, first, second, draws=draws, generator=generator, stratify=stratify)
-    return _percentiles(value, drawn, level)
+    value = _value(statistic, first, weights) - _value(statistic, second, weights)
+    drawn = resample_difference(
+        statistic, first, second, draws=draws, generator=generator, stratify=stratify, weights=weights, cluster=cluster
+    )
+    return percentiles(value, drawn, level)
 
 
 def resample(
@@ -201,18 +149,20 @@ def resample(
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
     groups: int = 1,
+    weights: Column | None = None,
+    cluster: Column | None = None,
 ) -> Float[Tensor, " draws"]:
     """The statistic on each draw, float64: the raw material of interval, with its arguments and errors.
 
     Args:
         groups: so many consecutive examples are drawn as one, such as the corrupted versions of one image. Then
-            stratify has an entry a group.
+            stratify has an entry a group. Groups of several sizes, in any order, are clusters.
 
     Raises:
-        ValueError: as interval, or if the examples do not divide into groups of that size.
+        ValueError: as interval, or if the examples do not divide into groups of that size, or are in clusters as well.
     """
     statistics = {"arrays": (statistic, arrays)}
-    (values,) = _resample(statistics, draws=draws, generator=generator, stratify=stratify, groups=groups)
+    (values,) = _resample(statistics, _Way(draws, generator, stratify, groups, weights, cluster))
     return _defined(values)
 
 
@@ -225,10 +175,12 @@ def resample_difference(
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
     groups: int = 1,
+    weights: Column | None = None,
+    cluster: Column | None = None,
 ) -> Float[Tensor, " draws"]:
     """statistic(*first) - statistic(*second) on each draw: the raw material of paired_difference; as resample."""
     statistics = {"first": (statistic, first), "second": (statistic, second)}
-    one, other = _resample(statistics, draws=draws, generator=generator, stratify=stratify, groups=groups)
+    one, other = _resample(statistics, _Way(draws, generator, stratify, groups, weights, cluster))
     return _defined(one - other)
 
 
@@ -239,6 +191,8 @@ def resample_together(
     generator: torch.Generator | None = None,
     stratify: Column | None = None,
     groups: int = 1,
+    weights: Column | None = None,
+    cluster: Column | None = None,
 ) -> Float[Tensor, "m draws"]:
     """Several statistics on the same draws, a row each: what resample gives for each from one seed, much faster.
 
@@ -270,7 +224,7 @@ def resample_together(
                 f"{each!r:.80}"
             )
     named = {f"statistics[{k}][1]": each for k, each in enumerate(statistics)}
-    values = _resample(named, draws=draws, generator=generator, stratify=stratify, groups=groups)
+    values = _resample(named, _Way(draws, generator, stratify, groups, weights, cluster))
     for k, each in enumerate(values):
         _defined(each, f"statistics[{k}][0]")
     return values
@@ -306,31 +260,84 @@ def pool(values: Column, draws: Sequence[Column] | Table, *, level: float = 0.95
     if len(values) != len(draws):
         raise ValueError(f"draws must hold one set for each of the {len(values)} values; it has {len(draws)}")
     drawn = [check_confidence(each, f"draws[{k}]").double() for k, each in enumerate(draws)]
-    return _percentiles(sum(values) / len(values), torch.cat(drawn), level)
+    return percentiles(sum(values) / len(values), torch.cat(drawn), level)
+
+
+class _Way(NamedTuple):
+    """How to draw: the options of resample."""
+
+    draws: int
+    generator: torch.Generator | None
+    stratify: Column | None
+    groups: int
+    weights: Column | None
+    cluster: Column | None
 
 
 def _resample(
-    statistics: Mapping[str, tuple[Callable[..., Any], Sequence[Column]]],
-    *,
-    draws: int,
-    generator: torch.Generator | None,
-    stratify: Column | None,
-    groups: int,
+    statistics: Mapping[str, tuple[Callable[..., Any], Sequence[Column]]], way: _Way
 ) -> Float[Tensor, "m draws"]:
     """A row a statistic, on the same draws; errors call its arrays by its name."""
-    draws, groups = check_whole(draws, "draws", least=1), check_whole(groups, "groups", least=1)
-    if not (generator is None or isinstance(generator, torch.Generator)):
-        raise TypeError(f"generator must be torch's, such as torch.Generator().manual_seed(0); it is {generator!r}")
+    draws, groups = check_whole(way.draws, "draws", least=1), check_whole(way.groups, "groups", least=1)
+    if not (way.generator is None or isinstance(way.generator, torch.Generator)):
+        raise TypeError(f"generator must be torch's, such as torch.Generator().manual_seed(0); it is {way.generator!r}")
     n = _check_examples({name: arrays for name, (_, arrays) in statistics.items()})
+    weights = None if way.weights is None else check_weights(way.weights, n)
     if n % groups:
         raise ValueError(f"{n} examples do not divide into groups of {groups}")
-    evaluate = evaluators(statistics)
+    units, clusters, stratify = n // groups, None, way.stratify
+    if way.cluster is not None:
+        if groups > 1:
+            raise ValueError("pass groups, of one size and in order, or cluster; not both")
+        clusters = _clusters(way.cluster, n)
+        units = len(clusters.sizes)
+        stratify = None if stratify is None else _stratum_of_each(clusters, stratify, n)
+    evaluate = evaluators(statistics, weights)
     found = []
-    for drawn in _draw(n // groups, draws, generator, stratify):
+    for drawn in _draw(units, draws, way.generator, stratify):
         for part in drawn.split(max(1, PART // n)):
-            chunk = Draws(part, groups)
+            chunk = Draws(part, groups, clusters)
             found.append(torch.stack([each(chunk).cpu() for each in evaluate]))
     return torch.cat(found, 1)
+
+
+def _value(statistic: Callable[..., Any], arrays: Sequence[Column], weights: Column | None) -> float:
+    """The statistic on all examples."""
+    if weights is None:
+        return as_number(statistic(*arrays))
+    try:
+        return as_number(statistic(*arrays, weights=weights))
+    except TypeError as error:
+        if "unexpected keyword argument 'weights'" not in str(error):
+            raise
+        name = getattr(statistic, "__name__", str(statistic))
+        raise TypeError(
+            f"weights are given, and the statistic {name} has no parameter `weights`: give it one"
+        ) from None
+
+
+def _clusters(cluster: Column, n: int) -> Clusters:
+    names, numbers = numbered(cluster, n, "cluster")
+    if len(names) < 2:
+        raise ValueError(
+            f"cluster must name at least two clusters, for whole ones are drawn; all rows are {names[0]!r}"
+        )
+    return Clusters(numbers)
+
+
+def _stratum_of_each(clusters: Clusters, stratify: Column, n: int) -> Float[Tensor, " k"]:
+    """The stratum of each cluster."""
+    strata = check_confidence(stratify, "stratify").double().cpu()
+    check_rows(strata, n, "stratify")
+    first = strata[clusters.order[clusters.starts]]
+    mixed = strata != first[clusters.numbers]
+    if mixed.any():
+        row = int(mixed.nonzero()[0])
+        raise ValueError(
+            f"stratify must be one for all rows of a cluster, which is drawn whole; row {row} is {strata[row].item():g} in a "
+            f"cluster of {first[clusters.numbers[row]].item():g}"
+        )
+    return first
 
 
 def _defined(values: Float[Tensor, " draws"], name: str = "the statistic") -> Float[Tensor, " draws"]:
@@ -385,7 +392,8 @@ def _check_examples(methods: Mapping[str, Sequence[Column]]) -> int:
     return n
 
 
-def _percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> Interval:
+def percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> Interval:
+    """The interval of a value from its draws."""
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = values.quantile(tails).tolist()
     return Interval(value, low, high, level, len(values))

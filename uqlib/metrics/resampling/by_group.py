@@ -1,0 +1,98 @@
+"""Any metric in each group of the examples, such as the classes, the cameras or the hospitals, with its interval."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uqlib.base.arrays import Column, as_tensor, like
+from uqlib.metrics.resampling.bootstrap import Interval, interval
+from uqlib.metrics.resampling.draws import as_number
+from uqlib.metrics.rows import numbered
+
+
+def groupwise(
+    statistic: Callable[..., Any], *arrays: Column, groups: Column, weights: Column | None = None
+) -> dict[Any, float]:
+    """A statistic in each group: by the name of the group, in their order.
+
+        groupwise(aurc, confidence, correct, groups=hospital)
+        worst = max(found, key=found.get)
+
+    Args:
+        statistic: takes the arrays, returns one number; options through functools.partial.
+        arrays: each with n rows, the same examples in the same order.
+        groups: (n,) the group of each example: numbers, or names.
+        weights: (n,) how much each example counts, if the statistic takes weights=.
+
+    Raises:
+        ValueError: if the arrays differ in length, or the statistic is not defined in a group, which the error names.
+
+    Examples:
+        >>> from uqlib.metrics import accuracy, groupwise
+        >>> groupwise(accuracy, [0, 1, 1, 1], [0, 1, 0, 1], groups=["day", "day", "night", "night"])
+        {'day': 1.0, 'night': 0.5}
+    """
+    parts = _parts(arrays, groups, {"weights": weights})
+    return {name: _named(name, lambda: as_number(statistic(*rows, **columns))) for name, rows, columns in parts}  # noqa: B023
+
+
+def groupwise_intervals(
+    statistic: Callable[..., Any],
+    *arrays: Column,
+    groups: Column,
+    draws: int = 2000,
+    level: float = 0.95,
+    generator: torch.Generator | None = None,
+    stratify: Column | None = None,
+    weights: Column | None = None,
+    cluster: Column | None = None,
+) -> dict[Any, Interval]:
+    """The interval of a statistic in each group, each over the examples (or the clusters) of that group alone.
+
+    Of many groups some lie low by chance: the interval of the worst one, chosen because it is the worst, is too
+    pessimistic. Arguments and errors are those of interval and groupwise.
+    """
+    found: dict[Any, Interval] = {}
+    options: dict[str, Any] = {"draws": draws, "level": level, "generator": generator}
+    columns = {"stratify": stratify, "weights": weights, "cluster": cluster}
+    for name, rows, given in _parts(arrays, groups, columns):
+        found[name] = _named(name, lambda: interval(statistic, *rows, **options, **given))  # noqa: B023
+    return found
+
+
+def _parts(arrays: tuple[Column, ...], groups: Column, columns: dict[str, Column | None]) -> list[tuple[Any, ...]]:
+    """The rows of each group: its name, its part of the arrays, and of the columns that are there."""
+    if not arrays:
+        raise TypeError("arrays are missing; pass the arrays that the statistic takes")
+    names, numbers = numbered(groups, len(as_tensor(arrays[0], "arrays[0]")), "groups")
+    order = numbers.argsort(stable=True)
+    rows = order.split(torch.bincount(numbers, minlength=len(names)).tolist())
+    given = {name: column for name, column in columns.items() if column is not None}
+
+    def part(column: Any, chosen: Tensor) -> Column:
+        if not isinstance(column, Tensor):
+            named = numbered(column, len(numbers), "cluster") if _is_text(column) else None
+            column = named[1].numpy() if named else column
+        tensor = as_tensor(column)
+        return like(tensor[chosen.to(tensor.device)], column)
+
+    return [
+        (name, [part(array, chosen) for array in arrays], {key: part(each, chosen) for key, each in given.items()})
+        for name, chosen in zip(names, rows, strict=True)
+    ]
+
+
+def _is_text(column: Any) -> bool:
+    """Names instead of numbers."""
+    first = column.iloc[0] if hasattr(column, "iloc") else next(iter(column), None)
+    return isinstance(first, str)
+
+
+def _named(name: Any, call: Callable[[], Any]) -> Any:
+    """Errors say in which group they arose."""
+    try:
+        return call()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"group {name!r}: {error}") from None
