@@ -69,6 +69,7 @@ EXCEPTIONS = {
     "metrics.ranking.kind_of": INNER,
     **{f"metrics.bins.{name}": INNER for name in ("as_bins", "chunk_of", "place_by_width")},
     **{f"metrics.ranking.{name}": INNER for name in ("least", "slack", "ranked")},
+    **{f"metrics.resampling.{name}": INNER for name in ("bootstrap.percentiles", "draws.evaluators")},
     **{f"metrics.rows.{name}": INNER for name in ("counted", "kept_rows", "numbered")},
     "networks.zoo.*": INNER,
     "metrics.compare.*": "of arrays with names and of outcomes, in test_compare.py",
@@ -368,6 +369,12 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "calibrate.scale_logits": {"temperature": np.array([0.5, 1.0, 2.0, 4.0])},
     "metrics.pool": {"draws": (CONFIDENCE[:20], CONFIDENCE[20:23], CONFIDENCE[23:])},
     "metrics.interval": {"arrays": (CONFIDENCE, CORRECT)},
+    "metrics.groupwise": {"arrays": (CONFIDENCE, CORRECT), "groups": LABELS},
+    "metrics.groupwise_intervals": {"arrays": (CONFIDENCE, CORRECT), "groups": LABELS},
+    "metrics.debiased_ece": {"weights": np.arange(N) % 3},
+    "metrics.average": {"weights": np.array([1.0, 0.5, 0.25])},
+    "metrics.classification.average": {"weights": np.array([1.0, 0.5, 0.25])},
+    "metrics.flatten": {"outputs": CONFIDENCE, "labels": np.arange(N) % 2, "kind": "binary"},
     "metrics.resample": {"arrays": (CONFIDENCE, CORRECT), "stratify": np.arange(N // 2) % 2 / 2},
     "metrics.resample_together": {
         "statistics": [(metrics.aurc, (CONFIDENCE, CORRECT)), (metrics.ece, (CONFIDENCE, CORRECT))],
@@ -385,6 +392,9 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
 }
 
 
+# What names of groups may be
+NAMES_TOO = {"text", "objects", "float labels", "bool labels", "ignored -1", "ignored -100", "ignored 255"}
+
 # Kinds that one array takes, where others of its type are refused
 TAKES = {
     ("bayes.choose_prior_precision", "values"): {"inf"},  # which leaves the plain softmax
@@ -399,6 +409,10 @@ TAKES = {
     ("base.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups
     ("store.put_answers", "logits"): {"nothing"},  # features alone
     ("calibrate.scale_logits", "temperature"): {"inf", "one number"},
+    ("metrics.groupwise", "groups"): NAMES_TOO,
+    ("metrics.groupwise_intervals", "groups"): NAMES_TOO,
+    ("metrics.debiased_ece", "weights"): {"float labels", "bool labels", "ignored 255"},
+    ("metrics.flatten", "labels"): {"bool labels"},
 }
 
 # Kinds of arrays

@@ -41,7 +41,9 @@ def counted(
 
 def numbered(column: Any, rows: int | None, name: str) -> tuple[list[Any], Int[Tensor, " n"]]:
     """The distinct entries of a column, in order, and which of them each row has: numbers, or names such as strings."""
-    array = column.detach().cpu().numpy() if isinstance(column, Tensor) else np.asarray(column)
+    array = np.asarray(column) if _is_named(column) else as_tensor(column, name).cpu()
+    if isinstance(array, Tensor):
+        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name} must have one entry an example (n,), at least one; its shape is {array.shape}")
@@ -54,6 +56,16 @@ def numbered(column: Any, rows: int | None, name: str) -> tuple[list[Any], Int[T
     except TypeError:
         raise TypeError(f"{name} must be of one type, all numbers or all strings; pass {name}.astype(str)") from None
     return values.tolist(), torch.from_numpy(numbers.reshape(-1))
+
+
+def _is_named(column: Any) -> bool:
+    """Whether the entries are names or other objects, not numbers."""
+    if isinstance(column, Tensor):
+        return False
+    kind = getattr(column, "dtype", None)
+    if kind is None:
+        return isinstance(column, list | tuple) and any(isinstance(entry, str) or entry is None for entry in column)
+    return getattr(kind, "kind", "O") in "OUST"
 
 
 def kept_rows(labels: Column, ignore: int) -> Tensor:
@@ -72,10 +84,10 @@ def balanced_weights(labels: Column) -> Float[Array, " n"]:
     balanced_weights(labels) * wrong))`, they leave the coverage a share of the examples: the AUGRC-BA of fd-shifts.
 
     Args:
-        labels: (n,) classes, integers of any size.
+        labels: (n,) classes, integers of any size, 0 or larger.
 
     Raises:
-        ValueError: if there is no label.
+        ValueError: if there is no label, or one marks a row to leave out.
         TypeError: if they are not of integer type.
 
     Examples:
@@ -84,7 +96,7 @@ def balanced_weights(labels: Column) -> Float[Array, " n"]:
         >>> accuracy([0, 0, 0, 0], labels, weights=balanced_weights(labels))  # all of one class, none of the other
         0.5
     """
-    _, numbers, sizes = check_whole_column(labels).unique(return_inverse=True, return_counts=True)
+    _, numbers, sizes = check_labels(labels, None).unique(return_inverse=True, return_counts=True)
     return like(len(numbers) / (len(sizes) * sizes[numbers].double()), labels)
 
 

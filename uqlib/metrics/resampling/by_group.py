@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from uqlib.base.arrays import Column, as_tensor, like
+from uqlib.base.checks import check_rows
 from uqlib.metrics.resampling.bootstrap import Interval, interval
 from uqlib.metrics.resampling.draws import as_number
 from uqlib.metrics.rows import numbered
@@ -66,28 +66,24 @@ def _parts(arrays: tuple[Column, ...], groups: Column, columns: dict[str, Column
     """The rows of each group: its name, its part of the arrays, and of the columns that are there."""
     if not arrays:
         raise TypeError("arrays are missing; pass the arrays that the statistic takes")
-    names, numbers = numbered(groups, len(as_tensor(arrays[0], "arrays[0]")), "groups")
-    order = numbers.argsort(stable=True)
-    rows = order.split(torch.bincount(numbers, minlength=len(names)).tolist())
-    given = {name: column for name, column in columns.items() if column is not None}
-
-    def part(column: Any, chosen: Tensor) -> Column:
-        if not isinstance(column, Tensor):
-            named = numbered(column, len(numbers), "cluster") if _is_text(column) else None
-            column = named[1].numpy() if named else column
-        tensor = as_tensor(column)
-        return like(tensor[chosen.to(tensor.device)], column)
-
-    return [
-        (name, [part(array, chosen) for array in arrays], {key: part(each, chosen) for key, each in given.items()})
-        for name, chosen in zip(names, rows, strict=True)
-    ]
-
-
-def _is_text(column: Any) -> bool:
-    """Names instead of numbers."""
-    first = column.iloc[0] if hasattr(column, "iloc") else next(iter(column), None)
-    return isinstance(first, str)
+    tensors = {f"arrays[{k}]": (as_tensor(array, f"arrays[{k}]"), array) for k, array in enumerate(arrays)}
+    first = tensors["arrays[0]"][0]
+    names, numbers = numbered(groups, None, "groups")
+    for name, column in columns.items():
+        if column is not None and name == "cluster":
+            tensors[name] = (numbered(column, len(numbers), name)[1], first)
+        elif column is not None:
+            tensors[name] = (as_tensor(column, name), column)
+    for name, (tensor, _) in tensors.items():
+        if not tensor.ndim:
+            raise ValueError(f"{name} must have one entry an example; it is one number")
+        check_rows(tensor, len(numbers), name)
+    parts = []
+    of_group = numbers.argsort(stable=True).split(torch.bincount(numbers, minlength=len(names)).tolist())
+    for name, rows in zip(names, of_group, strict=True):
+        part = {key: like(tensor[rows.to(tensor.device)], given) for key, (tensor, given) in tensors.items()}
+        parts.append((name, [part.pop(f"arrays[{k}]") for k in range(len(arrays))], part))
+    return parts
 
 
 def _named(name: Any, call: Callable[[], Any]) -> Any:
