@@ -1,5 +1,6 @@
-"""Calibrate what a network says: one temperature or one a class, confidences from logits, thresholds that keep a promise."""
+"""Calibrate what a network says: temperatures and other maps, confidences from logits, sets and thresholds that keep a promise."""
 
+from uqlib.calibrate.calibrators import CALIBRATORS, Calibrator, cross_calibrate, fit_calibrator
 from uqlib.calibrate.confidences import (
     CONFIDENCES,
     confidence,
@@ -22,14 +23,18 @@ from uqlib.calibrate.temperature import (
 )
 
 __all__ = [
+    "CALIBRATORS",
     "CONFIDENCES",
+    "Calibrator",
     "ClassTemperatureFit",
     "TemperatureFit",
     "TemperatureScaled",
     "confidence",
     "conformal_threshold",
+    "cross_calibrate",
     "cross_platt",
     "energy",
+    "fit_calibrator",
     "fit_class_temperatures",
     "fit_temperature",
     "margin",
