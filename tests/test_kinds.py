@@ -328,6 +328,8 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "combine.decide": {"name": "ours"},
     "calibrate.fit_calibrator": {"name": "vector"},
     "calibrate.cross_calibrate": {"name": "vector", "cluster": np.arange(N) // 2, "options": {"strength": 0.5}},
+    "calibrate.fit_prediction_sets": {"groups": np.arange(N) % 2},
+    "calibrate.set_summary": {"sets": PROBS > 0.2},
     "calibrate.platt_scale": {"others": RNG.integers(1, 128, N) / 128},
     "calibrate.conformal_threshold": {"scores": CONFIDENCE},
     "images.corrupt": {"name": "contrast"},

@@ -282,4 +282,4 @@ def test_what_cannot_be_fitted_is_refused_by_name(call, message):
 def test_separated_classes_of_many_parameters_are_told(monkeypatch):
     monkeypatch.setattr(inner, "DENSE", 1)
     with pytest.raises(ValueError, match="no best map"):
-        fit_calibrator("vector", EIGHT + [[0.0, 1.0]], [0, 1] * 4)
+        fit_calibrator("vector", EIGHT * [2.0, 1.0], [0, 1] * 4)

@@ -12,7 +12,15 @@ from uqlib.calibrate.confidences import (
     neg_entropy,
 )
 from uqlib.calibrate.conformal import conformal_threshold
+from uqlib.calibrate.guarantees import Guarantee, guaranteed_coverage
 from uqlib.calibrate.platt import cross_platt, platt_scale
+from uqlib.calibrate.prediction_sets import (
+    SET_SCORES,
+    PredictionSets,
+    SetSummary,
+    fit_prediction_sets,
+    set_summary,
+)
 from uqlib.calibrate.temperature import (
     ClassTemperatureFit,
     TemperatureFit,
@@ -25,8 +33,12 @@ from uqlib.calibrate.temperature import (
 __all__ = [
     "CALIBRATORS",
     "CONFIDENCES",
+    "SET_SCORES",
     "Calibrator",
     "ClassTemperatureFit",
+    "Guarantee",
+    "PredictionSets",
+    "SetSummary",
     "TemperatureFit",
     "TemperatureScaled",
     "confidence",
@@ -36,7 +48,9 @@ __all__ = [
     "energy",
     "fit_calibrator",
     "fit_class_temperatures",
+    "fit_prediction_sets",
     "fit_temperature",
+    "guaranteed_coverage",
     "margin",
     "max_logit",
     "max_probability",
@@ -44,4 +58,5 @@ __all__ = [
     "neg_entropy",
     "platt_scale",
     "scale_logits",
+    "set_summary",
 ]

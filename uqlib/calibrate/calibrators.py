@@ -58,7 +58,7 @@ class Calibrator:
     residual: float  # largest entry of the gradient of what was minimised; NaN for isotonic and histogram
     gap: float  # how far what was minimised lies above its minimum, to second order, nats; NaN for isotonic and histogram
 
-    def probs(self, logits: Table) -> Float[Array, "n *c"]:
+    def probs(self, logits: Table) -> Float[Array, "n ..."]:
         """Calibrated probabilities of other examples, float64: (n, c); of one column that of class 1, (n,).
 
         Raises:
@@ -147,7 +147,7 @@ def cross_calibrate(
     seed: int = 0,
     cluster: Column | None = None,
     **options: Any,
-) -> Float[Array, "n *c"]:
+) -> Float[Array, "n ..."]:
     """Calibrated probabilities of every example, from a fit on the folds that it is not in.
 
     So metrics and intervals can be taken over all examples. Each fold holds its share of every class, to one example.
