@@ -1,5 +1,6 @@
-"""Calibrate what a network says: one temperature or one a class, confidences from logits, thresholds that keep a promise."""
+"""Calibrate what a network says: temperatures and other maps, confidences from logits, sets and thresholds that keep a promise."""
 
+from uqlib.calibrate.calibrators import CALIBRATORS, Calibrator, cross_calibrate, fit_calibrator
 from uqlib.calibrate.confidences import (
     CONFIDENCES,
     confidence,
@@ -11,7 +12,15 @@ from uqlib.calibrate.confidences import (
     neg_entropy,
 )
 from uqlib.calibrate.conformal import conformal_threshold
+from uqlib.calibrate.guarantees import Guarantee, guaranteed_coverage
 from uqlib.calibrate.platt import cross_platt, platt_scale
+from uqlib.calibrate.prediction_sets import (
+    SET_SCORES,
+    PredictionSets,
+    SetSummary,
+    fit_prediction_sets,
+    set_summary,
+)
 from uqlib.calibrate.temperature import (
     ClassTemperatureFit,
     TemperatureFit,
@@ -22,16 +31,26 @@ from uqlib.calibrate.temperature import (
 )
 
 __all__ = [
+    "CALIBRATORS",
     "CONFIDENCES",
+    "SET_SCORES",
+    "Calibrator",
     "ClassTemperatureFit",
+    "Guarantee",
+    "PredictionSets",
+    "SetSummary",
     "TemperatureFit",
     "TemperatureScaled",
     "confidence",
     "conformal_threshold",
+    "cross_calibrate",
     "cross_platt",
     "energy",
+    "fit_calibrator",
     "fit_class_temperatures",
+    "fit_prediction_sets",
     "fit_temperature",
+    "guaranteed_coverage",
     "margin",
     "max_logit",
     "max_probability",
@@ -39,4 +58,5 @@ __all__ = [
     "neg_entropy",
     "platt_scale",
     "scale_logits",
+    "set_summary",
 ]
