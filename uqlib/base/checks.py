@@ -196,6 +196,11 @@ def check_logits(logits: Any, name: str = "logits") -> Float[Tensor, "n c"]:
     return logits
 
 
+def are_probabilities(table: Any, name: str = "outputs") -> bool:
+    """Whether a table (n, c) holds probabilities, told by its rows as check_logits tells them."""
+    return _total_of_probs(_check_table(table, name)) == 1
+
+
 def check_row_constant(logits: Float[Tensor, "n c"], name: str = "logits") -> None:
     """Raise a ValueError if the constant of each row is gone: its maximum was taken off, or its log of the sum of exp.
 

@@ -97,7 +97,7 @@ def signed_ece(
     """How much more is claimed than is right: mean confidence - accuracy; above zero overconfident, below underconfident.
 
     The gaps of the bins with their signs, weighted by the examples, which add up to the gap of all examples: the bins
-    cancel. overconfidence - underconfidence of the same bins, where ece is their sum. Arguments and errors are those of ece.
+    cancel. Arguments and errors are those of ece.
 
     Examples:
         >>> from uqlib.metrics import signed_ece
@@ -105,26 +105,6 @@ def signed_ece(
         0.0
     """
     return signed_from_counts(*_totals(as_bins(confidence, correct, bins, by, weights))).item()
-
-
-def overconfidence(
-    confidence: Column | Bins,
-    correct: Column | None = None,
-    *,
-    bins: int | None = None,
-    by: str = "width",
-    weights: Column | None = None,
-) -> float:
-    """The part of the ece from bins that claim more than is right, lower is better.
-
-    What is left of the ece is underconfidence: ece - overconfidence. Arguments and errors are those of ece.
-
-    Examples:
-        >>> from uqlib.metrics import overconfidence
-        >>> round(overconfidence([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 3)  # half of the rows, 0.6 for 0.5
-        0.05
-    """
-    return overconfidence_from_counts(*_totals(as_bins(confidence, correct, bins, by, weights))).item()
 
 
 def rms_calibration_error(
@@ -339,8 +319,3 @@ def _totals(bins: Bins) -> tuple[Tensor, Tensor, Tensor]:
 def signed_from_counts(count: Tensor, summed: Tensor, right: Tensor) -> Tensor:
     """Along the last axis; the sum over the bins is that over the examples."""
     return (summed - right).sum(-1) / count.sum(-1)
-
-
-def overconfidence_from_counts(count: Tensor, summed: Tensor, right: Tensor) -> Tensor:
-    """Along the last axis, the gaps above zero alone."""
-    return (summed - right).clamp(min=0).sum(-1) / count.sum(-1)

@@ -32,7 +32,7 @@ EVERY = {
     "SAC": (partial(m.selective_accuracy_coverage, accuracy=0.8), PAIR),
     "accuracy at coverage": (partial(m.selective_accuracy_at_coverage, coverage=0.5), PAIR),
     "ece by mass": (partial(m.ece, by="mass", bins=7), PAIR),
-    "overconfidence by mass": (partial(m.overconfidence, by="mass"), PAIR),
+    "signed by mass": (partial(m.signed_ece, by="mass"), PAIR),
     "rms": (m.rms_calibration_error, PAIR),
     "classwise": (m.classwise_ece, (PROBS, LABELS)),
     "accuracy": (m.accuracy, CLASSES),

@@ -193,6 +193,7 @@ def resample_together(
     groups: int = 1,
     weights: Column | None = None,
     cluster: Column | None = None,
+    undefined: bool = False,
 ) -> Float[Tensor, "m draws"]:
     """Several statistics on the same draws, a row each: what resample gives for each from one seed, much faster.
 
@@ -203,6 +204,7 @@ def resample_together(
     Args:
         statistics: each with its arrays, all of the same examples in the same order.
         draws: as in resample, like the options that follow.
+        undefined: whether a statistic may be undefined on a draw, and is NaN there; else that is an error.
 
     Raises:
         ValueError: as resample, or if there is no statistic.
@@ -225,7 +227,7 @@ def resample_together(
             )
     named = {f"statistics[{k}][1]": each for k, each in enumerate(statistics)}
     values = _resample(named, _Way(draws, generator, stratify, groups, weights, cluster))
-    for k, each in enumerate(values):
+    for k, each in enumerate([] if undefined else values):
         _defined(each, f"statistics[{k}][0]")
     return values
 

@@ -58,7 +58,6 @@ BINNED: dict[Callable[..., Any], dict[str, str]] = {
 # a sum over bins of gaps with their signs
 SIGNED: dict[Callable[..., Any], Callable[..., Tensor]] = {
     calibration.signed_ece: calibration.signed_from_counts,
-    calibration.overconfidence: calibration.overconfidence_from_counts,
 }
 
 # a mean over the examples, and the values that it averages
