@@ -33,6 +33,7 @@ from uqlib.metrics.classification import (
     nll,
     nll_each,
 )
+from uqlib.metrics.curves.bands import Band, band
 from uqlib.metrics.curves.isotonic import (
     CalibrationTest,
     IsotonicCurve,
@@ -91,6 +92,7 @@ from uqlib.metrics.tasks import Detection, Mislabelled, misclassified, mislabell
 
 __all__ = [
     "MEASURES",
+    "Band",
     "Bins",
     "CalibrationTest",
     "Detection",
@@ -116,6 +118,7 @@ __all__ = [
     "aurc_of_trapezoids",
     "aurc_trapezoid",
     "auroc",
+    "band",
     "bin_by_mass",
     "bin_by_width",
     "brier",

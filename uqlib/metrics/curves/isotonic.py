@@ -19,7 +19,7 @@ from torch import Tensor
 from uqlib.base.arrays import Array, Column, Table, like
 from uqlib.base.checks import check_labels, check_probs, check_share_and_hits
 from uqlib.base.options import check_choice, check_whole
-from uqlib.metrics.ranking import rank
+from uqlib.metrics.ranking import NAMES, Ranking, rank
 
 CHUNK = 2**20  # scores of simulated samples pooled at a time
 
@@ -95,18 +95,8 @@ def isotonic_curve(confidence: Column, correct: Column) -> IsotonicCurve:
         >>> curve.accuracy, curve.count
         (array([0. , 0.5, 1. ]), array([1, 2, 1]))
     """
-    score, hit = check_share_and_hits(confidence, correct)
-    scores, count, positives = _ascending(score, hit)
-    blocks = _pool(count, positives)
-    ends = torch.cat([blocks.start[1:], blocks.start.new_tensor([len(scores)])])
-    columns = (
-        _between(count * scores, ends) / blocks.count,
-        blocks.positives / blocks.count.double(),
-        blocks.count,
-        scores[blocks.start],
-        scores[ends - 1],
-    )
-    return IsotonicCurve(*(like(column, confidence) for column in columns))
+    curve = curve_of(rank(*check_share_and_hits(confidence, correct), names=NAMES))
+    return IsotonicCurve(*(like(column, confidence) for column in curve))
 
 
 def recalibrated(confidence: Column, correct: Column) -> Float[Array, " n"]:
@@ -120,7 +110,7 @@ def recalibrated(confidence: Column, correct: Column) -> Float[Array, " n"]:
         array([1. , 0.5, 0.5, 0. ])
     """
     score, hit = check_share_and_hits(confidence, correct)
-    scores, count, positives = _ascending(score, hit)
+    scores, count, positives = _ascending(rank(score, hit, names=NAMES))
     blocks = _pool(count, positives)
     place = torch.searchsorted(scores[blocks.start], score.double(), right=True) - 1
     return like((blocks.positives / blocks.count.double())[place], confidence)
@@ -250,7 +240,7 @@ def calibration_test(
     draws = check_whole(draws, "draws", least=1)
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator must be torch's, such as torch.Generator().manual_seed(0); it is {generator!r}")
-    scores, count, positives = _ascending(*check_share_and_hits(confidence, correct))
+    scores, count, positives = _ascending(rank(*check_share_and_hits(confidence, correct), names=NAMES))
     found = _saved(scores, count, positives[None], score).item()
     device = generator.device if generator else scores.device
     above, n = 0, int(count.sum())
@@ -267,9 +257,18 @@ def calibration_test(
     return CalibrationTest(found / n, (above + 1) / (draws + 1), draws)
 
 
+def curve_of(ranking: Ranking) -> IsotonicCurve:
+    """The isotonic curve of a Ranking of confidence by correct."""
+    scores, count, positives = _ascending(ranking)
+    blocks = _pool(count, positives)
+    ends = torch.cat([blocks.start[1:], blocks.start.new_tensor([len(scores)])])
+    mean, accuracy = (part / blocks.count.double() for part in (_between(count * scores, ends), blocks.positives))
+    return IsotonicCurve(mean, accuracy, blocks.count, scores[blocks.start], scores[ends - 1])
+
+
 def _parts(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], score: str) -> ScoreParts:
     measure = SCORES[score]
-    scores, count, positives = _ascending(confidence, correct)
+    scores, count, positives = _ascending(rank(confidence, correct, names=NAMES))
     blocks = _pool(count, positives)
     curve = blocks.positives / blocks.count.double()
     # the scores of a block below its accuracy stand first, those above it behind: two pieces a block, which may be empty
@@ -306,11 +305,8 @@ def _saved(
     return measure(scores, positives.double(), (count - positives).double()).sum(-1) - summed
 
 
-def _ascending(
-    score: Float[Tensor, " n"], hit: Bool[Tensor, " n"]
-) -> tuple[Float[Tensor, " k"], Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+def _ascending(ranking: Ranking) -> tuple[Float[Tensor, " k"], Int64[Tensor, " k"], Int64[Tensor, " k"]]:
     """Distinct scores from low to high, with examples and correct ones at each."""
-    ranking = rank(score, hit, names=("confidence", "correct"))
     return ranking.scores.flip(0).double(), ranking.count.flip(0), ranking.positives.flip(0)
 
 
