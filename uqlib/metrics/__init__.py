@@ -48,6 +48,7 @@ from uqlib.metrics.curves.isotonic import (
     score_parts,
     underconfidence,
 )
+from uqlib.metrics.curves.sample_size import SampleSize, how_many
 from uqlib.metrics.detection import (
     OperatingPoint,
     RocCurve,
@@ -107,6 +108,7 @@ __all__ = [
     "Ranking",
     "ReliabilityCurve",
     "RocCurve",
+    "SampleSize",
     "ScoreParts",
     "Summary",
     "abstained_recall",
@@ -137,6 +139,7 @@ __all__ = [
     "e_aurc",
     "ece",
     "fpr_at_tpr",
+    "how_many",
     "interval",
     "isotonic_curve",
     "macro_f1",

@@ -256,5 +256,6 @@ def _beta(share: float, a: Tensor, b: Tensor) -> Float[Tensor, " k"]:
     """The quantile of a beta distribution: 0 where a is 0, and 1 where b is."""
     with named():
         from scipy.special import betaincinv
-    found = torch.from_numpy(betaincinv(a.double().cpu().numpy(), b.double().cpu().numpy(), share)).to(a.device)
-    return torch.where(a <= 0, 0, torch.where(b <= 0, 1, found))
+    found: Tensor = torch.from_numpy(betaincinv(a.double().cpu().numpy(), b.double().cpu().numpy(), share)).to(a.device)
+    edges: Tensor = found.masked_fill(b <= 0, 1).masked_fill(a <= 0, 0)
+    return edges

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from uqlib.base.arrays import Array, Column, Table, like
+from uqlib.base.arrays import Array, Column, Table, as_tensor, like
 from uqlib.base.checks import check_labels, check_probs, check_share_and_hits
 from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics.ranking import NAMES, Ranking, rank
@@ -96,7 +96,7 @@ def isotonic_curve(confidence: Column, correct: Column) -> IsotonicCurve:
         (array([0. , 0.5, 1. ]), array([1, 2, 1]))
     """
     curve = curve_of(rank(*check_share_and_hits(confidence, correct), names=NAMES))
-    return IsotonicCurve(*(like(column, confidence) for column in curve))
+    return IsotonicCurve(*(like(as_tensor(column), confidence) for column in curve))
 
 
 def recalibrated(confidence: Column, correct: Column) -> Float[Array, " n"]:
