@@ -34,6 +34,7 @@ from uqlib.metrics.classification import (
     top_k_accuracy,
     top_k_each,
 )
+from uqlib.metrics.curves.achievable import achievable_aurc
 from uqlib.metrics.curves.bands import Band, band
 from uqlib.metrics.curves.isotonic import (
     CalibrationTest,
@@ -121,6 +122,7 @@ __all__ = [
     "Summary",
     "abstained_recall",
     "accuracy",
+    "achievable_aurc",
     "augrc",
     "aupr",
     "aurc",

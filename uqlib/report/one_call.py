@@ -32,6 +32,11 @@ LEVEL = 0.95
 PATIENCE = 60.0  # seconds that intervals may take without a word
 TRIAL = 4  # draws that tell how long all of them take
 FEWEST = 0.95  # share of the draws on which a metric must be defined
+PARTS = {
+    "miscalibration": "lower",
+    "discrimination": "higher",
+    "uncertainty": "lower",
+}  # the first less the second plus the third
 
 
 class Judgement(NamedTuple):
@@ -66,13 +71,14 @@ class Report:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """The numbers as text, a row a measure: raw, calibrated, the other model, the difference, the worst group."""
+        """The numbers as text, a row a measure: raw and calibrated, each less the other model, and the worst group."""
         whole = self.frame[self.frame["group"].isna()]
-        columns = list(dict.fromkeys(zip(whole["model"], whole["probabilities"], strict=True)))
         texts = {}
-        for model, kind in columns:
-            part = whole[(whole["model"] == model) & (whole["probabilities"] == kind)].set_index("measure")
-            texts[kind if model == "this" else f"{model}, {kind}"] = part.apply(_cell, axis=1)
+        for kind in whole["probabilities"].unique():
+            for model, name in (("this", kind), ("this - other", f"{kind}, less the other")):
+                part = whole[(whole["model"] == model) & (whole["probabilities"] == kind)].set_index("measure")
+                if len(part):
+                    texts[name] = part.apply(_cell, axis=1)
         table = pd.DataFrame(texts).reindex(whole["measure"].unique())
         better = whole.drop_duplicates("measure").set_index("measure")["better"]
         table.insert(0, "better", better.reindex(table.index))
@@ -155,8 +161,8 @@ def report(
         report(logits, labels, groups=hospital, cluster=patient, compare=other_logits).plot()
 
     Accuracy, top-5 accuracy (of more than 5 classes), NLL in nats, Brier score, ECE (15 bins of equal width) and with its sign,
-    AUROC of the right over the wrong, AURC, AUGRC, and the coverage at a risk; of the squared error of the confidence its
-    miscalibration and discrimination, without bins and without intervals, which for them are biased. Fractions, not percent.
+    AUROC of the right over the wrong, AURC, AUGRC, and the coverage at a risk. The squared error of the confidence is cut, without
+    bins, into miscalibration - discrimination + uncertainty; these have no intervals, which would be biased. Fractions, not percent.
     Intervals of 95 % are percentiles of draws of the examples, from a fixed seed; `compare` adds its own numbers and the
     paired differences, this less the other. Time: see benchmarks; a bootstrap of more than a minute says so first.
 
@@ -263,7 +269,9 @@ def _calibrated(
             fit = fit_temperature(logits, labels).temperature
             probs = cross_calibrate("temperature", logits, labels, cluster=cluster)
         except ValueError as error:
-            raise ValueError(f"no temperature could be fitted; pass temperature=None to leave it out. {error}") from None
+            raise ValueError(
+                f"no temperature could be fitted; pass temperature=None to leave it out. {error}"
+            ) from None
         return as_tensor(probs), f"by a temperature fitted across five folds, {fit:.3f} on all"
     value = check_number(temperature, "temperature", above=0)
     return (logits.double() / value).softmax(-1), f"by the temperature {value:g}"
@@ -282,8 +290,8 @@ def _judge(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"], risk: float) 
         *([] if top is None else [Judgement("top-5 accuracy", mean, (top,), "higher")]),
         Judgement("NLL", mean, (surprise,), "lower"),
         Judgement("Brier score", mean, (as_tensor(classification.brier_each(probs, labels)),), "lower"),
-        Judgement("miscalibration", lambda *each: score_parts(*each).miscalibration, pair, "lower", False),
-        Judgement("discrimination", lambda *each: score_parts(*each).discrimination, pair, "higher", False),
+        Judgement("Brier of confidence", mean, ((confidence - right).square(),), "lower"),
+        *(Judgement(f"  {name}", partial(_part, name), pair, better, False) for name, better in PARTS.items()),
         Judgement("ECE", calibration.ece, pair, "lower"),
         Judgement("ECE with its sign", calibration.signed_ece, pair, "nearer 0"),
         Judgement("AUROC", detection.correctness_auroc, pair, "higher"),
@@ -318,6 +326,11 @@ def _frame(
     return pd.DataFrame(lines, columns=["measure", "better", "group", "model", "probabilities", "value", "low", "high"])
 
 
+def _part(name: str, confidence: Tensor, correct: Tensor) -> float:
+    """A part of the squared error of the confidence."""
+    return float(getattr(score_parts(confidence, correct), name))
+
+
 def _value(each: Judgement, heavy: dict[str, Tensor]) -> float:
     """The number of all examples; NaN where it is not defined, as an AUROC without a wrong answer."""
     if each.name == "AUROC" and len(each.arrays[1].unique()) < 2:
@@ -332,7 +345,7 @@ def _draw(
     cluster = columns.get("cluster")
     if cluster is not None and len(cluster.unique()) < 2:
         return torch.full((len(statistics), draws), torch.nan, dtype=torch.float64)
-    options = {"cluster": cluster, "weights": columns.get("weights"), "undefined": True}
+    options: dict[str, Any] = {"cluster": cluster, "weights": columns.get("weights"), "undefined": True}
     if draws * len(statistics[0][1][0]) > 2**22:
         began = time.perf_counter()
         resample_together(statistics, draws=TRIAL, generator=torch.Generator().manual_seed(0), **options)
