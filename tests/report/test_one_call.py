@@ -8,7 +8,7 @@ import torch
 
 from uqlib import calibrate, metrics
 from uqlib.report import one_call
-from uqlib.report.one_call import report
+from uqlib.report import report
 
 RNG = np.random.default_rng(0)
 N = 400

@@ -88,7 +88,7 @@ class Report:
                 f"{_cell(worst.loc[name])} ({worst.loc[name, 'group']})" if name in worst.index else ""
                 for name in table.index
             ]
-        return table.fillna("")
+        return table.fillna("").rename_axis(None)
 
     @property
     def worst(self) -> "pd.DataFrame":
@@ -135,7 +135,7 @@ class Report:
             else:
                 plots.reliability(axes[0], calibration.reliability_curve(*pair), label=kind, colour=colour)
                 plots.risk_coverage(axes[1], selective.selective_risks(*pair), colour=colour)
-            axes[2].hist(confidence.numpy(), 20, (0, 1), histtype="step", color=colour, linewidth=1.4)
+            axes[2].hist(confidence.numpy(), bins=20, range=(0, 1), histtype="step", color=colour, linewidth=1.4)
         axes[2].set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
         axes[0].legend(loc="upper left")
         plots.fit(figure)
@@ -187,7 +187,7 @@ def report(
 
     Examples:
         >>> import numpy as np
-        >>> from uqlib.report.one_call import report
+        >>> from uqlib.report import report
         >>> rng = np.random.default_rng(0)
         >>> labels = rng.integers(0, 3, 600)
         >>> logits = 3 * rng.normal(size=(600, 3)) + 4 * np.eye(3)[labels]
