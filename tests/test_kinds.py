@@ -67,6 +67,7 @@ EXCEPTIONS = {
     "images.sequences.*": "inner: the images of corrupt, preprocess and write_prepared, which are walked",
     "metrics.*_from_counts": INNER,
     "metrics.ranking.kind_of": INNER,
+    "metrics.curves.isotonic.curve_of": INNER,
     "metrics.calibration.place_by_width": INNER,
     "networks.zoo.*": INNER,
     "metrics.compare.*": "of arrays with names and of outcomes, in test_compare.py",
@@ -366,6 +367,14 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "calibrate.scale_logits": {"temperature": np.array([0.5, 1.0, 2.0, 4.0])},
     "metrics.pool": {"draws": (CONFIDENCE[:20], CONFIDENCE[20:23], CONFIDENCE[23:])},
     "metrics.interval": {"arrays": (CONFIDENCE, CORRECT)},
+    "metrics.band": {"curve": "risk_coverage"},
+    "report.curve_with_band": {"curve": "risk_coverage"},
+    "metrics.how_many": {
+        "first": (CONFIDENCE, CORRECT),
+        "second": (CONFIDENCE[::-1].copy(), CORRECT),
+        "difference": 0.125,
+        "power": 0.5,
+    },
     "metrics.resample": {"arrays": (CONFIDENCE, CORRECT), "stratify": np.arange(N // 2) % 2 / 2},
     "metrics.resample_together": {
         "statistics": [(metrics.aurc, (CONFIDENCE, CORRECT)), (metrics.ece, (CONFIDENCE, CORRECT))],
