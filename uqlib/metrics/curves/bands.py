@@ -66,7 +66,8 @@ def band(
     `first` and `last` of the result say where they hold. A draw gives each example a Poisson weight. Limits at a point are Jeffreys'
     (of a risk the lower is Clopper and Pearson's); one number widens them everywhere, such that they hold what draws bring at this level. Of a risk: for as many examples as would have
     the standard deviation of the draws, by the largest deviation of a draw. Of ROC: of both rates at every threshold, by the
-    share of drawn curves that stay inside. In simulations they held the truth in 95 to 99 % of studies of 200 examples.
+    share of drawn curves that stay inside. In simulations they held the truth in 95 to 99 % of studies of 200
+    examples, and that of risk in 92 to 94 % of studies of 100,000, which missed the first percent.
     Time O(n log n) for the sort, then it does not grow with n: beyond 512 cells of equal mass, scores of one cell act as a tie.
 
     Args:
@@ -219,7 +220,7 @@ def _straight(at: Float[Tensor, " q"], cells: Int64[Tensor, " m"]) -> Float[Tens
     return ends[left] + (at - left) * cells[left]
 
 
-def _jeffreys(hits: Float[Tensor, " k"], size: Float[Tensor, " k"], width: float) -> tuple[Tensor, Tensor]:
+def _jeffreys(hits: Float[Tensor, " k"], size: Tensor, width: float) -> tuple[Tensor, Tensor]:
     """Limits of a share at so many normal standard deviations to either side; those of none and of all go to the end."""
     tail = NormalDist().cdf(-width)
     low, high = (_beta(each, hits + 0.5, size - hits + 0.5) for each in (tail, 1 - tail))
