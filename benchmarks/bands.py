@@ -97,7 +97,10 @@ def simulate(curve: str, task: str, n: int, ties: bool, repetitions: int, draws:
     for k in range(repetitions):
         rng = np.random.default_rng([k, n])
         generator = torch.Generator().manual_seed(k)
-        found = band(curve, *study(SPREADS[task], n, ties, rng), draws=draws, least=least, generator=generator)
+        confidence, correct = study(SPREADS[task], n, ties, rng)
+        while (~correct).sum() <= least:  # of which there is no ROC band
+            confidence, correct = study(SPREADS[task], n, ties, rng)
+        found = band(curve, confidence, correct, draws=draws, least=least, generator=generator)
         true = true_curve(truth, ties, found)
         low, high = found.low.numpy(), found.high.numpy()
         below, above = (true < low - 1e-9).any(), (true > high + 1e-9).any()

@@ -72,6 +72,7 @@ EXCEPTIONS = {
     **{f"metrics.ranking.{name}": INNER for name in ("least", "slack", "ranked")},
     **{f"metrics.resampling.{name}": INNER for name in ("bootstrap.percentiles", "draws.evaluators")},
     **{f"metrics.rows.{name}": INNER for name in ("counted", "kept_rows", "numbered")},
+    "metrics.curves.isotonic.curve_of": INNER,
     "networks.zoo.*": INNER,
     "metrics.compare.*": "of arrays with names and of outcomes, in test_compare.py",
     "metrics.multiverse.*": "of arrays with names and of outcomes, in test_multiverse.py",
@@ -380,6 +381,14 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "metrics.average": {"weights": np.array([1.0, 0.5, 0.25])},
     "metrics.classification.average": {"weights": np.array([1.0, 0.5, 0.25])},
     "metrics.flatten": {"outputs": CONFIDENCE, "labels": np.arange(N) % 2, "kind": "binary"},
+    "metrics.band": {"curve": "risk_coverage"},
+    "report.curve_with_band": {"curve": "risk_coverage"},
+    "metrics.how_many": {
+        "first": (CONFIDENCE, CORRECT),
+        "second": (CONFIDENCE[::-1].copy(), CORRECT),
+        "difference": 0.125,
+        "power": 0.5,
+    },
     "metrics.resample": {"arrays": (CONFIDENCE, CORRECT), "stratify": np.arange(N // 2) % 2 / 2},
     "metrics.resample_together": {
         "statistics": [(metrics.aurc, (CONFIDENCE, CORRECT)), (metrics.ece, (CONFIDENCE, CORRECT))],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from uqlib.metrics import band
 from uqlib.report import plots
 
 
@@ -44,6 +45,35 @@ def test_reliability_leaves_out_empty_bins(ax):
     np.testing.assert_allclose(ax.lines[1].get_data(), [[0.2, 0.9], [0.1, 0.8]])
     areas = ax.collections[0].get_sizes()
     assert (areas[1] - 10) / (areas[0] - 10) == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("curve", "scale"), [("reliability", 1), ("risk_coverage", 100), ("roc", 100)])
+def test_a_curve_of_arrays_has_its_band(ax, curve, scale):
+    rng = np.random.default_rng(0)
+    confidence = rng.random(300)
+    correct = rng.random(300) < confidence
+    found = band(curve, confidence, correct, level=0.8, draws=100, generator=torch.Generator().manual_seed(0))
+    seed = torch.Generator().manual_seed(0)
+    plots.curve_with_band(ax, curve, confidence, correct, label="a", level=0.8, draws=100, generator=seed)
+    plots.curve_with_band(ax, found, label="b")
+    for line in [each for each in ax.lines if each.get_label() in "ab"]:
+        np.testing.assert_allclose(line.get_data(), [scale * found.x, scale * found.value])
+    for shade in ax.collections:
+        drawn = shade.get_paths()[0].vertices
+        assert {tuple(each) for each in np.c_[found.x, found.low] * scale} <= {tuple(each) for each in drawn}
+        assert {tuple(each) for each in np.c_[found.x, found.high] * scale} <= {tuple(each) for each in drawn}
+    low, high = ax.get_ylim()
+    assert low == 0
+    assert high >= scale * found.high[found.x >= 0.2].max()
+
+
+def test_a_band_is_drawn_alone_and_a_name_with_arrays(ax):
+    found = band("reliability", [0.2, 0.8, 0.9], [False, True, True])
+    for wrong in ((found, [0.2], [True]), ("roc",)):
+        with pytest.raises(TypeError, match="pass the name of a curve with confidence and correct, or a Band alone"):
+            plots.curve_with_band(ax, *wrong)
+    with pytest.raises(ValueError, match="unknown curve 'det'; choose from reliability, risk_coverage, roc"):
+        plots.curve_with_band(ax, "det", [0.2, 0.8], [False, True])
 
 
 def test_metric_against_cost_sorts_by_cost_and_draws_the_intervals(ax):

@@ -1,4 +1,5 @@
-"""Figures in one style: from numbers already computed, onto axes that the caller owns. A plot computes no metric.
+"""Figures in one style: from numbers already computed, onto axes that the caller owns. A plot computes no metric,
+but for curve_with_band, which makes its band where it is given the arrays.
 
 Hues are Okabe and Ito's, told apart with any colour vision, and dark enough for thin lines and words on a white page. A figure
 has no ground of its own, and bears its colours for a dark page in itself: see `adapted`.
@@ -12,9 +13,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from uqlib.base.arrays import Array, as_tensor
+from uqlib.base.arrays import Array, Column, as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_number, check_whole
+from uqlib.metrics.curves.bands import Band, band
 
 with named():
     import matplotlib.pyplot as plt
@@ -155,6 +157,56 @@ def risk_coverage(
     ax.plot(100 * coverage[drawn], 100 * risks[drawn], line, label=plain(label) or None, color=colour)
     ax.set(xlabel="coverage (% kept)", ylabel="selective risk (% wrong)", xlim=(0, 100))
     ax.set_ylim(bottom=0)
+    return ax
+
+
+def curve_with_band(
+    ax: Axes,
+    curve: str | Band,
+    confidence: Column | None = None,
+    correct: Column | None = None,
+    *,
+    label: str = "",
+    colour: str = COLOURS["blue"],
+    **options: Any,
+) -> Axes:
+    """A curve of reliability, of risk and coverage, or ROC, within the band that holds the whole true curve.
+
+        curve_with_band(ax, "risk_coverage", confidence, correct)
+
+    It is drawn where the band holds, from its `first` to its `last`. Shares of examples in percent, as risk_coverage draws them.
+
+    Args:
+        curve: "reliability", "risk_coverage" or "roc"; or what `metrics.band` returned, then alone.
+        confidence, correct: (n,) as in metrics.band.
+        options: of metrics.band, such as level and generator.
+
+    Raises:
+        TypeError: if a name comes without arrays, or a Band with them.
+        ValueError: as metrics.band.
+    """
+    if isinstance(curve, Band) != (confidence is None and correct is None and not options):
+        raise TypeError(
+            f"pass the name of a curve with confidence and correct, or a Band alone; curve is {curve!r:.60}"
+        )
+    found = curve if isinstance(curve, Band) else band(curve, cast(Any, confidence), cast(Any, correct), **options)
+    scale = 1 if found.curve == "reliability" else 100
+    x, value, low, high = (scale * _column(part, "band") for part in (found.x, found.value, found.low, found.high))
+    if found.curve != "risk_coverage":
+        ax.plot([0, scale], [0, scale], color=COLOURS["grey"], linewidth=1, linestyle="--", zorder=1)
+    ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    ax.plot(x, value, color=colour, label=plain(label) or None, zorder=2)
+    names = {
+        "reliability": ("confidence", "accuracy"),
+        "risk_coverage": ("coverage (% kept)", "selective risk (% wrong)"),
+        "roc": ("wrong accepted (%)", "correct accepted (%)"),
+    }[found.curve]
+    ax.set(xlabel=names[0], ylabel=names[1], xlim=(0, 1.05 * scale if found.curve != "risk_coverage" else scale))
+    if found.curve == "risk_coverage":  # where few are kept the band may be far higher than all that is of interest
+        before = ax.get_ylim()[1] if len(ax.lines) > 1 else 0
+        ax.set_ylim(0, max(before, 1.2 * high[x >= 20].max()))
+    else:
+        ax.set(ylim=(0, 1.05 * scale), aspect="equal")
     return ax
 
 

@@ -9,6 +9,7 @@ as the confidence rises. What they hold in simulations is in benchmarks/README.m
 """
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import torch
@@ -62,10 +63,11 @@ def band(
 
     "risk_coverage": risk against the share of all examples that is kept, and "roc": the share of the right that is found against that
     of the wrong that is let through. They begin where `least` examples are kept, or wrong ones let through, and at 1 % at the earliest;
-    `first` and `last` of the result say where they hold. A draw gives each example a Poisson weight. Limits at a point are Jeffreys';
-    one number widens them everywhere, such that they hold what draws bring at this level. Of a risk: for as many examples as would have
+    `first` and `last` of the result say where they hold. A draw gives each example a Poisson weight. Limits at a point are Jeffreys'
+    (of a risk the lower is Clopper and Pearson's); one number widens them everywhere, such that they hold what draws bring at this level. Of a risk: for as many examples as would have
     the standard deviation of the draws, by the largest deviation of a draw. Of ROC: of both rates at every threshold, by the
-    share of drawn curves that stay inside. In simulations they held the truth in 95 to 99 % of studies of 200 examples.
+    share of drawn curves that stay inside. In simulations they held the truth in 95 to 99 % of studies of 200
+    examples, and that of risk in 92 to 94 % of studies of 100,000, which missed the first percent.
     Time O(n log n) for the sort, then it does not grow with n: beyond 512 cells of equal mass, scores of one cell act as a tie.
 
     Args:
@@ -158,9 +160,8 @@ def _by_draws(
             f"a band needs more than {least} {what}; there are {min(among, of)}. Pass a smaller least, or more examples"
         )
     first = max(least / int(among), LEAST)
-    x = (
-        first + (1 - first) * torch.linspace(0, 1, POINTS, dtype=torch.float64, device=cell.device).square()
-    )  # denser where it is steep
+    steps = torch.linspace(0, 1, POINTS, dtype=torch.float64, device=cell.device)
+    x = first + (1 - first) * steps.square()  # denser where it is steep
     rates = torch.stack([wrong, right]).double().expand(draws, 2, -1)
     drawn = torch.poisson(rates.to(generator.device if generator else rates.device), generator).to(rates.device)
     (value,), found = (_curve(name, x, *each.unbind(1)) for each in (rates[:1], drawn))
@@ -174,18 +175,21 @@ def _by_draws(
 def _risk_limits(
     size: Float[Tensor, " p"], value: Float[Tensor, " p"], found: Float[Tensor, "d p"], level: float
 ) -> tuple[Tensor, Tensor]:
-    """Jeffreys' limits for so many examples as would have the deviation that draws have, at the level of their largest one."""
+    """Clopper and Pearson's and Jeffreys' for so many examples as would have the deviation of draws, at the level of their largest."""
     smooth = (value * size + 0.5) / (size + 1)  # else there were no deviation where nothing is wrong
     plain = (smooth * (1 - smooth) / size).sqrt()
     ratio = (found.std(0) / plain).clamp(min=1)  # the threshold moves too
     largest = ((found - value).abs() / (ratio * plain)).amax(1).quantile(level).item()
-    return _jeffreys(value * size / ratio.square(), size / ratio.square(), largest)
+    size = size / ratio.square()
+    _, high = _jeffreys(value * size, size, largest)
+    # the first error among many comes by chance: Jeffreys' lower limit forgets that too often
+    return _beta(NormalDist().cdf(-largest), value * size, size - value * size + 1), high
 
 
 def _roc_limits(
     x: Float[Tensor, " p"],
-    wrong: Float[Tensor, " m"],
-    right: Float[Tensor, " m"],
+    wrong: Int64[Tensor, " m"],
+    right: Int64[Tensor, " m"],
     found: Float[Tensor, "d p"],
     level: float,
 ) -> tuple[Tensor, Tensor]:
@@ -216,9 +220,9 @@ def _straight(at: Float[Tensor, " q"], cells: Int64[Tensor, " m"]) -> Float[Tens
     return ends[left] + (at - left) * cells[left]
 
 
-def _jeffreys(hits: Float[Tensor, " k"], size: Float[Tensor, " k"], width: float) -> tuple[Tensor, Tensor]:
+def _jeffreys(hits: Float[Tensor, " k"], size: Tensor, width: float) -> tuple[Tensor, Tensor]:
     """Limits of a share at so many normal standard deviations to either side; those of none and of all go to the end."""
-    tail = torch.special.ndtr(torch.tensor(-width, dtype=torch.float64)).item()
+    tail = NormalDist().cdf(-width)
     low, high = (_beta(each, hits + 0.5, size - hits + 0.5) for each in (tail, 1 - tail))
     return torch.where(hits > 0, low, 0), torch.where(hits < size, high, 1)
 
@@ -244,7 +248,8 @@ def _cells(count: Int64[Tensor, " k"], most: int) -> Int64[Tensor, " k"]:
         if len(count) > most
         else torch.arange(len(count), device=count.device)
     )
-    return torch.unique_consecutive(place, return_inverse=True)[1]
+    number: Tensor = torch.unique_consecutive(place, return_inverse=True)[1]
+    return number
 
 
 def _in_cells(cell: Int64[Tensor, " k"], *columns: Int64[Tensor, " k"]) -> list[Int64[Tensor, " m"]]:
@@ -257,5 +262,4 @@ def _beta(share: float, a: Tensor, b: Tensor) -> Float[Tensor, " k"]:
     with named():
         from scipy.special import betaincinv
     found: Tensor = torch.from_numpy(betaincinv(a.double().cpu().numpy(), b.double().cpu().numpy(), share)).to(a.device)
-    edges: Tensor = found.masked_fill(b <= 0, 1).masked_fill(a <= 0, 0)
-    return edges
+    return found.masked_fill(b <= 0, 1).masked_fill(a <= 0, 0)

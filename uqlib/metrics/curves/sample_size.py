@@ -6,6 +6,7 @@ pilot of 500 examples says how many would do, or that what it has is enough.
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from uqlib.base.options import check_fraction, check_number, check_whole
 from uqlib.metrics.resampling.bootstrap import resample, resample_difference
 from uqlib.metrics.resampling.draws import as_number
 
+NORMAL = NormalDist()
 PILOT = 30  # the least: of fewer examples a bootstrap says little
 PARTS = 200  # that are left out in turn, to see how sure the standard deviation is
 
@@ -104,18 +106,12 @@ def how_many(
     if deviation == 0:
         raise ValueError("the statistic is the same on every draw of the pilot, which says nothing of how far it moves")
     sd = deviation * math.sqrt(n)
-    wanted = _normal(1 - (1 - level) / 2)
-    needed = ((wanted + _normal(power)) * sd / difference) ** 2
+    wanted = NORMAL.inv_cdf(1 - (1 - level) / 2)
+    needed = ((wanted + NORMAL.inv_cdf(power)) * sd / difference) ** 2
     spread = math.exp(wanted * math.hypot(_error(statistic, first, second, n, generator), math.sqrt(2 / draws)))
-    reached = torch.special.ndtr(
-        torch.tensor([difference / deviation - wanted, -difference / deviation - wanted]).double()
-    ).sum()
+    reached = sum(NORMAL.cdf(side * difference / deviation - wanted) for side in (1, -1))
     enough, low, high = (max(1, math.ceil(each)) for each in (needed, needed / spread, needed * spread))
-    return SampleSize(enough, low, high, reached.item(), sd, difference, level, power)
-
-
-def _normal(share: float) -> float:
-    return float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
+    return SampleSize(enough, low, high, reached, sd, difference, level, power)
 
 
 def _error(
