@@ -47,7 +47,8 @@ def toy(monkeypatch):
     transfers.load_parts.cache_clear()
     noise_runs._plain.cache_clear()
     plans = [plan for setting in transfers.SETTINGS.values() for plan in (setting.from_scratch, setting.tuned)]
-    for plan in (*plans, *imbalance_runs.PLANS["cifar10"]):
+    tail = transfers.SETTINGS["cifar10"].tail
+    for plan in (*plans, tail.from_scratch, tail.tuned):
         monkeypatch.setitem(plan, "epochs", 1)
         monkeypatch.setitem(plan, "batch", 20)
     yield parts
@@ -152,7 +153,10 @@ def test_a_run_is_the_same_each_time_and_another_with_another_seed(toy):
 
 
 def test_all_remedies_see_as_many_images_give_or_take_an_epoch(toy, monkeypatch):
-    monkeypatch.setitem(imbalance_runs.SIZES, "cifar10", (20, 7))
+    setting = transfers.SETTINGS["cifar10"]
+    monkeypatch.setitem(
+        transfers.SETTINGS, "cifar10", setting._replace(tail=setting.tail._replace(largest=20, smallest=7))
+    )
     sizes = imbalance_runs.tail_sizes(1.0)
     for remedy in imbalance_runs.REMEDIES:
         task = imbalance_runs.tail_task("cifar10", remedy, 1.0, 0)
@@ -177,7 +181,7 @@ def test_attacks_leave_no_more_right_than_there_were(toy, monkeypatch):
 def test_a_course_has_a_number_for_each_epoch(toy, monkeypatch):
     monkeypatch.setattr(course_runs, "ASKED", 80)
     monkeypatch.setattr(course_runs, "BETA", 20)
-    monkeypatch.setitem(course_runs.EPOCHS[""], "drops", 3)
+    monkeypatch.setitem(transfers.SETTINGS["cifar10"].followed, "drops", 3)
     found = course_runs.run_course("cifar10", "scratch", "drops", "0.6", 0)
     assert {len(each) for each in found.columns.values()} == {3}
     assert found.numbers["error"] == found.columns["test_error"][-1]
@@ -224,7 +228,7 @@ def test_scale_gpu_has_whole_sets_and_a_wide_network_and_files_of_its_own():
     assert all(run.settings["network"] == "wrn_40_2" for run in wide)
     own = [run for run in small if run.name.split("/")[0] not in transfers.READY_STARTS]
     assert not any("network" in run.settings for run in own)  # so that runs from before there were two stay valid
-    assert {len(noise_runs.STRENGTHS[each]) for each in transfers.datasets_at("paper")} == {11}
+    assert {len(transfers.setting_of(each).strengths) for each in transfers.datasets_at("paper")} == {11}
     assert transfers.datasets_at("smoke") == transfers.datasets_at("cpu")
     assert transfers.long_epochs("cifar10") == 100_000 * 15 // 4_000 + 7
     assert transfers.long_epochs("cifar10", 8_000) == transfers.long_epochs("cifar10") // 2

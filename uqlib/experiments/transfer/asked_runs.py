@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 
 from uqlib.base.options import check_choice
-from uqlib.base.scales import at_scale
 from uqlib.experiments.transfer import (
     adversarial_runs,
     clean_runs,
@@ -17,6 +16,7 @@ from uqlib.experiments.transfer import (
     upstream_networks,
 )
 from uqlib.experiments.transfer.kept_runs import PretrainingRun, about_runs
+from uqlib.experiments.transfer.transfers import SETTINGS, datasets_at, setting_of
 from uqlib.experiments.worklist import Course, Job
 
 UPSTREAM_VALUES = {
@@ -34,19 +34,18 @@ def asked_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
     yield from clean_runs.clean_runs(scale)
     yield from noise_runs.noise_runs(scale)
     yield from imbalance_runs.imbalance_runs(scale)
-    if not _is_wide(scale):
+    if synthesis_runs.DATASET in datasets_at(scale):
         yield from synthesis_runs.synthesis_runs()
     yield from adversarial_runs.adversarial_runs(scale)
     yield from course_runs.course_runs(scale)
 
 
-def _is_wide(scale: str) -> bool:
-    return at_scale(scale, smoke=False, cpu=False, gpu=True)
-
-
 def pretraining_jobs(scale: str = "cpu") -> list[Job]:
     """A job for each upstream and each run of a scale; ImageNet-32, which has to be brought, is asked for by name alone."""
-    names = [name for name in upstream_networks.UPSTREAMS if name.startswith("wide_") == _is_wide(scale)]
+    starting = {setting_of(dataset).network for dataset in datasets_at(scale)}
+    names = [
+        name for name in upstream_networks.UPSTREAMS if upstream_networks.upstream_settings(name)["network"] in starting
+    ]
     return [_upstream_job(name) for name in names if name != BY_NAME] + [_run_job(run) for run in asked_runs(scale)]
 
 
@@ -58,20 +57,19 @@ def missing_jobs(scale: str = "cpu") -> list[Job]:
 
 
 def choose_jobs(task: str | None = None, run: str | None = None, *, scale: str = "cpu") -> list[Job]:
-    """All jobs of a scale, those of a task (or the one of an upstream), or that of one run; there or not.
-
-    A task or an upstream says by its name of which scale it is.
+    """All jobs of a scale, those of a task (or the one of an upstream) at whatever scale, or that of one run; there or not.
 
     Raises:
         ValueError: if there is no such task or run.
     """
     if task == BY_NAME:
         return [_upstream_job(BY_NAME)]
-    if task is not None:
-        scale = "gpu" if task.startswith("wide_") or task.endswith("_whole") else "cpu"
-    jobs, upstream = pretraining_jobs(scale), f"networks/{task}"
-    if task is None or upstream in {job.name for job in jobs}:
-        return [job for job in jobs if task is None or job.name == upstream]
+    if task is None:
+        return pretraining_jobs(scale)
+    scales = dict.fromkeys(setting.scale for setting in SETTINGS.values())
+    jobs, upstream = [job for each in scales for job in pretraining_jobs(each)], f"networks/{task}"
+    if upstream in {job.name for job in jobs}:
+        return [job for job in jobs if job.name == upstream]
     names = dict.fromkeys(job.name.split("/")[0] for job in jobs if not job.name.startswith("networks/"))
     own = {
         job.name.partition("/")[2]: job

@@ -36,13 +36,6 @@ from uqlib.images.labels import noisy_labels
 CORRECTIONS = ("none", "forward", "glc_5", "glc_10", "forward_gold_5")
 LONG = "long"  # in place of a correction: from scratch without one, for as long as pretraining and tuning together
 PEOPLE = ("worst", "aggregate")
-_ELEVEN = tuple(k / 10 for k in range(11))
-STRENGTHS = {
-    "cifar10": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    "cifar100": (0.0, 0.4, 0.8),
-    "cifar10_whole": _ELEVEN,
-    "cifar100_whole": _ELEVEN,
-}
 ANCHOR_QUANTILE = {10: 0.97, 100: None}  # by the number of classes, as the released code has it
 
 
@@ -162,15 +155,16 @@ def noise_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
 def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
     """Level, correction, start and value of what is asked for of each seed."""
     worth = {0.0: 1.0, 0.4: 1.0, 0.8: 1.0, 0.6: 0.95, 0.2: 0.9, 1.0: 0.6}
-    tens = setting_of(dataset).classes == 10
+    setting = setting_of(dataset)
+    tens = setting.classes == 10
     less = {"forward_gold_5": 0.5, "glc_5": 0.2}
-    for strength in STRENGTHS[dataset]:
+    for strength in setting.strengths:
         for correction in CORRECTIONS:
             for start in ("supervised", SCRATCH):
                 yield f"{strength:g}", correction, start, worth.get(strength, 0.5) - less.get(correction, 0.0)
         for start in ("unrelated", "rotations"):
             yield f"{strength:g}", "none", start, worth.get(strength, 0.5) - 0.25
-    if dataset == "cifar10":
+    if tens and setting.scale == "cpu":
         for strength, start in product((0.0, 0.4, 0.8), READY_STARTS):
             yield f"{strength:g}", "none", start, 0.7
     if tens:

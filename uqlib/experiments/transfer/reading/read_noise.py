@@ -12,8 +12,7 @@ import numpy as np
 from uqlib.base.extras import named
 from uqlib.experiments.transfer.course_runs import FOLLOWED
 from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
-from uqlib.experiments.transfer.noise_runs import STRENGTHS
-from uqlib.experiments.transfer.transfers import datasets_at
+from uqlib.experiments.transfer.transfers import datasets_at, setting_of
 from uqlib.label_noise import area_under_strengths
 from uqlib.metrics.compare import cells, together
 
@@ -79,7 +78,7 @@ def _of_both(
 ) -> xr.DataArray:
     found = {}
     for task, name in datasets_at(scale).items():
-        keys = product(networks, corrections, [f"{strength:g}" for strength in STRENGTHS[task]])
+        keys = product(networks, corrections, [f"{strength:g}" for strength in setting_of(task).strengths])
         found[name] = read(f"noise_{task}", {key: "/".join(key) for key in keys})
     return together(found, "dataset")
 
