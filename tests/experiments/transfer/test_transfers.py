@@ -144,6 +144,17 @@ def test_every_correction_runs_and_says_how_far_off_its_matrix_is(toy, correctio
     assert ("estimate_error" in found.numbers) == (correction != "none")
 
 
+def test_a_long_training_is_the_plain_one_with_more_epochs(toy, monkeypatch):
+    monkeypatch.setattr(noise_runs, "long_epochs", lambda dataset: 1)
+    plain, long = (noise_runs.run_noise("cifar10", "scratch", each, "0.4", 0) for each in ("none", noise_runs.LONG))
+    np.testing.assert_array_equal(plain.columns["correct"], long.columns["correct"])
+    assert plain.numbers == long.numbers
+    monkeypatch.setattr(noise_runs, "long_epochs", lambda dataset: 2)
+    noise_runs._plain.cache_clear()
+    longer = noise_runs.run_noise("cifar10", "scratch", noise_runs.LONG, "0.4", 0)
+    assert (longer.columns["correct"] != plain.columns["correct"]).any()
+
+
 def test_a_run_is_the_same_each_time_and_another_with_another_seed(toy):
     one, again = (noise_runs.run_noise("cifar10", "scratch", "none", "0.4", 0).columns["correct"] for _ in range(2))
     np.testing.assert_array_equal(one, again)
