@@ -95,6 +95,11 @@ def setting_of(dataset: str) -> Setting:
     return SETTINGS[check_choice(dataset, SETTINGS, "data set")]
 
 
+def settings_at(scale: str) -> list[Setting]:
+    """How the data sets of a scale are used, CIFAR-10 first."""
+    return [setting_of(dataset) for dataset in datasets_at(scale)]
+
+
 def datasets_at(scale: str) -> dict[str, str]:
     """The data sets of a scale and their names in print, CIFAR-10 first: parts of both CIFARs, or at gpu and paper the whole ones."""
     own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
@@ -184,7 +189,7 @@ def long_epochs(dataset: str, images: int = 0) -> int:
     """Epochs from scratch on so many images that see as many as the supervised upstream network and its tuning do."""
     setting = setting_of(dataset)
     upstream = upstream_settings(setting.upstream.format("supervised"))["training"]["epochs"]
-    usual = setting_of(next(iter(datasets_at(setting.scale)))).images  # CIFAR-100 sees as many as CIFAR-10
+    usual = settings_at(setting.scale)[0].images  # CIFAR-100 sees as many as CIFAR-10
     return (UPSTREAM_IMAGES * upstream // usual + setting.tuned["epochs"]) * usual // (images or setting.images)
 
 
