@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import Any
@@ -161,7 +161,7 @@ def reported_frame(row: Row, pattern: str = "") -> pd.DataFrame:
     return frame.join(frame["setting"].str.extract(pattern)) if pattern else frame
 
 
-def in_order(names: Sequence[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """Names that differ in a number alone by that number, others as they come.
 
     >>> in_order(["epoch 0", "epoch 199", "epoch 20"])
@@ -169,10 +169,11 @@ def in_order(names: Sequence[str]) -> list[str]:
     >>> in_order(["epoch 7", "at the end", "epoch 3"])
     ['epoch 7', 'at the end', 'epoch 3']
     """
-    parts = [NUMBER.split(name) for name in names]
+    listed = list(names)
+    parts = [NUMBER.split(name) for name in listed]
     if any(len(part) != 2 or part != parts[0] for part in parts):
-        return list(names)
-    return sorted(names, key=lambda name: float(NUMBER.findall(name)[0]))
+        return listed
+    return sorted(listed, key=lambda name: float(NUMBER.findall(name)[0]))
 
 
 def _csv_link(name: str, data: pd.DataFrame | None) -> str:
