@@ -245,6 +245,17 @@ def test_scale_gpu_has_whole_sets_and_a_wide_network_and_files_of_its_own():
     assert transfers.long_epochs("cifar10", 8_000) == transfers.long_epochs("cifar10") // 2
 
 
+def test_an_upstream_network_is_asked_for_at_the_scale_whose_runs_have_its_shape():
+    for setting in transfers.SETTINGS.values():
+        own = upstream_networks.upstream_settings(setting.upstream.format("supervised"))["network"]
+        assert own == setting.network
+    for scale, upstream in {"smoke": "{}", "cpu": "{}", "gpu": "wide_{}", "paper": "wide_{}"}.items():
+        jobs = {job.name for job in asked_runs.pretraining_jobs(scale) if job.name.startswith("networks/")}
+        names = ("supervised", "unrelated", "rotations", "adversarial")
+        assert jobs == {f"networks/{upstream.format(name)}" for name in names}
+        assert [each.title for each in transfers.settings_at(scale)] == ["CIFAR-10", "CIFAR-100"]
+
+
 def test_runs_on_whole_sets_begin_with_the_wide_upstream_network(toy, tmp_path, monkeypatch):
     few = upstream_networks.WIDE | {"network": "cifar_resnet8_w8"}
     monkeypatch.setitem(upstream_networks.UPSTREAMS, "wide_supervised", few)

@@ -28,8 +28,6 @@ UPSTREAM_VALUES = {
 }  # before what starts from it
 BY_NAME = "wide_imagenet32"
 SCALES = tuple(dict.fromkeys(setting.scale for setting in SETTINGS.values()))
-
-
 RUNS: dict[str, Callable[[str], Iterator[PretrainingRun]]] = {  # by what their tasks begin with
     "clean": clean_runs.clean_runs,
     "noise": noise_runs.noise_runs,
