@@ -7,7 +7,8 @@ from statistics import fmean
 import pytest
 
 from uqlib.evidence.ledger import read_ledger
-from uqlib.papers.hendrycks2019 import CORRECTIONS, METHODS, NAMES, SCORES, STARTS, TRAININGS, TUNINGS
+from uqlib.papers import SCORES
+from uqlib.papers.hendrycks2019 import CORRECTIONS, METHODS, NAMES, STARTS, TRAININGS, TUNINGS
 
 FORWARD_AND_GLC = ("forward", "glc_5", "glc_10")
 SETS = ("CIFAR-10", "CIFAR-100")

@@ -123,3 +123,17 @@ def test_a_heading_has_no_underscore_and_the_data_have_their_own():
     shown = tables.show_table(pd.DataFrame({"effective_share": [1.0]}))._repr_html_()
     assert "<th>effective share</th>" in shown
     assert base64.b64encode(b"effective_share\n1.0\n").decode() in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["epoch 0", "epoch 119", "epoch 20"], ["epoch 0", "epoch 20", "epoch 119"]),
+        (["0.5 kept", "0.25 kept", "1 kept"], ["0.25 kept", "0.5 kept", "1 kept"]),
+        (["CIFAR-100", "CIFAR-10: none", "CIFAR-10"], ["CIFAR-100", "CIFAR-10: none", "CIFAR-10"]),
+        (["b", "a"], ["b", "a"]),
+        ([], []),
+    ],
+)
+def test_names_that_differ_in_a_number_alone_stand_in_its_order(names, ordered):
+    assert tables.in_order(names) == ordered

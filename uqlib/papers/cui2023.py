@@ -15,6 +15,7 @@ from uqlib.base.options import check_fraction, check_whole
 from uqlib.calibrate import cross_platt, platt_scale
 from uqlib.metrics import MEASURES, Measure, ece, selective_accuracy_at_coverage
 from uqlib.metrics.compare import compare
+from uqlib.papers import SCORES as SCORES
 
 with named():
     import xarray as xr
@@ -30,12 +31,6 @@ NAMES = {  # of the losses, in print; the last is ours, the entropy bonus at the
     "ranking": "ranking",
     "difficulty": "difficulty",
     "entropy_matched": "entropy, matched",
-}
-
-SCORES = {  # of a network's confidence, in print
-    "max_probability": "largest probability",
-    "max_logit": "largest logit",
-    "neg_entropy": "entropy",
 }
 
 # What the losses had in Cui et al. 2023, by data set; `loss("focal", **LOSS_OPTIONS["cifar10"]["focal"])` is their baseline,

@@ -11,6 +11,7 @@ from uqlib.base.arrays import Column
 from uqlib.base.checks import check_confidence, check_mask, check_share_and_hits
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.metrics.selective import last_of_ties
+from uqlib.papers import SCORES
 
 STARTS = {  # where a training begins, in print
     "scratch": "from scratch",
@@ -44,7 +45,6 @@ TUNINGS = {  # of what was pretrained
     "frozen": "head alone",
     "probed": "head first, then all",
 }
-SCORES = {"max_probability": "largest probability", "max_logit": "largest logit", "energy": "energy"}
 NAMES = STARTS | CORRECTIONS | METHODS | TRAININGS | TUNINGS | SCORES
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import Any
@@ -15,6 +15,7 @@ with named():
     import pandas as pd
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 INTERVAL = re.compile(r"(<td>[^<\[]*\d) (\[[^<\]]*\])</td>")  # of a cell in print
 
 
@@ -158,6 +159,21 @@ def reported_frame(row: Row, pattern: str = "") -> pd.DataFrame:
     frame = pd.DataFrame([{"setting": n.setting, "quantity": n.quantity, "value": n.value, "paper": str(n), "unit": n.unit}
                           for n in row.reported])  # fmt: skip
     return frame.join(frame["setting"].str.extract(pattern)) if pattern else frame
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names that differ in a number alone by that number, others as they come.
+
+    >>> in_order(["epoch 0", "epoch 199", "epoch 20"])
+    ['epoch 0', 'epoch 20', 'epoch 199']
+    >>> in_order(["epoch 7", "at the end", "epoch 3"])
+    ['epoch 7', 'at the end', 'epoch 3']
+    """
+    listed = list(names)
+    parts = [NUMBER.split(name) for name in listed]
+    if any(len(part) != 2 or part != parts[0] for part in parts):
+        return listed
+    return sorted(listed, key=lambda name: float(NUMBER.findall(name)[0]))
 
 
 def _csv_link(name: str, data: pd.DataFrame | None) -> str:

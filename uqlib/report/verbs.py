@@ -193,7 +193,7 @@ class Report:
         parts = frame[[columns] if isinstance(columns, str) else list(columns)]
         across = parts.apply(lambda names: ", ".join(telling.label(name, self.labels) for name in names), axis=1)
         wide = frame.assign(across=across).pivot(index=rows, columns="across", values="paper")
-        wide = wide.reindex(index=frame[rows].unique(), columns=across.unique())
+        wide = wide.reindex(index=tables.in_order(frame[rows].unique()), columns=across.unique())
         whose = self._row(row)
         made = f"{self._made()} · {escape(f'{whose.place}: {whose.source}' if whose.source else f'{whose.place} of the paper')}"
         return tables.show_table(wide, caption=caption, name=row, data=frame, made=made)

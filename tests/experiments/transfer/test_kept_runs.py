@@ -8,7 +8,7 @@ import pytest
 
 from uqlib.experiments import kept_columns
 from uqlib.experiments.transfer import kept_runs
-from uqlib.experiments.transfer.asked_runs import asked_runs
+from uqlib.experiments.transfer.asked_runs import asked_digests, asked_runs, load_asked
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, load_runs, pack_bits, unpack_bits
 from uqlib.files.columns import read_header
 from uqlib.metrics.compare import cells
@@ -102,6 +102,25 @@ def test_what_was_never_run_is_named_with_its_command(place):
     with pytest.raises(ValueError, match=r"number of scratch/none/0\.4/0"):
         kept.number("scratch/none/0.4/0", "accuracy")
     assert kept.seeds("scratch/none/0.4") == [0]
+
+
+def test_a_run_with_other_settings_than_those_of_today_is_not_read(tmp_path, monkeypatch):
+    task = "imbalance_cifar10"
+    path = tmp_path / kept_runs.PLACE.format(task)
+    monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path)
+    monkeypatch.chdir(tmp_path)
+    today, stale, *_ = asked_digests(task)
+    for name, digest in {today: asked_digests(task)[today], stale: "0" * 16, "scratch/none/9/0": "1" * 16}.items():
+        kept_runs.add_run(
+            path, name, {"correct": pack_bits(answers(0.6, 0))}, {"digest": digest, "numbers": {"tested": TESTED}}
+        )
+    assert load_runs(task).names == [today, stale, "scratch/none/9/0"]
+    assert load_asked(task).names == [today]
+    assert load_asked(task).seeds(stale.rpartition("/")[0]) == []
+    with pytest.raises(FileNotFoundError, match=f"uqlib pretrain {task}"):
+        load_asked(task).errors({("stale",): stale.rpartition("/")[0]}, "variant")
+    with pytest.raises(ValueError, match=r"kind of task 'noises'.*noise"):
+        load_asked("noises_cifar10")
 
 
 @pytest.mark.parametrize("task", sorted({run.task for run in asked_runs()}))

@@ -47,7 +47,8 @@ def toy(monkeypatch):
     transfers.load_parts.cache_clear()
     noise_runs._plain.cache_clear()
     plans = [plan for setting in transfers.SETTINGS.values() for plan in (setting.from_scratch, setting.tuned)]
-    for plan in (*plans, *imbalance_runs.PLANS["cifar10"]):
+    tail = transfers.SETTINGS["cifar10"].tail
+    for plan in (*plans, tail.from_scratch, tail.tuned):
         monkeypatch.setitem(plan, "epochs", 1)
         monkeypatch.setitem(plan, "batch", 20)
     yield parts
@@ -143,6 +144,17 @@ def test_every_correction_runs_and_says_how_far_off_its_matrix_is(toy, correctio
     assert ("estimate_error" in found.numbers) == (correction != "none")
 
 
+def test_a_long_training_is_the_plain_one_with_more_epochs(toy, monkeypatch):
+    monkeypatch.setattr(noise_runs, "long_epochs", lambda dataset: 1)
+    plain, long = (noise_runs.run_noise("cifar10", "scratch", each, "0.4", 0) for each in ("none", noise_runs.LONG))
+    np.testing.assert_array_equal(plain.columns["correct"], long.columns["correct"])
+    assert plain.numbers == long.numbers
+    monkeypatch.setattr(noise_runs, "long_epochs", lambda dataset: 2)
+    noise_runs._plain.cache_clear()
+    longer = noise_runs.run_noise("cifar10", "scratch", noise_runs.LONG, "0.4", 0)
+    assert (longer.columns["correct"] != plain.columns["correct"]).any()
+
+
 def test_a_run_is_the_same_each_time_and_another_with_another_seed(toy):
     one, again = (noise_runs.run_noise("cifar10", "scratch", "none", "0.4", 0).columns["correct"] for _ in range(2))
     np.testing.assert_array_equal(one, again)
@@ -152,7 +164,10 @@ def test_a_run_is_the_same_each_time_and_another_with_another_seed(toy):
 
 
 def test_all_remedies_see_as_many_images_give_or_take_an_epoch(toy, monkeypatch):
-    monkeypatch.setitem(imbalance_runs.SIZES, "cifar10", (20, 7))
+    setting = transfers.SETTINGS["cifar10"]
+    monkeypatch.setitem(
+        transfers.SETTINGS, "cifar10", setting._replace(tail=setting.tail._replace(largest=20, smallest=7))
+    )
     sizes = imbalance_runs.tail_sizes(1.0)
     for remedy in imbalance_runs.REMEDIES:
         task = imbalance_runs.tail_task("cifar10", remedy, 1.0, 0)
@@ -177,7 +192,7 @@ def test_attacks_leave_no_more_right_than_there_were(toy, monkeypatch):
 def test_a_course_has_a_number_for_each_epoch(toy, monkeypatch):
     monkeypatch.setattr(course_runs, "ASKED", 80)
     monkeypatch.setattr(course_runs, "BETA", 20)
-    monkeypatch.setitem(course_runs.EPOCHS[""], "drops", 3)
+    monkeypatch.setitem(transfers.SETTINGS["cifar10"].followed, "drops", 3)
     found = course_runs.run_course("cifar10", "scratch", "drops", "0.6", 0)
     assert {len(each) for each in found.columns.values()} == {3}
     assert found.numbers["error"] == found.columns["test_error"][-1]
@@ -224,10 +239,21 @@ def test_scale_gpu_has_whole_sets_and_a_wide_network_and_files_of_its_own():
     assert all(run.settings["network"] == "wrn_40_2" for run in wide)
     own = [run for run in small if run.name.split("/")[0] not in transfers.READY_STARTS]
     assert not any("network" in run.settings for run in own)  # so that runs from before there were two stay valid
-    assert {len(noise_runs.STRENGTHS[each]) for each in transfers.datasets_at("paper")} == {11}
+    assert {len(transfers.setting_of(each).strengths) for each in transfers.datasets_at("paper")} == {11}
     assert transfers.datasets_at("smoke") == transfers.datasets_at("cpu")
     assert transfers.long_epochs("cifar10") == 100_000 * 15 // 4_000 + 7
     assert transfers.long_epochs("cifar10", 8_000) == transfers.long_epochs("cifar10") // 2
+
+
+def test_an_upstream_network_is_asked_for_at_the_scale_whose_runs_have_its_shape():
+    for setting in transfers.SETTINGS.values():
+        own = upstream_networks.upstream_settings(setting.upstream.format("supervised"))["network"]
+        assert own == setting.network
+    for scale, upstream in {"smoke": "{}", "cpu": "{}", "gpu": "wide_{}", "paper": "wide_{}"}.items():
+        jobs = {job.name for job in asked_runs.pretraining_jobs(scale) if job.name.startswith("networks/")}
+        names = ("supervised", "unrelated", "rotations", "adversarial")
+        assert jobs == {f"networks/{upstream.format(name)}" for name in names}
+        assert [each.title for each in transfers.settings_at(scale)] == ["CIFAR-10", "CIFAR-100"]
 
 
 def test_runs_on_whole_sets_begin_with_the_wide_upstream_network(toy, tmp_path, monkeypatch):

@@ -30,7 +30,6 @@ from uqlib.networks import preprocess
 from uqlib.training import Views, loop
 
 RADIUS = 8 / 255
-STEPS = {"cifar10": 5, "cifar10_whole": 10}  # while training
 JUDGED: dict[str, dict[str, Any]] = {
     "pgd": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20},
     "released": {"radius": RADIUS, "step_size": 2 / 255, "steps": 20, "ball": "start"},
@@ -50,8 +49,8 @@ def run_adversarial(dataset: str, start: str, method: str, trained: str, seed: i
 
 
 def attack_of(dataset: str) -> dict[str, Any]:
-    """The attack while training; the paper takes ten steps."""
-    return {"radius": RADIUS, "step_size": 2 / 255, "steps": STEPS[dataset]}
+    """The attack while training."""
+    return {"radius": RADIUS, "step_size": 2 / 255, "steps": setting_of(dataset).attack_steps}
 
 
 def _fit_attacked(

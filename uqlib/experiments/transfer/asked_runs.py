@@ -1,12 +1,11 @@
 """All that the chapter on pretraining asks for, as jobs of `uqlib train`: the upstream networks, and the runs that start from them."""
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
 from uqlib.base.options import check_choice
-from uqlib.base.scales import at_scale
 from uqlib.experiments.transfer import (
     adversarial_runs,
     clean_runs,
@@ -16,7 +15,8 @@ from uqlib.experiments.transfer import (
     synthesis_runs,
     upstream_networks,
 )
-from uqlib.experiments.transfer.kept_runs import PretrainingRun, about_runs
+from uqlib.experiments.transfer.kept_runs import KeptRuns, PretrainingRun, about_runs, load_runs
+from uqlib.experiments.transfer.transfers import SETTINGS, settings_at
 from uqlib.experiments.worklist import Course, Job
 
 UPSTREAM_VALUES = {
@@ -27,26 +27,50 @@ UPSTREAM_VALUES = {
     "wide_supervised": 10.0,
 }  # before what starts from it
 BY_NAME = "wide_imagenet32"
+SCALES = tuple(dict.fromkeys(setting.scale for setting in SETTINGS.values()))
+RUNS: dict[str, Callable[[str], Iterator[PretrainingRun]]] = {  # by what their tasks begin with
+    "clean": clean_runs.clean_runs,
+    "noise": noise_runs.noise_runs,
+    "imbalance": imbalance_runs.imbalance_runs,
+    "synthesis": synthesis_runs.synthesis_runs,
+    "adversarial": adversarial_runs.adversarial_runs,
+    "course": course_runs.course_runs,
+}
 
 
 def asked_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
-    """Every run of a scale, there or not. What combines with what is asked at cpu alone."""
-    yield from clean_runs.clean_runs(scale)
-    yield from noise_runs.noise_runs(scale)
-    yield from imbalance_runs.imbalance_runs(scale)
-    if not _is_wide(scale):
-        yield from synthesis_runs.synthesis_runs()
-    yield from adversarial_runs.adversarial_runs(scale)
-    yield from course_runs.course_runs(scale)
+    """Every run of a scale, there or not."""
+    for runs in RUNS.values():
+        yield from runs(scale)
 
 
-def _is_wide(scale: str) -> bool:
-    return at_scale(scale, smoke=False, cpu=False, gpu=True)
+@cache
+def asked_digests(task: str) -> dict[str, str]:
+    """The digest of each run that is asked for of a task, by its name.
+
+    Raises:
+        ValueError: if there is no such kind of task.
+    """
+    runs = RUNS[check_choice(task.partition("_")[0], RUNS, "kind of task")]
+    return {run.name: run.digest for scale in SCALES for run in runs(scale) if run.task == task}
+
+
+def load_asked(task: str) -> KeptRuns:
+    """What is kept of a task and made with the settings that the code has today; what else the file holds counts for nothing.
+
+    Raises:
+        FileNotFoundError: if there is no file; the message says what makes it.
+        DamagedError: if its header is not what was written.
+    """
+    return load_runs(task, asked_digests(task))
 
 
 def pretraining_jobs(scale: str = "cpu") -> list[Job]:
     """A job for each upstream and each run of a scale; ImageNet-32, which has to be brought, is asked for by name alone."""
-    names = [name for name in upstream_networks.UPSTREAMS if name.startswith("wide_") == _is_wide(scale)]
+    starting = {setting.network for setting in settings_at(scale)}
+    names = [
+        name for name in upstream_networks.UPSTREAMS if upstream_networks.upstream_settings(name)["network"] in starting
+    ]
     return [_upstream_job(name) for name in names if name != BY_NAME] + [_run_job(run) for run in asked_runs(scale)]
 
 
@@ -58,20 +82,18 @@ def missing_jobs(scale: str = "cpu") -> list[Job]:
 
 
 def choose_jobs(task: str | None = None, run: str | None = None, *, scale: str = "cpu") -> list[Job]:
-    """All jobs of a scale, those of a task (or the one of an upstream), or that of one run; there or not.
-
-    A task or an upstream says by its name of which scale it is.
+    """All jobs of a scale, those of a task (or the one of an upstream) at whatever scale, or that of one run; there or not.
 
     Raises:
         ValueError: if there is no such task or run.
     """
     if task == BY_NAME:
         return [_upstream_job(BY_NAME)]
-    if task is not None:
-        scale = "gpu" if task.startswith("wide_") or task.endswith("_whole") else "cpu"
-    jobs, upstream = pretraining_jobs(scale), f"networks/{task}"
-    if task is None or upstream in {job.name for job in jobs}:
-        return [job for job in jobs if task is None or job.name == upstream]
+    if task is None:
+        return pretraining_jobs(scale)
+    jobs, upstream = [job for each in SCALES for job in pretraining_jobs(each)], f"networks/{task}"
+    if upstream in {job.name for job in jobs}:
+        return [job for job in jobs if job.name == upstream]
     names = dict.fromkeys(job.name.split("/")[0] for job in jobs if not job.name.startswith("networks/"))
     own = {
         job.name.partition("/")[2]: job

@@ -30,16 +30,14 @@ from uqlib.training import Views, loop
 FOLLOWED = ("train_error", "test_error", "rms")
 ASKED = 2_000  # images of each kind, the first ones
 BETA = 100  # examples of a bin
-EPOCHS = {"": {"drops": 60, "cosine": 60}, "_whole": {"drops": 200, "cosine": 100}}  # from scratch
 
 
 def plan_of_course(dataset: str, schedule: str) -> dict[str, Any]:
     """How long and how fast is trained: "drops" and "cosine" from scratch, or "tuned"."""
+    setting = setting_of(dataset)
     if schedule == "tuned":
-        return setting_of(dataset).tuned
-    epochs = EPOCHS["_whole" if dataset.endswith("_whole") else ""][schedule]
-    more = {"schedule": "drops"} if schedule == "drops" else {}
-    return setting_of(dataset).from_scratch | {"epochs": epochs} | more
+        return setting.tuned
+    return setting.from_scratch | {"epochs": setting.followed[schedule], "schedule": schedule}
 
 
 def run_course(dataset: str, start: str, schedule: str, strength: str, seed: int, device: str = "cpu") -> Found:

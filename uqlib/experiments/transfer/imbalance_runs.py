@@ -13,11 +13,7 @@ import torch
 from uqlib import imbalance, losses
 from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
-    FROM_SCRATCH,
     SCRATCH,
-    TUNED,
-    WIDE_FROM_SCRATCH,
-    WIDE_TUNED,
     begin_from,
     datasets_at,
     errors_by_class,
@@ -29,16 +25,8 @@ from uqlib.experiments.transfer.transfers import (
     whole_too,
 )
 
-SIZES = {
-    "cifar10": (500, 25),
-    "cifar10_whole": (4_500, 225),
-}  # images of the first and of the last class; 5,000 and 250 in the paper
 GAMMAS = (0.2, 1.0, 2.0)
 REMEDIES = ("none", "cost_sensitive", "oversampling", "smote")
-PLANS = {  # of the images as they are: from scratch, tuned
-    "cifar10": (FROM_SCRATCH | {"batch": 64, "epochs": 60}, TUNED | {"batch": 64, "epochs": 20}),
-    "cifar10_whole": (WIDE_FROM_SCRATCH, WIDE_TUNED | {"epochs": 50}),
-}
 
 
 class TailTask(NamedTuple):
@@ -52,7 +40,7 @@ class TailTask(NamedTuple):
 
 def tail_task(dataset: str, remedy: str, gamma: float, seed: int) -> TailTask:
     """The long tail, the classes in their order as in the paper, the images drawn by the seed; after a remedy."""
-    train = load_parts(dataset, 10 * SIZES[dataset][0]).train
+    train = load_parts(dataset, 10 * setting_of(dataset).tail.largest).train
     labels, classes = np.array(train.labels), len(train.classes)
     rows = imbalance.long_tail_rows(labels, tail_sizes(gamma, dataset), seed=seed)
     images, labels = np.asarray(train.images)[rows], labels[rows]
@@ -70,8 +58,8 @@ def tail_task(dataset: str, remedy: str, gamma: float, seed: int) -> TailTask:
 
 def tail_sizes(gamma: float, dataset: str = "cifar10") -> np.ndarray:
     """How many images the ten classes have, the largest first."""
-    largest, smallest = SIZES[dataset]
-    return imbalance.long_tail_sizes(10, largest=largest, smallest=smallest, gamma=gamma)
+    tail = setting_of(dataset).tail
+    return imbalance.long_tail_sizes(10, largest=tail.largest, smallest=tail.smallest, gamma=gamma)
 
 
 def run_imbalance(dataset: str, start: str, remedy: str, gamma: str, seed: int, device: str = "cpu") -> Found:
@@ -90,7 +78,8 @@ def run_imbalance(dataset: str, start: str, remedy: str, gamma: str, seed: int, 
 
 def plan_of_tail(dataset: str, start: str) -> dict[str, Any]:
     """How long and how fast is trained."""
-    return PLANS[dataset][start != SCRATCH]
+    tail = setting_of(dataset).tail
+    return tail.from_scratch if start == SCRATCH else tail.tuned
 
 
 def imbalance_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
@@ -106,7 +95,7 @@ def imbalance_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
 
 def _run(dataset: str, start: str, remedy: str, gamma: float, seed: int, value: float) -> PretrainingRun:
     settings = {
-        "start": start, "remedy": remedy, "gamma": gamma, "seed": seed, "sizes": [*SIZES[dataset]],
+        "start": start, "remedy": remedy, "gamma": gamma, "seed": seed, "sizes": [*setting_of(dataset).tail[:2]],
         "plan": plan_of_tail(dataset, start), **whole_too(setting_of(dataset)),
     }  # fmt: skip
     name, make = (

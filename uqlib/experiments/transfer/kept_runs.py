@@ -193,12 +193,18 @@ class KeptRuns:
         return sorted(set.intersection(*own)) if own else []
 
 
-def load_runs(task: str) -> KeptRuns:
-    """What is kept of a task.
+def load_runs(task: str, digests: Mapping[str, str] | None = None) -> KeptRuns:
+    """What is kept of a task; see `asked_runs.load_asked`, which leaves out what was made with other settings.
+
+    Args:
+        digests: of the settings of the runs that count, by name; by default all count.
 
     Raises:
         FileNotFoundError: if nothing is; the message says what makes it.
         DamagedError: if its header is not what was written.
     """
     path, header = open_kept(PLACE.format(task), f"uqlib pretrain {task}")
-    return KeptRuns(task, path, header, _about(header))
+    about = _about(header)
+    if digests is not None:
+        about = {name: each for name, each in about.items() if name in digests and each.get("digest") == digests[name]}
+    return KeptRuns(task, path, header, about)

@@ -36,13 +36,6 @@ from uqlib.images.labels import noisy_labels
 CORRECTIONS = ("none", "forward", "glc_5", "glc_10", "forward_gold_5")
 LONG = "long"  # in place of a correction: from scratch without one, for as long as pretraining and tuning together
 PEOPLE = ("worst", "aggregate")
-_ELEVEN = tuple(k / 10 for k in range(11))
-STRENGTHS = {
-    "cifar10": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    "cifar100": (0.0, 0.4, 0.8),
-    "cifar10_whole": _ELEVEN,
-    "cifar100_whole": _ELEVEN,
-}
 ANCHOR_QUANTILE = {10: 0.97, 100: None}  # by the number of classes, as the released code has it
 
 
@@ -79,24 +72,14 @@ def run_noise(dataset: str, start: str, correction: str, level: str, seed: int, 
     task, test = noisy_task(dataset, level, int(percent), seed), load_parts(dataset).test
     wrong = task.labels != np.asarray(load_parts(dataset).train.labels)
     numbers = {"tested": len(test), "wrong_labels": float(wrong.mean())}
-    if method == "none":
-        right = _plain(dataset, start, level, seed, device).right
-    elif method == LONG:
-        network = begin_from(dataset, start, seed, device)
-        train_start(network, task.images, task.labels, _plan(dataset, start, correction), seed)
-        right = is_right(logits_of(network, test.images), test.labels)
+    if method in ("none", LONG):
+        right = _plain(dataset, start, correction, level, seed, device).right
     else:
         estimated = estimate(dataset, method, task, start, seed, device)
         numbers["estimate_error"] = float(label_noise.transition_error(estimated, task.transition))
         network = begin_from(dataset, start, seed, device)
-        train_start(
-            network,
-            task.images,
-            task.labels,
-            plan_of(dataset, start),
-            seed,
-            corrected_loss(method, estimated, task.trusted),
-        )
+        loss = corrected_loss(method, estimated, task.trusted)
+        train_start(network, task.images, task.labels, _plan(dataset, start, correction), seed, loss)
         right = is_right(logits_of(network, test.images), test.labels)
     return Found({"correct": pack_bits(right)}, numbers | {"error": float(1 - right.mean())})
 
@@ -107,10 +90,11 @@ class _Plain(NamedTuple):
 
 
 @lru_cache(maxsize=4)  # a correction begins with the training that has none
-def _plain(dataset: str, start: str, level: str, seed: int, device: str) -> _Plain:
+def _plain(dataset: str, start: str, correction: str, level: str, seed: int, device: str) -> _Plain:
+    """What comes of labels as they are, after the usual training or a LONG one."""
     task, test = noisy_task(dataset, level, 0, seed), load_parts(dataset).test
     network = begin_from(dataset, start, seed, device)
-    train_start(network, task.images, task.labels, plan_of(dataset, start), seed)
+    train_start(network, task.images, task.labels, _plan(dataset, start, correction), seed)
     return _Plain(is_right(logits_of(network, test.images), test.labels), _probabilities(network, task.images))
 
 
@@ -122,7 +106,8 @@ def estimate(dataset: str, method: str, task: NoisyTask, start: str, seed: int, 
     """The matrix of label noise, from what a network says that was trained on labels as they are: GLC's on those not trusted."""
     if method == "forward":
         return label_noise.transition_by_anchors(
-            _plain(dataset, start, task.level, seed, device).probs, quantile=ANCHOR_QUANTILE[len(task.transition)]
+            _plain(dataset, start, "none", task.level, seed, device).probs,
+            quantile=ANCHOR_QUANTILE[len(task.transition)],
         )
     rows = ~task.trusted if method == "glc" else np.ones(len(task.labels), bool)
     first = begin_from(dataset, start, seed, device)
@@ -162,15 +147,16 @@ def noise_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
 def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
     """Level, correction, start and value of what is asked for of each seed."""
     worth = {0.0: 1.0, 0.4: 1.0, 0.8: 1.0, 0.6: 0.95, 0.2: 0.9, 1.0: 0.6}
-    tens = setting_of(dataset).classes == 10
+    setting = setting_of(dataset)
+    tens = setting.classes == 10
     less = {"forward_gold_5": 0.5, "glc_5": 0.2}
-    for strength in STRENGTHS[dataset]:
+    for strength in setting.strengths:
         for correction in CORRECTIONS:
             for start in ("supervised", SCRATCH):
                 yield f"{strength:g}", correction, start, worth.get(strength, 0.5) - less.get(correction, 0.0)
         for start in ("unrelated", "rotations"):
             yield f"{strength:g}", "none", start, worth.get(strength, 0.5) - 0.25
-    if dataset == "cifar10":
+    if tens and setting.scale == "cpu":
         for strength, start in product((0.0, 0.4, 0.8), READY_STARTS):
             yield f"{strength:g}", "none", start, 0.7
     if tens:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,10 +41,21 @@ WIDE_TUNED = TRAINING | {
 }  # as in the paper, whose rate is 0.001 without a correction
 
 
-class Setting(NamedTuple):
-    """What a data set is to the runs."""
+class Tail(NamedTuple):
+    """Classes of very unequal sizes, and how the images as they are train."""
 
+    largest: int  # images of the first class; 5,000 in the paper
+    smallest: int  # of the last one; 250 in the paper
+    from_scratch: dict[str, Any]
+    tuned: dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """What a data set is to the runs of its scale."""
+
+    scale: str  # cpu, or gpu; smoke reads the runs of cpu, and paper those of gpu
     source: str  # as `load_images` has it
+    title: str  # in print
     classes: int
     images: int  # that train, as many of each class
     validation: int
@@ -52,13 +63,30 @@ class Setting(NamedTuple):
     upstream: str  # how a start is called upstream
     from_scratch: dict[str, Any]
     tuned: dict[str, Any]
+    strengths: tuple[float, ...]  # of uniform noise in the labels
+    followed: dict[str, int]  # epochs from scratch of a course, by its schedule
+    attack_steps: int  # while training; ten in the paper
+    tail: Tail
 
 
-SETTINGS = {
-    "cifar10": Setting("cifar10", 10, 4_000, VALIDATION, NETWORK, "{}", FROM_SCRATCH, TUNED),
-    "cifar100": Setting("cifar100", 100, 10_000, VALIDATION, NETWORK, "{}", FROM_SCRATCH, TUNED),
-    "cifar10_whole": Setting("cifar10", 10, 45_000, 5_000, "wrn_40_2", "wide_{}", WIDE_FROM_SCRATCH, WIDE_TUNED),
-    "cifar100_whole": Setting("cifar100", 100, 45_000, 5_000, "wrn_40_2", "wide_{}", WIDE_FROM_SCRATCH, WIDE_TUNED),
+_ELEVEN = tuple(k / 10 for k in range(11))
+_part = partial(
+    Setting, scale="cpu", validation=VALIDATION, network=NETWORK, upstream="{}", from_scratch=FROM_SCRATCH, tuned=TUNED,
+    followed={"drops": 60, "cosine": 60}, attack_steps=5,
+    tail=Tail(500, 25, FROM_SCRATCH | {"batch": 64, "epochs": 60}, TUNED | {"batch": 64, "epochs": 20}),
+)  # fmt: skip
+_whole = partial(
+    Setting, scale="gpu", validation=5_000, network="wrn_40_2", upstream="wide_{}", from_scratch=WIDE_FROM_SCRATCH, tuned=WIDE_TUNED,
+    images=45_000, strengths=_ELEVEN, followed={"drops": 200, "cosine": 100}, attack_steps=10,
+    tail=Tail(4_500, 225, WIDE_FROM_SCRATCH, WIDE_TUNED | {"epochs": 50}),
+)  # fmt: skip
+_CIFAR10: dict[str, Any] = {"source": "cifar10", "title": "CIFAR-10", "classes": 10}
+_CIFAR100: dict[str, Any] = {"source": "cifar100", "title": "CIFAR-100", "classes": 100}
+SETTINGS: dict[str, Setting] = {
+    "cifar10": _part(**_CIFAR10, images=4_000, strengths=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+    "cifar100": _part(**_CIFAR100, images=10_000, strengths=(0.0, 0.4, 0.8)),
+    "cifar10_whole": _whole(**_CIFAR10),
+    "cifar100_whole": _whole(**_CIFAR100),
 }
 
 
@@ -67,10 +95,15 @@ def setting_of(dataset: str) -> Setting:
     return SETTINGS[check_choice(dataset, SETTINGS, "data set")]
 
 
+def settings_at(scale: str) -> list[Setting]:
+    """How the data sets of a scale are used, CIFAR-10 first."""
+    return [setting_of(dataset) for dataset in datasets_at(scale)]
+
+
 def datasets_at(scale: str) -> dict[str, str]:
-    """The data sets of a scale and their names in print: parts of both CIFARs, or at gpu and paper the whole ones."""
-    end = at_scale(scale, smoke="", cpu="", gpu="_whole")
-    return {f"cifar10{end}": "CIFAR-10", f"cifar100{end}": "CIFAR-100"}
+    """The data sets of a scale and their names in print, CIFAR-10 first: parts of both CIFARs, or at gpu and paper the whole ones."""
+    own = at_scale(scale, smoke="cpu", cpu="cpu", gpu="gpu")
+    return {name: setting.title for name, setting in SETTINGS.items() if setting.scale == own}
 
 
 def whole_too(setting: Setting) -> dict[str, Any]:
@@ -156,8 +189,7 @@ def long_epochs(dataset: str, images: int = 0) -> int:
     """Epochs from scratch on so many images that see as many as the supervised upstream network and its tuning do."""
     setting = setting_of(dataset)
     upstream = upstream_settings(setting.upstream.format("supervised"))["training"]["epochs"]
-    # the parts of CIFAR-100 get as many images as those of CIFAR-10
-    usual = setting.images if setting.network != NETWORK else SETTINGS["cifar10"].images
+    usual = settings_at(setting.scale)[0].images  # CIFAR-100 sees as many as CIFAR-10
     return (UPSTREAM_IMAGES * upstream // usual + setting.tuned["epochs"]) * usual // (images or setting.images)
 
 

@@ -174,3 +174,9 @@ def test_each_data_set_has_its_strengths_in_words():
         "strengths_cifar10": "0 and 1",
         "strengths_cifar100": "none yet",
     }
+
+
+def test_seeds_are_counted_with_draws_and_without():
+    found = grid([[0.1, 0.2, 0.3, None], [0.1, None, 0.3, None]])
+    assert read_noise.counted_seeds(found) == read_noise.counted_seeds(found.isel(draw=0, drop=True)) == "1 to 2"
+    assert read_noise.counted_seeds(found.where(False)) == "no"

@@ -159,3 +159,23 @@ def test_the_labels_that_travel_with_the_book_are_those_that_the_runs_have_seen(
         cell, _, seed = name.rpartition("/")
         found = errors.sel(cell=cell, training=int(seed), draw=0).values
         np.testing.assert_allclose(found, [kept.number(name, f"error_{k}") for k in range(10)], atol=1e-9)
+
+
+def test_some_ways_of_training_are_read_as_far_as_they_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        kept_columns, "in_checkout", lambda place: path if (path := tmp_path / place).is_file() else None
+    )
+    tails, attacked = (tmp_path / kept_runs.PLACE.format(task) for task in ("imbalance_cifar10", "adversarial_cifar10"))
+    tails.parent.mkdir(parents=True)
+    _, right = answers("smote", 0.6)
+    keep(tails, "scratch/smote/0.2/1", right)
+    keep(attacked, "adversarial/head/attacked/0", right, pgd=right[:100])
+    errors = read_robustness.tail_errors({"smote": "scratch/smote", "pre": "supervised/none"}, draws=5)
+    assert errors.dims == ("variant", "gamma", "training", "draw")
+    assert errors.isel(draw=0).to_series().dropna().to_dict() == {("smote", "0.2", 1): pytest.approx(1 - right.mean())}
+    ways = {"scratch": "scratch/all", "head": "adversarial/head"}
+    found = read_robustness.attacked_accuracies(ways, ["correct", "pgd"], draws=5).isel(draw=0)
+    assert found.to_series().dropna().to_dict() == {
+        ("correct", "head", 0): pytest.approx(right.mean()),
+        ("pgd", "head", 0): pytest.approx(right[:100].mean()),
+    }

@@ -83,7 +83,7 @@ def test_columns_find_their_place(monkeypatch):
             )
             return np.full((16, len(measures), 3), 0.25, np.float16) if name.endswith("~") else value.astype(np.float32)
 
-    monkeypatch.setattr(read_synthesis, "load_runs", lambda task: Kept())
+    monkeypatch.setattr(read_synthesis, "load_asked", lambda task: Kept())
     scores = read_synthesis.load_synthesis()
     assert scores.sizes["training"] == 2
     at = dict(pretraining=1, difficulty=0, ensemble=1, duo=0, temperature=1, head=0, training=1)
@@ -104,6 +104,6 @@ def test_without_a_whole_seed_the_command_is_named(monkeypatch):
         def seeds(self, *cells):
             return []
 
-    monkeypatch.setattr(read_synthesis, "load_runs", lambda task: Kept())
+    monkeypatch.setattr(read_synthesis, "load_asked", lambda task: Kept())
     with pytest.raises(FileNotFoundError, match="uqlib pretrain synthesis_cifar10"):
         read_synthesis.load_synthesis()

@@ -305,7 +305,8 @@ def course_curves(courses: Mapping[str, xr.DataArray], *, most: int = 30) -> pd.
         most: epochs of each.
 
     Returns:
-        The columns network, dataset, measure, share (percent of the epochs that are over), value.
+        The columns network, dataset, measure, share (percent of the epochs that are over), value; low and high, NaN: no
+        interval.
     """
     frames = []
     for name, course in courses.items():
@@ -313,7 +314,7 @@ def course_curves(courses: Mapping[str, xr.DataArray], *, most: int = 30) -> pd.
         shown = sorted(range(epochs, 0, -math.ceil(epochs / most)))
         frame = course.sel(epoch=shown).mean("training").rename("value").to_dataframe().reset_index().dropna()
         frames.append(frame.assign(network=name, share=100 * frame["epoch"] / epochs).drop(columns="epoch"))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True).assign(low=np.nan, high=np.nan)
 
 
 class Matched(NamedTuple):

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from uqlib.base.extras import named
+from uqlib.experiments.transfer.asked_runs import load_asked
 from uqlib.experiments.transfer.course_runs import FOLLOWED
-from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
-from uqlib.experiments.transfer.noise_runs import STRENGTHS
-from uqlib.experiments.transfer.transfers import datasets_at
+from uqlib.experiments.transfer.kept_runs import KeptRuns
+from uqlib.experiments.transfer.transfers import datasets_at, setting_of
 from uqlib.label_noise import area_under_strengths
 from uqlib.metrics.compare import cells, together
 
@@ -79,7 +79,7 @@ def _of_both(
 ) -> xr.DataArray:
     found = {}
     for task, name in datasets_at(scale).items():
-        keys = product(networks, corrections, [f"{strength:g}" for strength in STRENGTHS[task]])
+        keys = product(networks, corrections, [f"{strength:g}" for strength in setting_of(task).strengths])
         found[name] = read(f"noise_{task}", {key: "/".join(key) for key in keys})
     return together(found, "dataset")
 
@@ -228,7 +228,7 @@ def _course(kept: KeptRuns | None, cell: str) -> xr.DataArray:
 def kept_so_far(task: str) -> KeptRuns | None:
     """What is kept of a task; None where nothing is yet."""
     try:
-        return load_runs(task)
+        return load_asked(task)
     except FileNotFoundError:
         return None
 
@@ -247,8 +247,8 @@ def over_trainings(found: xr.DataArray) -> pd.DataFrame:
 
 
 def counted_seeds(found: xr.DataArray) -> str:
-    """How many trainings its cells are of: "3", "1 to 3"; "no" where there is none."""
-    counts = cells(found)["seeds"]
+    """How many trainings its cells are of, with draws or without: "3", "1 to 3"; "no" where there is none."""
+    counts = cells(found if "draw" in found.dims else found.expand_dims("draw"))["seeds"]
     if not len(counts):
         return "no"
     least, most = int(counts.min()), int(counts.max())

@@ -1,8 +1,8 @@
 """Kept runs on rare classes and under attack, read: the error of each class, and the accuracy after each attack.
 
-    errors = class_errors(load_runs("imbalance_cifar10"), tail_cells(), "origin", "remedy", "gamma")
+    errors = class_errors(load_asked("imbalance_cifar10"), tail_cells(), "origin", "remedy", "gamma")
     levels = total_and_minority(errors)
-    accuracy = accuracies(load_runs("adversarial_cifar10"), {"PGD-20 accuracy": "pgd"})
+    accuracy = accuracies(load_asked("adversarial_cifar10"), {"PGD-20 accuracy": "pgd"})
 
 `nth` counts the classes of CIFAR-10 from 1, in the order in which their training images grow fewer. `origin` is the start of a
 training; cells keep the name `start` for something else.
@@ -15,8 +15,10 @@ from jaxtyping import Int
 
 from uqlib.base.extras import named
 from uqlib.experiments.transfer.adversarial_runs import STRONG, adversarial_runs
-from uqlib.experiments.transfer.imbalance_runs import imbalance_runs, tail_sizes
-from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
+from uqlib.experiments.transfer.asked_runs import load_asked
+from uqlib.experiments.transfer.imbalance_runs import GAMMAS, imbalance_runs, tail_sizes
+from uqlib.experiments.transfer.kept_runs import KeptRuns
+from uqlib.experiments.transfer.reading.read_noise import errors_so_far
 from uqlib.experiments.transfer.transfers import datasets_at
 from uqlib.metrics.compare import cells, together
 from uqlib.store.read import load_answers
@@ -45,12 +47,46 @@ def attack_cells() -> dict[tuple[str, ...], str]:
 
 def load_tails(scale: str = "cpu") -> KeptRuns:
     """What is kept of runs on long tails; gpu and paper read those on the whole sets."""
-    return load_runs(f"imbalance_{next(iter(datasets_at(scale)))}")
+    return load_asked(f"imbalance_{next(iter(datasets_at(scale)))}")
 
 
 def load_attacked(scale: str = "cpu") -> KeptRuns:
     """What is kept of runs under attack, likewise."""
-    return load_runs(f"adversarial_{next(iter(datasets_at(scale)))}")
+    return load_asked(f"adversarial_{next(iter(datasets_at(scale)))}")
+
+
+def tail_errors(ways: Mapping[str, str], *, draws: int = 200, scale: str = "cpu") -> xr.DataArray:
+    """Test errors of some ways of training on long tails, over all classes.
+
+    Args:
+        ways: START/REMEDY by the name of a variant, such as {"smote": "scratch/smote"}.
+        draws: of the test images.
+        scale: gpu and paper read the runs on the whole sets.
+
+    Returns:
+        Dimensions variant, gamma (a text), training, draw; NaN where a run is not there.
+    """
+    runs: dict[tuple[str, ...], str] = {(k, f"{g:g}"): f"{way}/{g:g}" for k, way in ways.items() for g in GAMMAS}
+    return errors_so_far(f"imbalance_{next(iter(datasets_at(scale)))}", runs, "variant", "gamma", draws=draws)
+
+
+def attacked_accuracies(
+    ways: Mapping[str, str], columns: Sequence[str], *, draws: int = 200, scale: str = "cpu"
+) -> xr.DataArray:
+    """Which share of the test images networks have right that were trained on attacked ones.
+
+    Args:
+        ways: START/METHOD by the name of a variant, such as {"head": "adversarial/head"}.
+        columns: of bits, as of `accuracies`.
+        draws, scale: as of `tail_errors`.
+
+    Returns:
+        Dimensions attack (the column), variant, training, draw; NaN where a run is not there.
+    """
+    task = f"adversarial_{next(iter(datasets_at(scale)))}"
+    runs: dict[tuple[str, ...], str] = {(name,): f"{way}/attacked" for name, way in ways.items()}
+    wrong = {each: errors_so_far(task, runs, "variant", draws=draws, column=each) for each in columns}
+    return 1 - together(wrong, "attack")
 
 
 def known_labels() -> Int[np.ndarray, " n"]:

@@ -9,7 +9,8 @@ import numpy as np
 from uqlib import networks
 from uqlib.base.extras import named
 from uqlib.experiments.kept_columns import AWAY, unpack_draws
-from uqlib.experiments.transfer.kept_runs import KeptRuns, load_runs
+from uqlib.experiments.transfer.asked_runs import load_asked
+from uqlib.experiments.transfer.kept_runs import KeptRuns
 from uqlib.experiments.transfer.synthesis_runs import (
     ADDED,
     DATASET,
@@ -49,7 +50,7 @@ def load_synthesis() -> xr.DataArray:
     Raises:
         FileNotFoundError: if no seed has all four trainings; the message says what makes them.
     """
-    kept = load_runs(f"synthesis_{DATASET}")
+    kept = load_asked(f"synthesis_{DATASET}")
     seeds = kept.seeds(*(f"{start}/{loss}/all" for start in STARTS for loss in LOSSES))
     if not seeds:
         raise FileNotFoundError(
