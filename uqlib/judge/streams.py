@@ -261,8 +261,8 @@ class Stream(_Updating):
     """
 
     def __init__(self, metric: str, **options: Any):
-        super().__init__({"value": (_known(metric), options)})
-        _try(metric, options)
+        _check_options(_known(metric), options)
+        super().__init__({"value": (metric, options)})
 
     @property
     def metric(self) -> str:
@@ -387,27 +387,23 @@ def _known(metric: str) -> str:
 
 
 def _way(name: str, options: Mapping[str, Any]) -> Way:
-    """The way of a metric, with options that it takes."""
     metric, way = METRICS[name]
-    parameters = inspect.signature(metric).parameters
-    arrays = _arrays(metric)
-    known = [each for each in parameters if each not in arrays]
-    if odd := set(options) - set(known):
-        raise TypeError(f"{name} has no option {min(odd)!r}; it has {', '.join(known) or 'none'}")
-    if missing := [
-        each for each in known if parameters[each].default is inspect.Parameter.empty and each not in options
-    ]:
-        raise TypeError(f"{name} needs {missing[0]}; pass Stream({name!r}, {missing[0]}=...)")
     return way(metric, **options)
 
 
-def _try(name: str, options: Mapping[str, Any]) -> None:
-    """Raise what the metric says of its options, on two rows."""
-    if name != "classwise_error":  # whose option says how many classes the rows must have
-        way = _way(name, options)
-        kept = way.make()
-        kept.add(kept.part(*(EXAMPLES[each] for each in _arrays(METRICS[name][0]))))
-        way.read(kept)
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise what is wrong with the options of a metric: it says so itself, of two rows."""
+    metric, arrays = METRICS[name][0], _arrays(METRICS[name][0])
+    known = {each: part for each, part in inspect.signature(metric).parameters.items() if each not in arrays}
+    if odd := set(options) - set(known):
+        raise TypeError(f"{name} has no option {min(odd)!r}; it has {', '.join(known) or 'none'}")
+    needed = [each for each, part in known.items() if part.default is part.empty and each not in options]
+    if needed:
+        raise TypeError(f"{name} needs {needed[0]}; pass {needed[0]}=...")
+    if "classes" in options:  # which says how many the rows must have
+        _way(name, options)
+    else:
+        metric(*(EXAMPLES[each] for each in arrays), **options)
 
 
 def _arrays(metric: Callable) -> tuple[str, str]:
