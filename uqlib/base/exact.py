@@ -23,7 +23,7 @@ def exact_sum(values: Float[Tensor, " n"]) -> int:
     """The sum of finite values, in units of 2**-UNIT."""
     total = 0
     for (part,) in by_rows(_chunk(values), values):
-        total += sum(int(piece.sum().item()) << (UNIT + BITS * place) for place, piece in _pieces(part.double()))
+        total += sum(int(piece.sum().item()) << (UNIT + power) for power, piece in _pieces(part))
     return total
 
 
@@ -31,10 +31,10 @@ def exact_sums(values: Float[Tensor, " n"], cell: Int[Tensor, " n"], cells: int)
     """The sum of the finite values in each cell, in units of 2**-UNIT; cells are numbered from 0."""
     totals: dict[int, Tensor] = {}
     for part, where in by_rows(_chunk(values), values, cell):
-        for place, piece in _pieces(part.double()):
+        for power, piece in _pieces(part):
             summed = torch.bincount(where, weights=piece, minlength=cells).long()
-            totals[place] = totals[place] + summed if place in totals else summed
-    columns = [[each << (UNIT + BITS * place) for each in column.tolist()] for place, column in totals.items()]
+            totals[power] = totals[power] + summed if power in totals else summed
+    columns = [[each << (UNIT + power) for each in column.tolist()] for power, column in totals.items()]
     return [sum(column) for column in zip(*columns, strict=True)] if columns else [0] * cells
 
 
@@ -43,20 +43,24 @@ def rounded_mean(total: int, count: int) -> float:
     return total / (count << UNIT)  # the quotient of two ints of Python is rounded once
 
 
-def _pieces(values: Float[Tensor, " n"]) -> Iterator[tuple[int, Float[Tensor, " n"]]]:
-    """Places, and the whole numbers below 2**BITS at them: the values are the sum of piece * 2**(BITS * place)."""
+def _pieces(given: Float[Tensor, " n"]) -> Iterator[tuple[int, Float[Tensor, " n"]]]:
+    """Powers, and whole numbers: the values are the sum of piece * 2**power, and a float64 adds up each piece exactly."""
+    values = given.double()
+    if given.dtype == torch.float32 and not given.is_cuda and given.min() >= 2.0**-13 and given.max() <= 1:
+        yield -36, values * 2.0**36  # most confidences: CHUNK of them stay below 2**53
+        return
     whole = values.trunc()
-    rest, place = values - whole, 0
-    while place == 0 or whole.any():
+    rest, power = values - whole, 0
+    while power == 0 or whole.any():
         higher = (whole * 2.0**-BITS).trunc()
-        yield place, whole - higher * 2.0**BITS
-        whole, place = higher, place + 1
-    place = -1
+        yield power, whole - higher * 2.0**BITS
+        whole, power = higher, power + BITS
+    power = 0
     while rest.any():
-        rest = rest * 2.0**BITS
+        rest, power = rest * 2.0**BITS, power - BITS
         piece = rest.trunc()
-        yield place, piece
-        rest, place = rest - piece, place - 1
+        yield power, piece
+        rest = rest - piece
 
 
 def _chunk(values: Float[Tensor, " n"]) -> int:

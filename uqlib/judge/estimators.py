@@ -179,7 +179,7 @@ class TemperatureScaling(_Weighted):
     def temperature_(self) -> float:
         """Divides the logits."""
         check_is_fitted(self)
-        return 1 / self.weights_[0]
+        return float(1 / self.weights_[0])
 
     def _fit_weights(self, logits: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
         return np.array([1 / fit_temperature(logits[0], labels).temperature])

@@ -69,7 +69,7 @@ def scorer(metric: str, **options: Any) -> Callable[[Any, Any, Any], float]:
         >>> from sklearn.naive_bayes import GaussianNB
         >>> from uqlib.judge import scorer
         >>> cross_val_score(GaussianNB(), *load_iris(return_X_y=True), cv=3, scoring=scorer("brier")).round(3)
-        array([-0.101, -0.108, -0.064])
+        array([-0.088, -0.11 , -0.05 ])
     """
     _check_options(check_choice(metric, (*HIGHER, *LOWER), "metric"), options)
     return Scorer(metric, options)
