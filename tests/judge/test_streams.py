@@ -88,7 +88,7 @@ def same_bits(value, other):
 
 
 @pytest.mark.parametrize(("name", "options"), COUNTED, ids=str)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     n=st.integers(8, 40),
     seed=st.integers(0, 999),

@@ -32,11 +32,18 @@ with named():
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedKFold
     from sklearn.utils import _safe_indexing, get_tags, indexable
+    from sklearn.utils.metadata_routing import UNUSED
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_y, check_is_fitted, validate_data
 
 
-class _Weighted(ClassifierMixin, BaseEstimator):
+class _Classifier(ClassifierMixin, BaseEstimator):
+    """Without set_score_request, which scikit-learn would write into every subclass, for a weight that no one routes."""
+
+    __metadata_request__score = {"sample_weight": UNUSED}  # noqa: RUF012
+
+
+class _Weighted(_Classifier):
     """The softmax of weighted logits of one or more members; without any, X holds the logits, side by side."""
 
     members: tuple[str, ...]  # the names of the parameters
@@ -222,7 +229,7 @@ class Duo(_Weighted):
         return np.asarray(fit_duo(logits[0], logits[1], labels).weights)
 
 
-class DifficultyScorer(ClassifierMixin, BaseEstimator):
+class DifficultyScorer(_Classifier):
     """How hard examples are for their label: distances to Gaussians of the features of each class.
 
     It predicts the nearest class, which is linear discriminant analysis of equally frequent classes.
