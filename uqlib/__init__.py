@@ -21,6 +21,7 @@ FAMILIES = (
     "combine",
     "bayes",
     "difficulty",
+    "judge",
     "label_noise",
     "imbalance",
     "losses",
