@@ -156,7 +156,7 @@ def one(library: str, metric: str) -> dict[str, Any]:
     seconds = [time.perf_counter() - began]
     grown = peak() - before
     own = [timed(lambda: ours(confidence, correct)) for _ in range(3)]
-    seconds += [timed(lambda: call(confidence, correct)) for _ in range(2)] if seconds[0] < 15 else []
+    seconds += [timed(lambda: call(confidence, correct)) for _ in range(2)] if seconds[0] < 3 else []
     truth = translate(metric, confidence.astype(np.float64), correct, of=library, bins=inputs.BINS)
     if metric == "ECE":  # an edge that only float32 has is part of the convention, not an error of the sums
         truth = translate(metric, confidence, correct, of=library, bins=inputs.BINS)
