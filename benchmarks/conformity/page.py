@@ -38,6 +38,7 @@ FAULTS = {
     "torch_uncertainty_aurc_order": "torch-uncertainty: equal confidences, the same rows in two orders.",
     "torch_uncertainty_conformal_small": "torch-uncertainty: the quantile lacks the correction for few rows, so that it promises what they cannot keep.",
     "torch_uncertainty_smece_float64": "torch-uncertainty: float64 probabilities end in an error of torch.",
+    "torch_uncertainty_smece_reflection": "torch-uncertainty: the reflected kernel loses half of what lies at exactly 1, as in the grid it follows.",
     "torchmetrics_auroc_one_class": "torchmetrics: with one class missing the AUROC is a number, the worst there is.",
     "torchmetrics_confidence_one": "torchmetrics: a confidence of exactly 1 has a bin of its own beside the ten.",
     "torchmetrics_float32": "torchmetrics: sums of ten million rows in float32, and in float64.",
