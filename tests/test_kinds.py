@@ -327,6 +327,8 @@ UNIT = {
 
 # What the names alone don't say, for one function.
 BY_FUNCTION: dict[str, dict[str, Any]] = {
+    "judge.translate": {"metric": "ECE", "of": "torchmetrics"},
+    "judge.convert": {"value": 0.25, "metric": "AURC", "of": "torch-uncertainty", "n": 8, "error": 0.25, "first": 1},
     "attack.pgd": UNIT,
     "attack.robust_correct": UNIT,
     "attack.strong_correct": UNIT | {"radius": 0.125},

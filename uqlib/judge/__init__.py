@@ -22,3 +22,9 @@ def __getattr__(name: str) -> object:
 
         return getattr(estimators, name)
     raise AttributeError(f"module 'uqlib.judge' has no attribute {name!r}")
+"""Judge a classifier of your own: one call, metrics that update, scikit-learn's estimators, and what other libraries' numbers are here."""
+
+from uqlib.judge.conventions import CONVENTIONS, Convention
+from uqlib.judge.translation import convert, translate
+
+__all__ = ["CONVENTIONS", "Convention", "convert", "translate"]
