@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from uqlib import calibrate, metrics
-from uqlib.report import one_call
-from uqlib.report import report
+from uqlib.report import one_call, report
 
 RNG = np.random.default_rng(0)
 N = 400

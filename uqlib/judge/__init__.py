@@ -1,17 +1,30 @@
-"""Judge a classifier of your own: one call, metrics that update, scikit-learn's estimators, and what other libraries' numbers are here.
+"""Judge a classifier of your own: metrics that update, scikit-learn's estimators and scorers, and what other libraries print.
 
-The estimators need scikit-learn, which is imported when one of them is asked for.
+All in one call is `uqlib.report.report`. The estimators need scikit-learn, which is imported when one of them is asked for.
 """
 
 from typing import TYPE_CHECKING
 
+from uqlib.judge.conventions import CONVENTIONS, Convention
 from uqlib.judge.scoring import scorer
 from uqlib.judge.streams import Stream, Streams
+from uqlib.judge.translation import convert, translate
 
 if TYPE_CHECKING:
     from uqlib.judge.estimators import DifficultyScorer, Duo, TemperatureScaling
 
-__all__ = ["DifficultyScorer", "Duo", "Stream", "Streams", "TemperatureScaling", "scorer"]
+__all__ = [
+    "CONVENTIONS",
+    "Convention",
+    "DifficultyScorer",
+    "Duo",
+    "Stream",
+    "Streams",
+    "TemperatureScaling",
+    "convert",
+    "scorer",
+    "translate",
+]
 ESTIMATORS = ("DifficultyScorer", "Duo", "TemperatureScaling")
 
 
@@ -22,9 +35,3 @@ def __getattr__(name: str) -> object:
 
         return getattr(estimators, name)
     raise AttributeError(f"module 'uqlib.judge' has no attribute {name!r}")
-"""Judge a classifier of your own: one call, metrics that update, scikit-learn's estimators, and what other libraries' numbers are here."""
-
-from uqlib.judge.conventions import CONVENTIONS, Convention
-from uqlib.judge.translation import convert, translate
-
-__all__ = ["CONVENTIONS", "Convention", "convert", "translate"]

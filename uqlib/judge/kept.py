@@ -16,7 +16,7 @@ from torch import Tensor
 from uqlib.base.arrays import as_tensor, by_rows
 from uqlib.base.checks import check_classes, check_labels, check_mask, check_probs, check_share
 from uqlib.base.exact import CHUNK, exact_sum, exact_sums, rounded_mean
-from uqlib.metrics.calibration import Bins, bin_by_width, place_by_width
+from uqlib.metrics.bins import Bins, bin_by_width, place_by_width
 from uqlib.metrics.ranking import Ranking, merge_rankings, rank
 
 

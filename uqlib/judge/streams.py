@@ -5,10 +5,8 @@
         stream.update(confidence, correct)
     stream.compute()
 
-The value is that of the metric on all rows together. What is counted, and what depends on the order of the confidences, is
-the same to the bit, in any order and any batches; so are equal-mass bins. A mean (nll, brier) and the sums of bins of equal
-width are exact here and rounded once: the same to the bit in any batches too, and within some roundings of the metric,
-which adds in float64. smooth_ece adds on a grid and agrees to the 1e-8 to which it is solved.
+The value is that of the metric on all rows together, to the bit, in any order and any batches: what is counted is counted, and
+sums are exact and rounded once, here and in the metrics. smooth_ece alone adds on a grid and agrees to the 1e-8 to which it is solved.
 """
 
 import copy
@@ -25,6 +23,9 @@ from uqlib.base.checks import check_labels, check_logits, check_probs, check_row
 from uqlib.base.options import check_choice, check_whole
 from uqlib.judge.kept import ClassRanks, ClassWidths, Confusions, Kept, Ranks, Sums, Widths
 from uqlib.metrics import calibration, classification, detection, selective
+from uqlib.metrics.bins import BINNINGS
+from uqlib.metrics.curves import isotonic
+from uqlib.metrics.curves.achievable import achievable_aurc
 from uqlib.metrics.outcomes import outcome_of
 
 EXAMPLES = {  # two made-up rows that every good option suits
@@ -52,6 +53,11 @@ def _of_sum(metric: Callable, each: Callable) -> Way:
     return Way((each.__name__,), partial(Sums, each), Sums.mean)
 
 
+def _top_k(metric: Callable, *, k: int = 5) -> Way:
+    each = partial(classification.top_k_each, k=k)
+    return Way(("top_k_each", k), partial(Sums, each), Sums.mean)
+
+
 def _of_ranking(metric: Callable, **options: Any) -> Way:
     names = _arrays(metric)
     return Way(("ranking", *names), partial(Ranks, names), lambda kept: metric(kept.whole(), **options))
@@ -65,7 +71,7 @@ def _of_rows(metric: Callable, *, share: bool = True, **options: Any) -> Way:
 def _of_bins(metric: Callable, **options: Any) -> Way:
     chosen = inspect.signature(metric).bind_partial(**options)
     chosen.apply_defaults()
-    by = check_choice(chosen.arguments["by"], calibration.BINNINGS, "by")
+    by = check_choice(chosen.arguments["by"], BINNINGS, "by")
     if by == "mass":
         return _of_rows(metric, **options)
     bins = check_whole(15 if options.get("bins") is None else options["bins"], "bins", least=1)
@@ -75,7 +81,7 @@ def _of_bins(metric: Callable, **options: Any) -> Way:
 def _of_classes(metric: Callable, *, bins: int = 15, by: str = "width", norm: str = "l1") -> Way:
     bins = check_whole(bins, "bins", least=1)
     one = partial(calibration.ece, bins=bins, by=by, norm=norm)
-    if check_choice(by, calibration.BINNINGS, "by") == "mass":
+    if check_choice(by, BINNINGS, "by") == "mass":
         return Way(("class rankings",), ClassRanks, lambda kept: _mean([one(*ranks.rows()) for ranks in kept.ranks]))
     return Way(
         ("class widths", bins), partial(ClassWidths, bins), lambda kept: _mean([one(each) for each in kept.columns()])
@@ -114,19 +120,28 @@ _RANKED = (
     *(selective.selective_accuracy_coverage, selective.risk_at_coverage, selective.selective_accuracy_at_coverage),
     *(detection.auroc, detection.aupr, detection.correctness_auroc, detection.correctness_aupr),
     *(detection.r_precision, detection.fpr_at_tpr, detection.operating_point, detection.roc_curve),
-    selective.selective_risks,
+    *(selective.selective_risks, selective.risk_coverage_curve, achievable_aurc),
 )
-_BINNED = (calibration.ece, calibration.rms_calibration_error, calibration.debiased_ece, calibration.reliability_curve)
+_BINNED = (
+    *(calibration.ece, calibration.signed_ece, calibration.rms_calibration_error, calibration.debiased_ece),
+    calibration.reliability_curve,
+)
+_ISOTONIC = (
+    *(isotonic.isotonic_curve, isotonic.score_parts, isotonic.miscalibration, isotonic.discrimination),
+    *(isotonic.overconfidence, isotonic.underconfidence),
+)
 
 # Every metric that streams, and the way it does: of the metric itself and its options
 METRICS: dict[str, tuple[Callable[..., Any], Callable[..., Way]]] = {
     "accuracy": (classification.accuracy, partial(_of_sum, each=classification.correctness)),
     "nll": (classification.nll, partial(_of_sum, each=classification.nll_each)),
     "brier": (classification.brier, partial(_of_sum, each=classification.brier_each)),
+    "top_k_accuracy": (classification.top_k_accuracy, _top_k),
     "macro_f1": (classification.macro_f1, _f1),
     "classwise_error": (classification.classwise_error, _class_errors),
     **{metric.__name__: (metric, _of_ranking) for metric in _RANKED},
     **{metric.__name__: (metric, _of_bins) for metric in _BINNED},
+    **{metric.__name__: (metric, _of_rows) for metric in _ISOTONIC},
     "classwise_ece": (calibration.classwise_ece, _of_classes),
     "smooth_ece": (calibration.smooth_ece, _of_rows),
     "aurc_fd_shifts": (selective.aurc_fd_shifts, partial(_of_rows, share=False)),
@@ -134,12 +149,15 @@ METRICS: dict[str, tuple[Callable[..., Any], Callable[..., Way]]] = {
 ROW_ORDER = (
     "its ties stay in the order of the rows, which batches and processes do not have; aurc_of_trapezoids shares them"
 )
+CLASSES = "it sorts the probabilities of every class; keep them"
+WEIGHTS = ("weights", "ignore")  # of rows, which an update takes as they are
 PAIRS = "it compares every example with every other"
 DRAWS = "a bootstrap draws from the examples: keep them, or the values of nll_each"
 REFUSED = {
     "aurc_trapezoid": ROW_ORDER,
     **dict.fromkeys(("recall_at_1", "r_auroc", "abstained_recall", "nearest_neighbours", "retrieved"), PAIRS),
-    **dict.fromkeys(("interval", "summary", "paired_difference", "resample"), DRAWS),
+    **dict.fromkeys(("interval", "summary", "paired_difference", "resample", "calibration_test"), DRAWS),
+    "classwise_score_parts": CLASSES,
 }
 
 
@@ -395,12 +413,15 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raise what is wrong with the options of a metric: it says so itself, of two rows."""
     metric, arrays = METRICS[name][0], _arrays(METRICS[name][0])
     known = {each: part for each, part in inspect.signature(metric).parameters.items() if each not in arrays}
+    if odd := set(options) & set(WEIGHTS):
+        raise TypeError(f"{name} has no option {min(odd)!r} here; leave rows out, or repeat them, in the update")
+    known = {each: part for each, part in known.items() if each not in WEIGHTS}
     if odd := set(options) - set(known):
         raise TypeError(f"{name} has no option {min(odd)!r}; it has {', '.join(known) or 'none'}")
     needed = [each for each, part in known.items() if part.default is part.empty and each not in options]
     if needed:
         raise TypeError(f"{name} needs {needed[0]}; pass {needed[0]}=...")
-    if "classes" in options:  # which says how many the rows must have
+    if "classes" in options or name == "top_k_accuracy":  # which say how many columns the rows must have
         _way(name, options)
     else:
         metric(*(EXAMPLES[each] for each in arrays), **options)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, as_tensor, by_rows, like
 from uqlib.base.checks import check_share_and_hits, check_weights
+from uqlib.base.exact import exact_sums, rounded_mean
 from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics.ranking import least
 
@@ -80,11 +81,14 @@ def bin_by_width(confidence: Column, correct: Column, *, bins: int = 15, weights
     bins = check_whole(bins, "bins", least=1)
     score, hit = check_share_and_hits(confidence, correct)
     upper = _upper(bins, score.device)
-    columns = [score, hit] if weights is None else [score, hit, check_weights(weights, len(score), score.device)]
-    parts = [_totals(upper, *part) for part in by_rows(chunk_of(score), *columns)]
-    # stacked, then summed: torch sums in pairs, which keeps the error of 10^8 rows near that of one chunk
-    counts, sums = (torch.stack(part).sum(0).view(bins, 2) for part in zip(*parts, strict=True))
-    return _bins(counts.sum(1), sums.sum(1), counts[:, 1], upper, confidence, "width")
+    if weights is not None:
+        return _by_weighted_width(score, hit, check_weights(weights, len(score), score.device), upper, confidence)
+    parts = [_totals(upper, *part) for part in by_rows(chunk_of(score), score, hit)]
+    counts, totals = zip(*parts, strict=True)
+    count = torch.stack(counts).sum(0).view(bins, 2)
+    sums = [rounded_mean(sum(cell), 1) for cell in zip(*totals, strict=True)]  # exact, and rounded once
+    summed = torch.tensor(sums, dtype=torch.float64, device=score.device)
+    return _bins(count.sum(1), summed, count[:, 1], upper, confidence, "width")
 
 
 def bin_by_mass(confidence: Column, correct: Column, *, bins: int = 15, weights: Column | None = None) -> Bins:
@@ -159,18 +163,27 @@ def place_by_width(confidence: Float[Tensor, " n"], bins: int) -> Int[Tensor, " 
 
 
 def _totals(
-    upper: Float[Tensor, " b"],
-    confidence: Float[Tensor, " n"],
-    correct: Bool[Tensor, " n"],
-    weights: Float[Tensor, " n"] | None = None,
-) -> tuple[Shaped[Tensor, " b2"], Float[Tensor, " b2"]]:
-    """Count and sum of confidence, for the wrong and the right of each bin in turn."""
+    upper: Float[Tensor, " b"], confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"]
+) -> tuple[Int[Tensor, " b2"], list[int]]:
+    """Count of the wrong and the right of each bin in turn, and the exact sum of confidence of each bin."""
     values = confidence.double().contiguous()  # torch warns of a strided column
-    cell = _place(values, upper, confidence.dtype).mul_(2).add_(correct).long()
-    cells = 2 * len(upper)
-    if weights is not None:
-        values = weights * confidence
-    return torch.bincount(cell, weights, minlength=cells), torch.bincount(cell, weights=values, minlength=cells)
+    place = _place(values, upper, confidence.dtype).long()
+    sums = exact_sums(confidence.contiguous(), place, len(upper))
+    return torch.bincount(place.mul_(2).add_(correct), minlength=2 * len(upper)), sums
+
+
+def _by_weighted_width(
+    score: Float[Tensor, " n"],
+    hit: Bool[Tensor, " n"],
+    weights: Float[Tensor, " n"],
+    upper: Float[Tensor, " b"],
+    given: Column,
+) -> Bins:
+    """Sums of weights in place of counts."""
+    place = _place(score.double().contiguous(), upper, score.dtype).long()
+    columns = torch.ones_like(weights), score.double(), hit.double()
+    sums = [torch.bincount(place, weights=weights * each, minlength=len(upper)) for each in columns]
+    return _bins(sums[0], sums[1], sums[2], upper, given, "width")
 
 
 def _by_weighted_mass(

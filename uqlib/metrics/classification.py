@@ -20,6 +20,7 @@ from uqlib.base.checks import (
     check_probs,
     check_weights,
 )
+from uqlib.base.exact import exact_sum, rounded_mean
 from uqlib.base.options import check_whole
 from uqlib.metrics.rows import counted
 
@@ -268,9 +269,11 @@ def top_k_each(logits: Table, labels: Column, *, k: int = 5) -> Float[Array, " n
 
 
 def _mean(each: Tensor, weights: Column | None) -> float:
-    """The mean of one value an example, by weight."""
+    """The mean of one value an example, by weight; without weights the float64 nearest to it, in any order of the rows."""
     if weights is None:
-        return each.mean(dtype=torch.float64).item()
+        if not each.is_floating_point():
+            return each.mean(dtype=torch.float64).item()  # of zeros and ones
+        return rounded_mean(exact_sum(each), len(each))
     weight = check_weights(weights, len(each), each.device)
     return ((weight * each).sum() / weight.sum()).item()
 
