@@ -22,6 +22,12 @@ def recipes(repository) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
+def tools(repository) -> list[tuple[str, str]]:
+    """Those of the page that begins with everything in one call."""
+    return RECIPE.findall((repository / "book/toolbox.md").read_text())
+
+
+@pytest.fixture
 def open_names(tmp_path, repository, monkeypatch) -> dict:
     """What the page expects its reader to have: images, weights that are at hand."""
     rng, create = np.random.default_rng(0), networks.create
@@ -53,13 +59,25 @@ def test_every_recipe_of_the_book_runs_as_printed_and_prints_what_it_shows(recip
     assert open_names["duo"].preds.shape == (8000,)
 
 
-def test_every_recipe_shows_what_comes_out(recipes):
-    silent = [recipe.splitlines()[-1] for recipe, shown in recipes if not shown]
+def test_the_toolbox_runs_as_printed_and_prints_what_it_shows(tools, open_names):
+    assert len(tools) > 20
+    for recipe, shown in tools:
+        assert printed(recipe, open_names) == shown, recipe
+
+
+def test_every_recipe_shows_what_comes_out(recipes, tools):
+    silent = [recipe.splitlines()[-1] for recipe, shown in recipes + tools if not shown]
     assert silent == ['figure.savefig("mine.svg")']
 
 
-def test_no_line_of_code_is_wider_than_the_page(recipes):
-    assert not [line for recipe in recipes for part in recipe for line in part.splitlines() if len(line) > WIDEST]
+def test_no_line_of_code_is_wider_than_the_page(recipes, tools):
+    assert not [
+        line
+        for recipe in [*recipes, *((recipe, "") for recipe, _ in tools)]
+        for part in recipe
+        for line in part.splitlines()
+        if len(line) > WIDEST
+    ]
 
 
 def test_the_error_on_the_page_of_kinds_is_the_error_that_comes(repository):

@@ -163,6 +163,7 @@ def report(
     Accuracy, top-5 accuracy (of more than 5 classes), NLL in nats, Brier score, ECE (15 bins of equal width) and with its sign,
     AUROC of the right over the wrong, AURC, AUGRC, and the coverage at a risk. The squared error of the confidence is cut, without
     bins, into miscalibration - discrimination + uncertainty; these have no intervals, which would be biased. Fractions, not percent.
+    That of an ECE may lie above it: a plug-in ECE is biased upwards, and its draws once more.
     Intervals of 95 % are percentiles of draws of the examples, from a fixed seed; `compare` adds its own numbers and the
     paired differences, this less the other. Time: see benchmarks; a bootstrap of more than a minute says so first.
 
