@@ -78,7 +78,7 @@ from uqlib.metrics.resampling.by_group import groupwise, groupwise_intervals
 from uqlib.metrics.resampling.draws import of_losses
 from uqlib.metrics.resampling.summarised import Summary, summary
 from uqlib.metrics.retrieval import Neighbours, abstained_recall, nearest_neighbours, r_auroc, recall_at_1, retrieved
-from uqlib.metrics.rows import Rows, balanced_weights, flatten
+from uqlib.metrics.rows import Rows, balancing_weights, flatten
 from uqlib.metrics.selective import (
     RiskCoverage,
     augrc,
@@ -130,7 +130,7 @@ __all__ = [
     "aurc_of_trapezoids",
     "aurc_trapezoid",
     "auroc",
-    "balanced_weights",
+    "balancing_weights",
     "band",
     "bin_by_mass",
     "bin_by_width",

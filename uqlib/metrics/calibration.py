@@ -15,7 +15,7 @@ from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
 from uqlib.base.checks import check_labels, check_probs, check_share_and_hits, check_weights
 from uqlib.base.options import check_choice
 from uqlib.metrics.bins import Bins, as_bins, chunk_of, gaps_from_counts
-from uqlib.metrics.rows import counted
+from uqlib.metrics.rows import rows_that_count
 
 MESH = 2**15  # points of the grid on which the smooth error is evaluated
 
@@ -198,7 +198,7 @@ def classwise_ece(
         >>> round(classwise_ece([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.2, 0.8]], [0, 0, 1, 0]), 3)
         0.25
     """
-    (probs, labels), weights = counted((probs, labels), weights, ignore)
+    (probs, labels), weights = rows_that_count((probs, labels), weights, ignore)
     probs = check_probs(probs)
     labels = check_labels(labels, probs.shape[1], rows=len(probs), device=probs.device)
     columns = probs.clamp(max=1).T.contiguous()  # rounding may leave a probability just above 1

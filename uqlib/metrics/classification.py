@@ -22,7 +22,7 @@ from uqlib.base.checks import (
 )
 from uqlib.base.exact import exact_sum, rounded_mean
 from uqlib.base.options import check_whole
-from uqlib.metrics.rows import counted
+from uqlib.metrics.rows import rows_that_count
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
 
@@ -37,7 +37,7 @@ def accuracy(preds: Column, labels: Column, *, weights: Column | None = None, ig
         >>> accuracy([0, 1, 2, 2], [0, 1, 255, 1], ignore=255)
         0.6666666666666666
     """
-    (preds, labels), weights = counted((preds, labels), weights, ignore)
+    (preds, labels), weights = rows_that_count((preds, labels), weights, ignore)
     return _mean(as_tensor(correctness(preds, labels)), weights)
 
 
@@ -64,7 +64,7 @@ def top_k_accuracy(
         >>> top_k_accuracy([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [1, 2], k=2)
         0.5
     """
-    (logits, labels), weights = counted((logits, labels), weights, ignore)
+    (logits, labels), weights = rows_that_count((logits, labels), weights, ignore)
     return _mean(as_tensor(top_k_each(logits, labels, k=k)), weights)
 
 
@@ -91,7 +91,7 @@ def macro_f1(preds: Column, labels: Column, *, weights: Column | None = None, ig
         >>> round(macro_f1([0, 1, 2, 2], [0, 1, 2, 1]), 3)
         0.778
     """
-    (preds, labels), weights = counted((preds, labels), weights, ignore)
+    (preds, labels), weights = rows_that_count((preds, labels), weights, ignore)
     preds, labels = check_classes(preds, labels)
     each = None if weights is None else check_weights(weights, len(preds), preds.device)
     if each is not None and not each.all():
@@ -143,7 +143,7 @@ def classwise_error(
         array([0. , 0.5, 0. ])
     """
     classes, given = check_whole(classes, "classes", least=1), preds
-    (preds, labels), weights = counted((preds, labels), weights, ignore)
+    (preds, labels), weights = rows_that_count((preds, labels), weights, ignore)
     predicted = check_labels(preds, classes, name="preds")
     labels = check_labels(labels, classes, rows=len(predicted), device=predicted.device)
     each = None if weights is None else check_weights(weights, len(labels), labels.device)
@@ -168,7 +168,7 @@ def nll(logits: Table, labels: Column, *, weights: Column | None = None, ignore:
         >>> round(nll(np.log([[0.8, 0.2], [0.5, 0.5]]), [0, 1]), 3)  # the mean of -log 0.8 and -log 0.5
         0.458
     """
-    (logits, labels), weights = counted((logits, labels), weights, ignore)
+    (logits, labels), weights = rows_that_count((logits, labels), weights, ignore)
     return _mean(as_tensor(nll_each(logits, labels)), weights)
 
 
@@ -184,7 +184,7 @@ def brier(probs: Table, labels: Column, *, weights: Column | None = None, ignore
         >>> round(brier([[0.8, 0.2], [0.5, 0.5]], [0, 1]), 3)  # the mean of 0.2² + 0.2² and 0.5² + 0.5²
         0.29
     """
-    (probs, labels), weights = counted((probs, labels), weights, ignore)
+    (probs, labels), weights = rows_that_count((probs, labels), weights, ignore)
     return _mean(as_tensor(brier_each(probs, labels)), weights)
 
 

@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     place: Int[Array, " m"]  # the number of the label (multilabel) or of the pixel (dense); 0 of a binary output
 
 
-def counted(
+def rows_that_count(
     arrays: Sequence[Column], weights: Column | None, ignore: int | None
 ) -> tuple[Sequence[Column], Column | None]:
     """The arrays, of which the last are labels, and the weights, without the rows whose label is to be ignored."""
@@ -76,12 +76,12 @@ def kept_rows(labels: Column, ignore: int) -> Tensor:
     return kept
 
 
-def balanced_weights(labels: Column) -> Float[Array, " n"]:
+def balancing_weights(labels: Column) -> Float[Array, " n"]:
     """Weights under which every class that occurs counts the same: n / (classes x examples of its class), mean one.
 
     A metric with such weights is that of a test set in which all classes are equally frequent: of accuracy it is the
     balanced accuracy, of aurc and augrc their balanced variants. As losses, `augrc(rank_losses(confidence,
-    balanced_weights(labels) * wrong))`, they leave the coverage a share of the examples: the AUGRC-BA of fd-shifts.
+    balancing_weights(labels) * wrong))`, they leave the coverage a share of the examples: the AUGRC-BA of fd-shifts.
 
     Args:
         labels: (n,) classes, integers of any size, 0 or larger.
@@ -91,9 +91,9 @@ def balanced_weights(labels: Column) -> Float[Array, " n"]:
         TypeError: if they are not of integer type.
 
     Examples:
-        >>> from uqlib.metrics import accuracy, balanced_weights
+        >>> from uqlib.metrics import accuracy, balancing_weights
         >>> labels = [0, 0, 0, 1]
-        >>> accuracy([0, 0, 0, 0], labels, weights=balanced_weights(labels))  # all of one class, none of the other
+        >>> accuracy([0, 0, 0, 0], labels, weights=balancing_weights(labels))  # all of one class, none of the other
         0.5
     """
     _, numbers, sizes = check_labels(labels, None).unique(return_inverse=True, return_counts=True)

@@ -94,7 +94,7 @@ def test_weights_agree_with_scikit_learn():
     assert m.macro_f1(*CLASSES, weights=HEAVY) == pytest.approx(
         peer.f1_score(LABELS, PREDS, average="macro", sample_weight=HEAVY)
     )
-    assert m.accuracy(*CLASSES, weights=m.balanced_weights(LABELS)) == pytest.approx(
+    assert m.accuracy(*CLASSES, weights=m.balancing_weights(LABELS)) == pytest.approx(
         peer.balanced_accuracy_score(LABELS, PREDS)
     )
     errors = m.classwise_error(*CLASSES, 4, weights=HEAVY)

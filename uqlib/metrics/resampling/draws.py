@@ -19,7 +19,7 @@ from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics import bins as binning
 from uqlib.metrics import calibration, classification, detection, selective
 from uqlib.metrics.ranking import Counts, Ranking, Values, rank, rank_losses
-from uqlib.metrics.rows import counted, kept_rows
+from uqlib.metrics.rows import kept_rows, rows_that_count
 
 # the formula on counts of a Ranking, and which neighbouring scores may act as one: those of one outcome; of the
 # positives alone, where a threshold inside a run of negatives may be the answer; or none
@@ -275,7 +275,7 @@ def _per_example(
         each = as_tensor(PER_EXAMPLE[metric](*arrays, **options)).double()
     else:
         kept = kept_rows(arrays[-1], ignore)
-        held = as_tensor(PER_EXAMPLE[metric](*counted(arrays, None, ignore)[0], **options)).double()
+        held = as_tensor(PER_EXAMPLE[metric](*rows_that_count(arrays, None, ignore)[0], **options)).double()
         each = held.new_zeros(len(kept)).masked_scatter(kept.to(held.device), held)
         weights = kept.to(held.device).double() if weights is None else weights.to(held.device) * kept.to(held.device)
     return partial(_mean, each) if weights is None else partial(_weighted_mean, weights * each, weights)
