@@ -311,8 +311,7 @@ def _frame(
     rows: dict[tuple[str, str, str], tuple[Judgement, float]] = {}
     for key, found in judged.items():
         for each in found:
-            if weights is None or each.drawn:
-                rows[(*key, each.name)] = each, _value(each, heavy)
+            rows[(*key, each.name)] = each, _value(each, heavy)
     asked = {key: (each.statistic, each.arrays) for key, (each, value) in rows.items() if each.drawn and value == value}
     drawn = dict(zip(asked, _draw(list(asked.values()), columns, draws), strict=True))
     lines = [
@@ -327,9 +326,9 @@ def _frame(
     return pd.DataFrame(lines, columns=["measure", "better", "group", "model", "probabilities", "value", "low", "high"])
 
 
-def _part(name: str, confidence: Tensor, correct: Tensor) -> float:
+def _part(name: str, confidence: Tensor, correct: Tensor, weights: Tensor | None = None) -> float:
     """A part of the squared error of the confidence."""
-    return float(getattr(score_parts(confidence, correct), name))
+    return float(getattr(score_parts(confidence, correct, weights=weights), name))
 
 
 def _value(each: Judgement, heavy: dict[str, Tensor]) -> float:

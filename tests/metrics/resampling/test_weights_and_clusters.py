@@ -35,6 +35,8 @@ EVERY = {
     "signed by mass": (partial(m.signed_ece, by="mass"), PAIR),
     "rms": (m.rms_calibration_error, PAIR),
     "classwise": (m.classwise_ece, (PROBS, LABELS)),
+    "miscalibration": (m.miscalibration, PAIR),
+    "discrimination of the log score": (partial(m.discrimination, score="log"), PAIR),
     "accuracy": (m.accuracy, CLASSES),
     "macro F1": (m.macro_f1, CLASSES),
     "nll": (m.nll, (np.log(PROBS), LABELS)),

@@ -10,16 +10,17 @@ and uncertainty the score of that constant. The first two are never negative. Di
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
 from uqlib.base.checks import check_labels, check_probs, check_share_and_hits
 from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics.ranking import NAMES, Ranking, rank
+from uqlib.metrics.rows import rows_that_count
 
 CHUNK = 2**20  # scores of simulated samples pooled at a time
 
@@ -29,7 +30,7 @@ class IsotonicCurve(NamedTuple):
 
     confidence: Float[Array, " b"]  # mean confidence
     accuracy: Float[Array, " b"]  # the recalibrated confidence; it rises from block to block
-    count: Int[Array, " b"]  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: Shaped[Array, " b"]  # type: ignore[assignment]  # or the sum of weights; hides tuple.count, which nobody needs
     lower: Float[Array, " b"]  # least confidence in the block
     upper: Float[Array, " b"]  # largest confidence in the block
 
@@ -55,8 +56,8 @@ class CalibrationTest(NamedTuple):
 
 class _Blocks(NamedTuple):
     start: Int64[Tensor, " b"]  # the first score of the block
-    count: Int64[Tensor, " b"]  # type: ignore[assignment]
-    positives: Int64[Tensor, " b"]
+    count: Shaped[Tensor, " b"]  # type: ignore[assignment]
+    positives: Shaped[Tensor, " b"]
 
 
 def _brier(probability: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def _log(probability: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
 SCORES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"brier": _brier, "log": _log}
 
 
-def isotonic_curve(confidence: Column, correct: Column) -> IsotonicCurve:
+def isotonic_curve(confidence: Column, correct: Column, *, weights: Column | None = None) -> IsotonicCurve:
     """The reliability curve without bins: the rising step function of the confidence that fits correct best.
 
     It is the isotonic regression, exact: least in squared distance, and in any other proper score. Equal confidences share a step.
@@ -82,9 +83,10 @@ def isotonic_curve(confidence: Column, correct: Column) -> IsotonicCurve:
     Args:
         confidence: in [0, 1], (n,).
         correct: whether each prediction equals its label, (n,).
+        weights: (n,) how much each example counts, 0 or larger; None counts each once.
 
     Raises:
-        ValueError: if a confidence is outside [0, 1] or NaN, the lengths differ, or there is no example.
+        ValueError: if a confidence is outside [0, 1] or NaN, a weight is negative, the lengths differ, or there is no example.
 
     Source:
         Dimitriadis, Gneiting & Jordan 2021 (arXiv:2008.03033), CORP reliability diagram; Ayer et al. 1955, pool adjacent violators.
@@ -95,11 +97,11 @@ def isotonic_curve(confidence: Column, correct: Column) -> IsotonicCurve:
         >>> curve.accuracy, curve.count
         (array([0. , 0.5, 1. ]), array([1, 2, 1]))
     """
-    curve = curve_of(rank(*check_share_and_hits(confidence, correct), names=NAMES))
+    curve = curve_of(rank(*check_share_and_hits(confidence, correct), weights=weights, names=NAMES))
     return IsotonicCurve(*(like(as_tensor(column), confidence) for column in curve))
 
 
-def recalibrated(confidence: Column, correct: Column) -> Float[Array, " n"]:
+def recalibrated(confidence: Column, correct: Column, *, weights: Column | None = None) -> Float[Array, " n"]:
     """The accuracy of each example's block in isotonic_curve: its confidence after recalibration on these same examples.
 
     Arguments and errors are those of isotonic_curve.
@@ -110,13 +112,15 @@ def recalibrated(confidence: Column, correct: Column) -> Float[Array, " n"]:
         array([1. , 0.5, 0.5, 0. ])
     """
     score, hit = check_share_and_hits(confidence, correct)
-    scores, count, positives = _ascending(rank(score, hit, names=NAMES))
+    scores, count, positives = _ascending(rank(score, hit, weights=weights, names=NAMES))
     blocks = _pool(count, positives)
-    place = torch.searchsorted(scores[blocks.start], score.double(), right=True) - 1
+    place = (torch.searchsorted(scores[blocks.start], score.double(), right=True) - 1).clamp(min=0)
     return like((blocks.positives / blocks.count.double())[place], confidence)
 
 
-def score_parts(confidence: Column, correct: Column, *, score: str = "brier") -> ScoreParts:
+def score_parts(
+    confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
+) -> ScoreParts:
     """Cut a mean score into miscalibration, discrimination and uncertainty, without bins.
 
     Of the Brier score, the mean of (confidence - correct)², or of the log score, minus the log of the probability given to what came
@@ -129,6 +133,7 @@ def score_parts(confidence: Column, correct: Column, *, score: str = "brier") ->
         confidence: in [0, 1], (n,).
         correct: whether each prediction equals its label, (n,).
         score: "brier" or "log".
+        weights: (n,) how much each example counts, 0 or larger; None counts each once.
 
     Raises:
         ValueError: as isotonic_curve, or if the score is unknown.
@@ -145,10 +150,12 @@ def score_parts(confidence: Column, correct: Column, *, score: str = "brier") ->
         0.085
     """
     check_choice(score, SCORES, "score")
-    return _parts(*check_share_and_hits(confidence, correct), score)
+    return _parts(*check_share_and_hits(confidence, correct), score, weights)
 
 
-def classwise_score_parts(probs: Table, labels: Column, *, score: str = "brier") -> ScoreParts:
+def classwise_score_parts(
+    probs: Table, labels: Column, *, score: str = "brier", weights: Column | None = None, ignore: int | None = None
+) -> ScoreParts:
     """score_parts of each class's probability against whether that is the label, summed over the classes.
 
     The sum of the Brier scores is `brier(probs, labels)`. That of the log scores is no `nll`, which looks at the label's alone.
@@ -157,6 +164,8 @@ def classwise_score_parts(probs: Table, labels: Column, *, score: str = "brier")
         probs: (n, c), rows that sum to 1.
         labels: classes in [0, c), (n,).
         score: "brier" or "log".
+        weights: (n,) how much each example counts, 0 or larger; None counts each once.
+        ignore: the label of rows to leave out.
 
     Raises:
         ValueError: if the rows are not probabilities, a label is outside [0, c), or the score is unknown.
@@ -168,35 +177,44 @@ def classwise_score_parts(probs: Table, labels: Column, *, score: str = "brier")
         (0.38, 0.13)
     """
     check_choice(score, SCORES, "score")
+    (probs, labels), weights = rows_that_count((probs, labels), weights, ignore)
     probs = check_probs(probs)
     labels = check_labels(labels, probs.shape[1], rows=len(probs), device=probs.device)
     columns = probs.clamp(0, 1).T.contiguous()  # rounding may leave a probability just above 1
-    each = [_parts(column, labels == j, score) for j, column in enumerate(columns)]
+    each = [_parts(column, labels == j, score, weights) for j, column in enumerate(columns)]
     return ScoreParts(*(sum(part) for part in zip(*each, strict=True)))
 
 
-def miscalibration(confidence: Column, correct: Column, *, score: str = "brier") -> float:
+def miscalibration(
+    confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
+) -> float:
     """What recalibration would save of the mean score, lower is better: a part of score_parts, with its arguments.
 
     `interval(miscalibration, confidence, correct)` is its interval. It is biased upwards, and draws are so once more: an interval
     tells how far it moves, calibration_test whether it is more than chance, paired_difference which of two methods has less.
     """
-    return score_parts(confidence, correct, score=score).miscalibration
+    return score_parts(confidence, correct, score=score, weights=weights).miscalibration
 
 
-def overconfidence(confidence: Column, correct: Column, *, score: str = "brier") -> float:
+def overconfidence(
+    confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
+) -> float:
     """The miscalibration of examples whose confidence lies above the curve, lower is better; arguments of score_parts."""
-    return score_parts(confidence, correct, score=score).overconfidence
+    return score_parts(confidence, correct, score=score, weights=weights).overconfidence
 
 
-def underconfidence(confidence: Column, correct: Column, *, score: str = "brier") -> float:
+def underconfidence(
+    confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
+) -> float:
     """The miscalibration of examples whose confidence lies below the curve, lower is better; arguments of score_parts."""
-    return score_parts(confidence, correct, score=score).underconfidence
+    return score_parts(confidence, correct, score=score, weights=weights).underconfidence
 
 
-def discrimination(confidence: Column, correct: Column, *, score: str = "brier") -> float:
+def discrimination(
+    confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
+) -> float:
     """What the recalibrated confidence saves beside the accuracy alone, higher is better: a part of score_parts, with its arguments."""
-    return score_parts(confidence, correct, score=score).discrimination
+    return score_parts(confidence, correct, score=score, weights=weights).discrimination
 
 
 def calibration_test(
@@ -266,9 +284,11 @@ def curve_of(ranking: Ranking) -> IsotonicCurve:
     return IsotonicCurve(mean, accuracy, blocks.count, scores[blocks.start], scores[ends - 1])
 
 
-def _parts(confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], score: str) -> ScoreParts:
+def _parts(
+    confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"], score: str, weights: Column | None
+) -> ScoreParts:
     measure = SCORES[score]
-    scores, count, positives = _ascending(rank(confidence, correct, names=NAMES))
+    scores, count, positives = _ascending(rank(confidence, correct, weights=weights, names=NAMES))
     blocks = _pool(count, positives)
     curve = blocks.positives / blocks.count.double()
     # the scores of a block below its accuracy stand first, those above it behind: two pieces a block, which may be empty
@@ -294,7 +314,7 @@ def _between(values: Tensor, ends: Int64[Tensor, " m"]) -> Tensor:
 
 
 def _saved(
-    scores: Float[Tensor, " k"], count: Int64[Tensor, " k"], positives: Int64[Tensor, "d k"], score: str
+    scores: Float[Tensor, " k"], count: Shaped[Tensor, " k"], positives: Shaped[Tensor, "d k"], score: str
 ) -> Tensor:
     """What recalibration saves of the summed score, of each of some samples with these scores."""
     measure, (draws, k) = SCORES[score], positives.shape
@@ -305,16 +325,16 @@ def _saved(
     return measure(scores, positives.double(), (count - positives).double()).sum(-1) - summed
 
 
-def _ascending(ranking: Ranking) -> tuple[Float[Tensor, " k"], Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+def _ascending(ranking: Ranking) -> tuple[Float[Tensor, " k"], Shaped[Tensor, " k"], Shaped[Tensor, " k"]]:
     """Distinct scores from low to high, with examples and correct ones at each."""
     return ranking.scores.flip(0).double(), ranking.count.flip(0), ranking.positives.flip(0)
 
 
-def _pool(count: Int64[Tensor, " k"], positives: Int64[Tensor, " k"], width: int | None = None) -> _Blocks:
+def _pool(count: Shaped[Tensor, " k"], positives: Shaped[Tensor, " k"], width: int | None = None) -> _Blocks:
     """Pool neighbours until their shares of positives rise strictly; each `width` cells are a sample of their own.
 
     Every pass pools each run of shares that do not rise, all at once. Where a pass changes little, a fault travels cell by cell, and
-    a stack goes through what is left. All comparisons are of products of integers, so no rounding decides.
+    a stack goes through what is left. All comparisons are of products of integers, so no rounding decides; with weights it may.
     """
     start = torch.arange(len(count), device=count.device)
     while True:
@@ -335,10 +355,12 @@ def _pool(count: Int64[Tensor, " k"], positives: Int64[Tensor, " k"], width: int
 def _stack(start: Tensor, count: Tensor, positives: Tensor, width: int | None) -> _Blocks:
     """The same, one cell after the other: each is pooled with those before it for as long as they are not below it."""
     samples = (start // width if width else torch.zeros_like(start)).tolist()
-    stack: list[tuple[int, int, int, int]] = []
+    stack: list[tuple[Any, ...]] = []
     for sample, first, n, right in zip(samples, start.tolist(), count.tolist(), positives.tolist(), strict=True):
         while stack and stack[-1][0] == sample and stack[-1][3] * n >= right * stack[-1][2]:
             _, first, more, hits = stack.pop()
             n, right = n + more, right + hits
         stack.append((sample, first, n, right))
-    return _Blocks(*torch.tensor(stack, dtype=torch.int64, device=start.device).T[1:])
+    _, first, n, right = zip(*stack, strict=True)
+    kinds = (first, start), (n, count), (right, positives)
+    return _Blocks(*(torch.tensor(each, dtype=kind.dtype, device=start.device) for each, kind in kinds))
