@@ -43,12 +43,13 @@ class Mislabelled(NamedTuple):
     precision: float  # share of wrong labels among the r hardest, where r are wrong; by chance their share
 
 
-def misclassified(confidence: Column, correct: Column) -> Detection:
+def misclassified(confidence: Column, correct: Column, *, weights: Column | None = None) -> Detection:
     """Telling wrong predictions by low confidence; the correct ones are positive. One sort, O(n log n).
 
     Args:
         confidence: (n,) any real score, higher = more certain; minus the entropy, not the entropy.
         correct: (n,) whether each prediction equals its label.
+        weights: (n,) how much each example counts, 0 or larger; None counts each once.
 
     Returns:
         Fractions in [0, 1]; papers print them in percent.
@@ -65,7 +66,8 @@ def misclassified(confidence: Column, correct: Column) -> Detection:
         [1.0, 0.667, 0.917]
     """
     sides = "correct predictions", "wrong predictions"
-    return _detection(_of_both(rank(confidence, correct, names=NAMES), sides, "Training images? Pass held-out ones."))
+    ranking = rank(confidence, correct, weights=weights, names=NAMES)
+    return _detection(_of_both(ranking, sides, "Training images? Pass held-out ones."))
 
 
 def out_of_distribution(confidence_in: Column, confidence_out: Column) -> Detection:
@@ -105,12 +107,13 @@ def both_sides(confidence_in: Column, confidence_out: Column) -> Judged:
     return Judged(both, torch.arange(len(both), device=both.device) < len(inside))
 
 
-def mislabelled(difficulty: Column, wrong: Column) -> Mislabelled:
+def mislabelled(difficulty: Column, wrong: Column, *, weights: Column | None = None) -> Mislabelled:
     """Finding wrong labels by high difficulty; the wrong ones are positive. One sort, O(n log n).
 
     Args:
         difficulty: (n,) of each example with the label it was given, any real score, higher = harder.
         wrong: (n,) whether that label differs from the true one.
+        weights: (n,) how much each example counts, 0 or larger; None counts each once.
 
     Returns:
         Fractions in [0, 1]; tied examples count as in a random order of theirs, on average.
@@ -124,7 +127,7 @@ def mislabelled(difficulty: Column, wrong: Column) -> Mislabelled:
         Mislabelled(auroc=0.75, aupr=0.8333333333333333, precision=0.5)
     """
     sides, remedy = ("wrong labels", "right labels"), "Pass `given != true`."
-    ranking = _of_both(rank(difficulty, wrong, names=("difficulty", "wrong")), sides, remedy)
+    ranking = _of_both(rank(difficulty, wrong, weights=weights, names=("difficulty", "wrong")), sides, remedy)
     return Mislabelled(auroc(ranking), aupr(ranking), r_precision(ranking))
 
 
@@ -134,8 +137,8 @@ def _detection(ranking: Ranking) -> Detection:
 
 def _of_both(ranking: Ranking, sides: tuple[str, str], remedy: str) -> Ranking:
     """The ranking, if it holds examples of both sides, positive and negative."""
-    total, positives = int(ranking.count.sum()), int(ranking.positives.sum())
+    total, positives = ranking.count.sum().item(), ranking.positives.sum().item()
     if positives in (0, total):
         here, missing = sides if positives else sides[::-1]
-        raise ValueError(f"nothing to tell apart: all {total} are {here}, none are {missing}. {remedy}")
+        raise ValueError(f"nothing to tell apart: all {total:g} are {here}, none are {missing}. {remedy}")
     return ranking

@@ -105,6 +105,12 @@ def test_weights_agree_with_scikit_learn():
     assert m.top_k_accuracy(clear, LABELS, k=2) == pytest.approx(peer.top_k_accuracy_score(LABELS, clear, k=2))
 
 
+def test_tasks_take_weights():
+    repeated = [np.repeat(array, COUNTS) for array in PAIR]
+    assert m.misclassified(*PAIR, weights=COUNTS) == pytest.approx(m.misclassified(*repeated))
+    assert m.mislabelled(*PAIR, weights=COUNTS) == pytest.approx(m.mislabelled(*repeated))
+
+
 def test_losses_of_zero_and_one_are_errors_and_real_ones_are_averaged():
     assert m.aurc(m.rank_losses(SCORE, ~RIGHT)) == m.aurc(*PAIR)
     assert m.augrc(m.rank_losses(SCORE, 1.0 * ~RIGHT)) == m.augrc(*PAIR)
