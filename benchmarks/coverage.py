@@ -19,6 +19,8 @@ import torch
 from scipy import stats
 
 from uqlib.combine.repeat import repeat_duo
+from uqlib.metrics import aurc, interval
+from uqlib.metrics.classification import average
 from uqlib.metrics.compare import compare, intervals
 from uqlib.metrics.outcomes import MEASURES, Outcome
 
@@ -117,6 +119,34 @@ def of_groups(n: int, repetitions: int, draws: int, versions: int = 5) -> Iterat
 
 
 @cache
+def of_clusters(clusters: int, repetitions: int, draws: int) -> Iterator[Covered]:
+    """Clusters of 1 to 20 rows with a difficulty of their own, drawn whole, and row by row, which is wrong."""
+    truth = _clustered(60_000, np.random.default_rng(0))
+    whole = {"accuracy": truth[1].mean(), "aurc": aurc(*truth[:2])}
+    ends: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for k in range(repetitions):
+        confidence, right, cluster = _clustered(clusters, np.random.default_rng([k, clusters]))
+        for way, options in (("whole", {"cluster": cluster}), ("apart (wrong)", {})):
+            for measure, statistic, arrays in (
+                ("accuracy", average, (1.0 * right,)),
+                ("aurc", aurc, (confidence, right)),
+            ):
+                seed = torch.Generator().manual_seed(k)
+                found = interval(statistic, *arrays, draws=draws, generator=seed, **options)
+                ends.setdefault((way, measure), []).append((found.low, found.high))
+    for (way, measure), each in ends.items():
+        share = share_within(each, [whole[measure]] * repetitions)
+        yield Covered(f"clusters of 1 to 20 rows, drawn {way}", measure, clusters, False, share, repetitions)
+
+
+def _clustered(clusters: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, whether it was right, and the cluster of each row."""
+    cluster = np.arange(clusters).repeat(rng.integers(1, 21, clusters))
+    ease = rng.standard_normal(clusters)[cluster] + rng.standard_normal(len(cluster))
+    right = rng.random(len(cluster)) < 1 / (1 + np.exp(-1 - ease))
+    return 1 / (1 + np.exp(-np.abs(ease) - 0.5)), right, cluster
+
+
 def _on_grid(measure: str) -> list[float]:
     return [true_scores(noise, False, (measure,))[measure] for noise in GRID]
 
@@ -192,6 +222,9 @@ def of_splits(n: int, fit_size: int, splits: int, repetitions: int, draws: int) 
 def every_kind(sizes: Sequence[int], only: str, repetitions: int, draws: int) -> Iterator[Covered]:
     """All simulations, one after the other."""
     options = {"repetitions": repetitions, "draws": draws}
+    if only in ("", "clusters"):
+        for clusters in (10, 20, 40, 100):
+            yield from of_clusters(clusters, repetitions=repetitions, draws=draws)
     for n in sizes:
         if only in ("", "images"):
             yield from (each for ties in (False, True) for each in of_images(n, ties, **options))
@@ -207,7 +240,7 @@ def every_kind(sizes: Sequence[int], only: str, repetitions: int, draws: int) ->
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["images", "groups", "trainings", "splits"], default="")
+    parser.add_argument("--only", choices=["images", "groups", "clusters", "trainings", "splits"], default="")
     parser.add_argument("--size", type=int, action="append", help="test images; by default 200 and 2000")
     parser.add_argument("--repetitions", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=400)
