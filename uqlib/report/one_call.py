@@ -71,7 +71,7 @@ class Report:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """The numbers as text, a row a measure: raw and calibrated, each less the other model, and the worst group."""
+        """The numbers as text, a row a measure, raw and calibrated, each less the other model, and the worst group."""
         whole = self.frame[self.frame["group"].isna()]
         texts = {}
         for kind in whole["probabilities"].unique():
@@ -181,7 +181,7 @@ def report(
         draws: of the bootstrap.
 
     Returns:
-        A Report: prints as a table, `frame` holds the numbers, `worst` and `groups` those of groups, `plot()` draws.
+        What prints as a table; `frame` holds the numbers, `worst` and `groups` those of groups, `plot()` draws.
 
     Raises:
         ValueError: if the arrays do not belong together, or there is no best temperature (pass temperature=None).

@@ -305,8 +305,8 @@ def course_curves(courses: Mapping[str, xr.DataArray], *, most: int = 30) -> pd.
         most: epochs of each.
 
     Returns:
-        The columns network, dataset, measure, share (percent of the epochs that are over), value; low and high, NaN: no
-        interval.
+        Columns network, dataset, measure, share (percent of the epochs that are over) and value; low and high are NaN, for
+        there is no interval.
     """
     frames = []
     for name, course in courses.items():
