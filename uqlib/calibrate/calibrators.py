@@ -175,9 +175,9 @@ def cross_calibrate(
     Examples:
         >>> import numpy as np
         >>> from uqlib.calibrate import cross_calibrate
-        >>> logits, labels = np.tile([[3.0, 0.0], [0.0, 3.0]], (4, 1)), [0, 1, 0, 1, 0, 1, 1, 0]
+        >>> logits, labels = np.tile([[3.0, 0.0], [0.0, 3.0]], (20, 1)), np.tile([0, 1, 0, 1, 0, 1, 1, 0], 5)
         >>> cross_calibrate('temperature', logits, labels, folds=4).shape
-        (8, 2)
+        (40, 2)
     """
     check_choice(name, CALIBRATORS, "calibrator")
     given = check_choice(options.get("given", "logits"), GIVEN, "given")

@@ -260,6 +260,11 @@ def top_k_each(logits: Table, labels: Column, *, k: int = 5) -> Float[Array, " n
     """Whether the label is among the k largest entries, 1 or 0, and a share of a tie: the values that top_k_accuracy averages.
 
     Arguments and errors are those of top_k_accuracy. Time grows with n c, memory with n.
+
+    Examples:
+        >>> from uqlib.metrics import top_k_each
+        >>> top_k_each([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [1, 2], k=2).tolist()
+        [1.0, 0.0]
     """
     table = check_features(logits, "logits")
     labels = check_labels(labels, table.shape[1], rows=len(table), device=table.device)

@@ -192,6 +192,11 @@ def miscalibration(
 
     `interval(miscalibration, confidence, correct)` is its interval. It is biased upwards, and draws are so once more: an interval
     tells how far it moves, calibration_test whether it is more than chance, paired_difference which of two methods has less.
+
+    Examples:
+        >>> from uqlib.metrics import miscalibration
+        >>> round(miscalibration([0.9, 0.9, 0.6, 0.6], [True, False, True, False]), 3)
+        0.085
     """
     return score_parts(confidence, correct, score=score, weights=weights).miscalibration
 
@@ -199,21 +204,39 @@ def miscalibration(
 def overconfidence(
     confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
 ) -> float:
-    """The miscalibration of examples whose confidence lies above the curve, lower is better; arguments of score_parts."""
+    """The miscalibration of examples whose confidence lies above the curve, lower is better; arguments of score_parts.
+
+    Examples:
+        >>> from uqlib.metrics import overconfidence
+        >>> round(overconfidence([0.9, 0.9, 0.6, 0.6], [True, False, True, False]), 3)
+        0.085
+    """
     return score_parts(confidence, correct, score=score, weights=weights).overconfidence
 
 
 def underconfidence(
     confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
 ) -> float:
-    """The miscalibration of examples whose confidence lies below the curve, lower is better; arguments of score_parts."""
+    """The miscalibration of examples whose confidence lies below the curve, lower is better; arguments of score_parts.
+
+    Examples:
+        >>> from uqlib.metrics import underconfidence
+        >>> round(underconfidence([0.9, 0.9, 0.6, 0.6], [True, False, True, False]), 3)
+        0.0
+    """
     return score_parts(confidence, correct, score=score, weights=weights).underconfidence
 
 
 def discrimination(
     confidence: Column, correct: Column, *, score: str = "brier", weights: Column | None = None
 ) -> float:
-    """What the recalibrated confidence saves beside the accuracy alone, higher is better: a part of score_parts, with its arguments."""
+    """What the recalibrated confidence saves beside the accuracy alone, higher is better: a part of score_parts, with its arguments.
+
+    Examples:
+        >>> from uqlib.metrics import discrimination
+        >>> round(discrimination([0.9, 0.9, 0.6, 0.6], [True, False, True, False]), 3)
+        0.0
+    """
     return score_parts(confidence, correct, score=score, weights=weights).discrimination
 
 

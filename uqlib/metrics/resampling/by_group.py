@@ -53,6 +53,13 @@ def groupwise_intervals(
 
     Of many groups some lie low by chance: the interval of the worst one, chosen because it is the worst, is too
     pessimistic. Arguments and errors are those of interval and groupwise.
+
+    Examples:
+        >>> from uqlib.metrics import accuracy, groupwise_intervals
+        >>> groups = ["day", "day", "night", "night"]
+        >>> found = groupwise_intervals(accuracy, [0, 1, 1, 1], [0, 1, 0, 1], groups=groups, draws=100)
+        >>> found["day"][:3]
+        (1.0, 1.0, 1.0)
     """
     found: dict[Any, Interval] = {}
     options: dict[str, Any] = {"draws": draws, "level": level, "generator": generator}
