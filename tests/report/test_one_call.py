@@ -42,7 +42,7 @@ def test_the_numbers_are_those_of_the_metrics(whole):
     assert value(whole, "NLL").value == pytest.approx(metrics.nll(LOGITS, LABELS))
     assert value(whole, "Brier score").value == pytest.approx(metrics.brier(probs, LABELS))
     assert value(whole, "top-5 accuracy").value == pytest.approx(metrics.top_k_accuracy(LOGITS, LABELS))
-    assert value(whole, "coverage at 5 % risk").value == metrics.coverage_at_risk(confidence, correct, risk=0.05)
+    assert value(whole, "coverage, 5 % risk").value == metrics.coverage_at_risk(confidence, correct, risk=0.05)
     for name, metric in (("ECE", metrics.ece), ("AURC", metrics.aurc), ("AUROC", metrics.correctness_auroc)):
         assert value(whole, name).value == metric(confidence, correct)
     parts = [value(whole, f"  {name}").value for name in ("miscalibration", "discrimination", "uncertainty")]
@@ -84,7 +84,7 @@ def test_groups_are_judged_alone_and_the_worst_is_told(whole):
 def test_it_prints_as_text_and_as_html_and_is_a_frame(whole):
     text = str(whole)
     assert text.startswith("400 examples, 6 classes; intervals of 95 % from 50 draws of 100 clusters\n")
-    assert re.search(r"accuracy +higher +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", text)
+    assert re.search(r"accuracy +↑ +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", text)
     assert "raw, less the other" in text
     assert "<table" in whole._repr_html_()
     assert whole.query("measure == 'ECE'").shape[0] == len(whole[whole["measure"] == "ECE"])

@@ -32,6 +32,7 @@ LEVEL = 0.95
 PATIENCE = 60.0  # seconds that intervals may take without a word
 TRIAL = 4  # draws that tell how long all of them take
 FEWEST = 0.95  # share of the draws on which a metric must be defined
+ARROWS = {"higher": "↑", "lower": "↓", "nearer 0": "0"}
 PARTS = {
     "miscalibration": "lower",
     "discrimination": "higher",
@@ -81,7 +82,7 @@ class Report:
                     texts[name] = part.apply(_cell, axis=1)
         table = pd.DataFrame(texts).reindex(whole["measure"].unique())
         better = whole.drop_duplicates("measure").set_index("measure")["better"]
-        table.insert(0, "better", better.reindex(table.index))
+        table.insert(0, "best", better.reindex(table.index).map(ARROWS))
         if self.frame["group"].notna().any():
             worst = self.worst.set_index("measure")
             table["worst group"] = [
@@ -298,7 +299,7 @@ def _judge(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"], risk: float) 
         Judgement("AUROC", detection.correctness_auroc, pair, "higher"),
         Judgement("AURC", selective.aurc, pair, "lower"),
         Judgement("AUGRC", selective.augrc, pair, "lower"),
-        Judgement(f"coverage at {100 * risk:g} % risk", at_risk, pair, "higher"),
+        Judgement(f"coverage, {100 * risk:g} % risk", at_risk, pair, "higher"),
     ]
 
 
