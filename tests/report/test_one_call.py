@@ -111,6 +111,12 @@ def test_weights_and_ignored_labels_count_as_the_metrics_count_them():
     assert value(found, "  miscalibration").value == pytest.approx(parts.miscalibration)
 
 
+def test_a_group_whose_labels_are_all_ignored_is_left_out():
+    marked = np.where(PLACE == "south", 255, LABELS)
+    found = report(LOGITS, marked, groups=PLACE, ignore=255, draws=2, temperature=None)
+    assert set(found["group"].dropna()) == {"north"}
+
+
 def test_what_is_not_defined_is_said():
     found = report(9 * np.eye(6)[LABELS], LABELS, draws=5, temperature=None)
     assert np.isnan(value(found, "AUROC").value)

@@ -33,11 +33,8 @@ PATIENCE = 60.0  # seconds that intervals may take without a word
 TRIAL = 4  # draws that tell how long all of them take
 FEWEST = 0.95  # share of the draws on which a metric must be defined
 ARROWS = {"higher": "↑", "lower": "↓", "nearer 0": "0"}
-PARTS = {
-    "miscalibration": "lower",
-    "discrimination": "higher",
-    "uncertainty": "lower",
-}  # the first less the second plus the third
+# of a score: the first less the second plus the third
+PARTS = {"miscalibration": "lower", "discrimination": "higher", "uncertainty": "lower"}
 
 
 class Judgement(NamedTuple):
@@ -169,7 +166,8 @@ def report(
     paired differences, this less the other. Time: see benchmarks; a bootstrap of more than a minute says so first.
 
     Args:
-        outputs: (n, c) logits, or probabilities, told by their rows. Of another shape: `metrics.flatten`.
+        outputs: (n, c) logits, or probabilities, told by their rows; of these what is below 1e-12 counts as that. Of another
+            shape: `metrics.flatten`.
         labels: (n,) classes in [0, c).
         compare: (n, c) of a second model, on the same examples.
         groups: (n,) numbers or names; each group is judged alone, and the worst one of each measure is told.
@@ -211,6 +209,8 @@ def report(
     names = columns.get("names", [])
     for number, name in enumerate(names):
         rows = (columns["groups"] == number).nonzero()[:, 0]
+        if not len(rows):  # all of it is ignored
+            continue
         part = {
             key: [each._replace(arrays=tuple(array[rows] for array in each.arrays)) for each in found]
             for key, found in judged.items()
@@ -235,11 +235,11 @@ def _checked(
     tables = {}
     for model, (name, table) in given.items():
         if are_probabilities(table, name):
-            tables[model] = check_probs(table, name).double().clamp(min=1e-12).log()
+            tables[model] = check_probs(table, name).cpu().double().clamp(min=1e-12).log()
         else:
-            tables[model] = check_logits(table, name)
+            tables[model] = check_logits(table, name).cpu()
     rows = len(tables["this"])
-    truth = as_tensor(labels, "labels")
+    truth = as_tensor(labels, "labels").cpu()
     check_rows(truth, rows, "labels")
     columns: dict[str, Any] = {}
     for name, column in named_columns.items():
@@ -248,7 +248,7 @@ def _checked(
             if name == "groups":
                 columns["names"] = names
     if weights is not None:
-        columns["weights"] = check_weights(weights, rows)
+        columns["weights"] = check_weights(weights, rows).cpu()
     if ignore is not None:
         kept = kept_rows(truth, ignore)
         truth, tables = truth[kept], {model: table[kept] for model, table in tables.items()}
