@@ -207,3 +207,11 @@ def opened(browser, static, tmp_path):
     for context in contexts:
         context.close()
     assert not problems
+
+
+@pytest.fixture
+def every_run_counts(monkeypatch):
+    """Toy runs of pretraining have no settings: all that is kept counts."""
+    from uqlib.experiments.transfer import asked_runs
+
+    monkeypatch.setattr(asked_runs, "asked_digests", lambda task: None)

@@ -87,7 +87,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value).replace("|", "\\|")
+    return re.sub(r"\b(nan|\w+Error)\b", r"`\1`", str(value).replace("|", "\\|"))  # words of a program
 
 
 def run(found: Found) -> str:

@@ -16,6 +16,8 @@ from uqlib.experiments.transfer.reading import read_clean
 from uqlib.files.columns import write_table
 from uqlib.metrics.compare import cells
 
+pytestmark = pytest.mark.usefixtures("every_run_counts")
+
 TESTED, TOLD, OTHERS = 900, 600, 120
 SETS = ["gaussian", "uniform", "rademacher", "blobs", "cifar100", "tiny_imagenet", "caltech101"]
 SCRATCH, TUNED = "scratch/trained/4000", "supervised/tuned/4000"

@@ -12,6 +12,8 @@ from uqlib.experiments.transfer.kept_runs import add_run, pack_bits
 from uqlib.experiments.transfer.reading import read_noise
 from uqlib.metrics.compare import cells
 
+pytestmark = pytest.mark.usefixtures("every_run_counts")
+
 TESTED = 400
 
 

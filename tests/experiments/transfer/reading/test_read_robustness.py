@@ -22,6 +22,8 @@ from uqlib.experiments.transfer.reading.read_robustness import (
 )
 from uqlib.metrics.compare import cells, intervals
 
+pytestmark = pytest.mark.usefixtures("every_run_counts")
+
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 40))
 GIVEN = {("scratch",): "scratch/none/1", ("supervised",): "supervised/none/1"}
 

@@ -8,6 +8,8 @@ from uqlib.experiments.transfer import kept_runs, synthesis_runs
 from uqlib.experiments.transfer.reading import read_synthesis
 from uqlib.experiments.transfer.reading.read_synthesis import FACTORS, alone, best_elsewhere, effect, interaction
 
+pytestmark = pytest.mark.usefixtures("every_run_counts")
+
 GAINS = dict(zip(FACTORS, (8.0, -1.0, 2.0, 1.0, 0.0, -4.0), strict=True))
 
 
