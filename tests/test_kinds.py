@@ -380,6 +380,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "calibrate.scale_logits": {"temperature": np.array([0.5, 1.0, 2.0, 4.0])},
     "metrics.pool": {"draws": (CONFIDENCE[:20], CONFIDENCE[20:23], CONFIDENCE[23:])},
     "metrics.interval": {"arrays": (CONFIDENCE, CORRECT)},
+    "report.report": {"outputs": LOGITS, "draws": 3},
     "metrics.groupwise": {"arrays": (CONFIDENCE, CORRECT), "groups": LABELS},
     "metrics.groupwise_intervals": {"arrays": (CONFIDENCE, CORRECT), "groups": LABELS},
     "metrics.debiased_ece": {"weights": np.arange(N) % 3},
@@ -722,6 +723,8 @@ def plain(answer: Any) -> Any:
         return plain(answer.get_size_inches())
     if isinstance(answer, training.Epoch | training.EpochLog):
         return [answer.epoch, answer.loss]  # the rest is time
+    if isinstance(answer, pd.DataFrame):
+        return plain(answer.select_dtypes("number").to_numpy())
     if is_dataclass(answer):
         return {field.name: plain(getattr(answer, field.name)) for field in fields(answer)}
     if isinstance(answer, Mapping):

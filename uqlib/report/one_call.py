@@ -13,7 +13,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor
-from uqlib.base.checks import are_probabilities, check_labels, check_logits, check_probs, check_rows, check_weights
+from uqlib.base.checks import (
+    are_probabilities,
+    check_labels,
+    check_logits,
+    check_probs,
+    check_rows,
+    check_weights,
+    check_whole_column,
+)
 from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_number, check_whole
 from uqlib.calibrate.calibrators import cross_calibrate
@@ -239,7 +247,7 @@ def _checked(
         else:
             tables[model] = check_logits(table, name).cpu()
     rows = len(tables["this"])
-    truth = as_tensor(labels, "labels").cpu()
+    truth = check_whole_column(labels).cpu()
     check_rows(truth, rows, "labels")
     columns: dict[str, Any] = {}
     for name, column in named_columns.items():
@@ -257,7 +265,7 @@ def _checked(
         raise ValueError(
             f"compare must have the shape of outputs, {tuple(tables['this'].shape)}; it is {tuple(tables['other'].shape)}"
         )
-    return tables, check_labels(truth, tables["this"].shape[1], rows=len(tables["this"])), columns
+    return tables, check_labels(truth, tables["this"].shape[1], rows=len(truth)), columns
 
 
 def _calibrated(
