@@ -6,6 +6,7 @@ elsewhere have logits, and these are X themselves: `TemperatureScaling().fit(log
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):
     __metadata_request__score = {"sample_weight": UNUSED}  # noqa: RUF012
 
 
-class _Weighted(_Classifier):
+class _Weighted(_Classifier, ABC):
     """The softmax of weighted logits of one or more members; without any, X holds the logits, side by side."""
 
     members: tuple[str, ...]  # the names of the parameters
@@ -146,8 +147,9 @@ class _Weighted(_Classifier):
             )
         return np.split(np.asarray(X, dtype=np.float64), len(self.members), axis=1)
 
+    @abstractmethod
     def _fit_weights(self, logits: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """The weights of the members' logits."""
 
 
 class TemperatureScaling(_Weighted):

@@ -5,6 +5,7 @@ nothing, so a batch that is refused leaves no trace. Parts are exact: their sum 
 computed from it too. They live on the CPU.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -44,23 +45,23 @@ class Classes(NamedTuple):
     predicted: Int[Tensor, " k"]
 
 
-class Kept:
+class Kept(ABC):
     """What one kind keeps. A part is of a batch, or of all batches so far."""
 
+    @abstractmethod
     def part(self, *arrays: Any) -> Any:
         """The part of a batch, whose arrays are checked here. Changes nothing."""
-        raise NotImplementedError
 
-    def check(self, part: Any) -> None:
+    def check(self, part: Any) -> None:  # noqa: B027  # most parts always can
         """Raise a ValueError if the part cannot be added."""
 
+    @abstractmethod
     def add(self, part: Any) -> None:
         """Take a part that suits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self) -> Any:
         """The part of all batches so far."""
-        raise NotImplementedError
 
 
 class Sums(Kept):

@@ -12,7 +12,6 @@ from uqlib.base.arrays import Array, Column, as_tensor, like
 from uqlib.base.checks import check_finite, check_labels, check_rows, check_whole_column
 from uqlib.base.options import check_choice, check_whole
 
-LABELS = "labels beside another array"
 KINDS = ("binary", "multilabel", "dense")
 
 
@@ -34,7 +33,7 @@ def rows_that_count(
     kept = kept_rows(arrays[-1], ignore)
     tensors = [as_tensor(array) for array in (*arrays, *([] if weights is None else [weights]))]
     for tensor in tensors:
-        check_rows(tensor, len(kept), LABELS)
+        check_rows(tensor, len(kept), "an array beside labels")
     tensors = [tensor[kept.to(tensor.device)] for tensor in tensors]
     return tensors[: len(arrays)], None if weights is None else tensors[-1]
 

@@ -35,7 +35,7 @@ def groupwise(
         {'day': 1.0, 'night': 0.5}
     """
     parts = _parts(arrays, groups, {"weights": weights})
-    return {name: _named(name, lambda: as_number(statistic(*rows, **columns))) for name, rows, columns in parts}  # noqa: B023
+    return {name: as_number(_named(name, statistic, *rows, **columns)) for name, rows, columns in parts}
 
 
 def groupwise_intervals(
@@ -65,7 +65,7 @@ def groupwise_intervals(
     options: dict[str, Any] = {"draws": draws, "level": level, "generator": generator}
     columns = {"stratify": stratify, "weights": weights, "cluster": cluster}
     for name, rows, given in _parts(arrays, groups, columns):
-        found[name] = _named(name, lambda: interval(statistic, *rows, **options, **given))  # noqa: B023
+        found[name] = _named(name, interval, statistic, *rows, **options, **given)
     return found
 
 
@@ -93,9 +93,9 @@ def _parts(arrays: tuple[Column, ...], groups: Column, columns: dict[str, Column
     return parts
 
 
-def _named(name: Any, call: Callable[[], Any]) -> Any:
-    """Errors say in which group they arose."""
+def _named(name: Any, function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+    """What the function gives; its errors say in which group they arose."""
     try:
-        return call()
+        return function(*arrays, **options)
     except (TypeError, ValueError) as error:
         raise type(error)(f"group {name!r}: {error}") from None
