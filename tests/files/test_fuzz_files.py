@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uqlib import losses, store, training
-from uqlib.experiments import kept_columns, studies
+from uqlib.experiments import studies
+from uqlib.experiments.keeping import kept_columns
 from uqlib.files.columns import write_table
 from uqlib.files.whole import SEAL, DamagedError
 from uqlib.networks import Preprocessing

@@ -1,4 +1,4 @@
-"""The commands `uqlib train`, `pretrain`, `network`, `difficulty`, `heads`, `uncertainty`, `embed`. Thin over the package; torch waits until one runs."""
+"""The commands `uqlib train`, `pretrain`, `short`, `network`, `difficulty`, `heads`, `uncertainty`, `embed`. Thin over the package; torch waits until one runs."""
 
 import argparse
 import contextlib
@@ -38,6 +38,11 @@ def add_sweep_commands(commands: Any) -> None:
         help="where no task is named; gpu: a wide ResNet on the whole sets; default cpu",
     )
     one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
+    one = add_command(commands, "short", do_short)
+    one.add_argument("paper", nargs="?", help="such as zheng2023, or components; by default all")
+    one.add_argument("run", nargs="?", help="one run; by default all of the paper")
+    one.add_argument("--minutes", type=whole_number(0), help="stop in time; by default when all is made")
+    one.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     one = add_command(commands, "network", do_network)
     one.add_argument("benchmark", help="of data/benchmarks")
     one.add_argument("network", nargs="?", help="by default all of the benchmark")
@@ -70,11 +75,12 @@ def do_train(args: argparse.Namespace) -> int:
     """Make the trainings and networks that data/*.toml ask for and that are not there, the most valuable first."""
     with contextlib.chdir(find_checkout()):
         from uqlib.experiments import studies, worklist
+        from uqlib.experiments.short import asked_short
         from uqlib.experiments.transfer import asked_runs
 
         if args.study is None:
-            jobs = worklist.list_missing(args.scale, root=args.root)
-            jobs = worklist.sort_jobs(jobs + asked_runs.missing_jobs(args.scale))
+            jobs = worklist.list_missing(args.scale, root=args.root) + asked_runs.missing_jobs(args.scale)
+            jobs = worklist.sort_jobs(jobs + asked_short.missing_short_jobs(args.scale))
         else:
             jobs = worklist.training_jobs(studies.load_study(args.study), args.variant, args.seed)
             jobs = worklist.sort_jobs([job for job in jobs if job.is_missing()])
@@ -91,6 +97,16 @@ def do_pretrain(args: argparse.Namespace) -> int:
 
         jobs = worklist.sort_jobs(asked_runs.choose_jobs(args.task, args.run, scale=args.scale))
         return _work([job for job in jobs if job.is_missing()], args, args.minutes, wait=args.task is not None)
+
+
+def do_short(args: argparse.Namespace) -> int:
+    """Make the trainings of the short studies that data/trained/short lacks: heads on frozen features, minutes each."""
+    with contextlib.chdir(find_checkout()):
+        from uqlib.experiments import worklist
+        from uqlib.experiments.short import asked_short
+
+        jobs = worklist.sort_jobs(asked_short.short_jobs(args.paper, args.run))
+        return _work([job for job in jobs if job.is_missing()], args, args.minutes, wait=args.paper is not None)
 
 
 def do_network(args: argparse.Namespace) -> int:

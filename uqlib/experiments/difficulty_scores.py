@@ -32,7 +32,7 @@ from uqlib.difficulty.gaussians import Gaussians
 from uqlib.difficulty.statistics import Moments
 from uqlib.experiments import studies
 from uqlib.experiments.image_sets import SEVERITIES, SHIFTS, first_rows, load_shifts
-from uqlib.experiments.kept_columns import pack_score
+from uqlib.experiments.keeping.kept_columns import pack_score
 from uqlib.files.columns import read_column, read_header, write_table
 from uqlib.files.exclusive import hold_alone
 from uqlib.images.labels import noisy_labels

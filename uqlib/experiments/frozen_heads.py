@@ -23,7 +23,7 @@ from uqlib.base.options import check_choice
 from uqlib.base.provenance import environment
 from uqlib.experiments.difficulty_scores import load_whole, scorer_features
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.kept_columns import measure_answers, open_kept, to_small
+from uqlib.experiments.keeping.kept_columns import measure_answers, open_kept, to_small
 from uqlib.files.columns import Header, read_column, write_table
 from uqlib.files.whole import DamagedError
 from uqlib.images.labels import noisy_labels

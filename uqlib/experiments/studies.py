@@ -23,7 +23,7 @@ from uqlib.base.options import check_choice
 from uqlib.base.provenance import note_input
 from uqlib.base.scales import at_scale
 from uqlib.experiments.benchmarks import load_benchmark
-from uqlib.experiments.kept_columns import open_kept
+from uqlib.experiments.keeping.kept_columns import open_kept
 from uqlib.files.columns import Header, check_columns, read_column, read_header
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.typed import TomlTable, read_toml

@@ -15,7 +15,7 @@ from uqlib.base.provenance import environment
 from uqlib.experiments import studies
 from uqlib.experiments.difficulty_scores import scorer_features, scorer_losses
 from uqlib.experiments.image_sets import load_shifts, load_study_sets
-from uqlib.experiments.kept_columns import answer_columns, measure_answers, to_half, to_small
+from uqlib.experiments.keeping.kept_columns import answer_columns, measure_answers, to_half, to_small
 from uqlib.experiments.studies import Study, Variant
 from uqlib.files.columns import write_table
 from uqlib.files.whole import cache_folder

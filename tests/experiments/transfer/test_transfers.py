@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from uqlib.base.provenance import environment
-from uqlib.experiments import kept_columns
+from uqlib.experiments.keeping import kept_columns
 from uqlib.experiments.transfer import (
     adversarial_runs,
     asked_runs,

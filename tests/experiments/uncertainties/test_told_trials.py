@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from uqlib.experiments import kept_columns
+from uqlib.experiments.keeping import kept_columns
 from uqlib.experiments.uncertainties import kept_trials
 from uqlib.experiments.uncertainties.upstream_features import BACKBONES, TOLD
 from uqlib.files.columns import write_table

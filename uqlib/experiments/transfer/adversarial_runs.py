@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from uqlib.attack import UnitImages, adversarial_step, robust_correct, strong_correct
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
     SCRATCH,
     Beginning,
@@ -86,7 +86,7 @@ def judge_robustness(network: Beginning, seed: int) -> Found:
     return Found({name: pack_bits(each.numpy()) for name, each in columns.items()}, numbers)
 
 
-def adversarial_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def adversarial_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """All runs that the chapter asks for at a scale."""
     dataset = next(iter(datasets_at(scale)))
     asked = {
@@ -103,10 +103,10 @@ def adversarial_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
             yield _run(dataset, start, method, trained, seed, value)
 
 
-def _run(dataset: str, start: str, method: str, trained: str, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, method: str, trained: str, seed: int, value: float) -> KeptRun:
     settings = {
         "start": start, "method": method, "trained": trained, "seed": seed, "attack": attack_of(dataset), "judged": JUDGED, "strong": STRONG,
         "attacked": ATTACKED, "plan": plan_of(dataset, start), **whole_too(setting_of(dataset)),
     }  # fmt: skip
     make = partial(run_adversarial, dataset, start, method, trained, seed)
-    return PretrainingRun(f"adversarial_{dataset}", f"{start}/{method}/{trained}/{seed}", settings, make, value)
+    return KeptRun(f"adversarial_{dataset}", f"{start}/{method}/{trained}/{seed}", settings, make, value)

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from uqlib.base.options import check_choice
+from uqlib.experiments.keeping.kept_runs import KeptRun, KeptRuns, about_runs, load_runs
 from uqlib.experiments.transfer import (
     adversarial_runs,
     clean_runs,
@@ -15,7 +16,6 @@ from uqlib.experiments.transfer import (
     synthesis_runs,
     upstream_networks,
 )
-from uqlib.experiments.transfer.kept_runs import KeptRuns, PretrainingRun, about_runs, load_runs
 from uqlib.experiments.transfer.transfers import SETTINGS, settings_at
 from uqlib.experiments.worklist import Course, Job
 
@@ -28,7 +28,7 @@ UPSTREAM_VALUES = {
 }  # before what starts from it
 BY_NAME = "wide_imagenet32"
 SCALES = tuple(dict.fromkeys(setting.scale for setting in SETTINGS.values()))
-RUNS: dict[str, Callable[[str], Iterator[PretrainingRun]]] = {  # by what their tasks begin with
+RUNS: dict[str, Callable[[str], Iterator[KeptRun]]] = {  # by what their tasks begin with
     "clean": clean_runs.clean_runs,
     "noise": noise_runs.noise_runs,
     "imbalance": imbalance_runs.imbalance_runs,
@@ -38,7 +38,7 @@ RUNS: dict[str, Callable[[str], Iterator[PretrainingRun]]] = {  # by what their 
 }
 
 
-def asked_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def asked_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """Every run of a scale, there or not."""
     for runs in RUNS.values():
         yield from runs(scale)
@@ -113,14 +113,14 @@ def _upstream_job(name: str) -> Job:
     )  # fmt: skip
 
 
-def _run_job(run: PretrainingRun) -> Job:
+def _run_job(run: KeptRun) -> Job:
     return Job(
         name=f"{run.task}/{run.name}", command=f"uqlib pretrain {run.task} {run.name}", place=f"{run.task}/{run.name}",
         make=run.keep, is_missing=run.is_missing, value=run.value, repeat=run.seed, seconds=_like_seconds(run),
     )  # fmt: skip
 
 
-def _like_seconds(run: PretrainingRun) -> float | None:
+def _like_seconds(run: KeptRun) -> float | None:
     """What runs of the same start and method took."""
     about = about_runs(run.task)
     like = [each["seconds"] for name, each in about.items() if name.split("/")[:2] == run.name.split("/")[:2]]

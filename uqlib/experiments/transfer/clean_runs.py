@@ -14,8 +14,8 @@ from torch import Tensor
 
 from uqlib import calibrate, metrics
 from uqlib.experiments.image_sets import check_side
-from uqlib.experiments.kept_columns import to_half
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.keeping.kept_columns import to_half
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
     SCRATCH,
     Beginning,
@@ -111,7 +111,7 @@ def other_images(dataset: str, count: int = OTHERS) -> dict[str, np.ndarray]:
     return noise | {name: np.asarray(images) for name, images in photographs.items()} | {"caltech101": small}
 
 
-def clean_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def clean_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """All runs that the chapter asks for at a scale."""
     for dataset in datasets_at(scale):
         usual = setting_of(dataset).images
@@ -137,10 +137,10 @@ def clean_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
                     yield _run(dataset, start, method, images, seed, value)
 
 
-def _run(dataset: str, start: str, method: str, images: int, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, method: str, images: int, seed: int, value: float) -> KeptRun:
     settings = {
         "dataset": dataset, "start": start, "method": method, "images": images, "seed": seed, "told": TOLD, "others": [OTHERS, "without classes in common"],
         "plans": plans(dataset, start, method, images), **whole_too(setting_of(dataset)),
     }  # fmt: skip
     make = partial(run_clean, dataset, start, method, images, seed)
-    return PretrainingRun(f"clean_{dataset}", f"{start}/{method}/{images}/{seed}", settings, make, value)
+    return KeptRun(f"clean_{dataset}", f"{start}/{method}/{images}/{seed}", settings, make, value)

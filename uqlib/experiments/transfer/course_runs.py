@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from uqlib.calibrate.confidences import max_probability
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun
 from uqlib.experiments.transfer.noise_runs import noisy_task
 from uqlib.experiments.transfer.transfers import (
     SCRATCH,
@@ -64,7 +64,7 @@ def judge_course(network: Beginning, dataset: str, labels: np.ndarray) -> dict[s
     return dict(zip(FOLLOWED, (1 - train.mean(), 1 - right.mean(), rms), strict=True))
 
 
-def course_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def course_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """All runs that the chapter asks for at a scale."""
     ten, hundred = datasets_at(scale)
     for dataset, value in ((hundred, 0.75), (ten, 0.96)):
@@ -75,10 +75,10 @@ def course_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
             yield _run(dataset, "supervised", "tuned", "0", seed, value)
 
 
-def _run(dataset: str, start: str, schedule: str, strength: str, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, schedule: str, strength: str, seed: int, value: float) -> KeptRun:
     settings = {
         "dataset": dataset, "start": start, "strength": strength, "seed": seed, "plan": plan_of_course(dataset, schedule),
         "images": setting_of(dataset).images, "asked": ASKED, "beta": BETA, **whole_too(setting_of(dataset)),
     }  # fmt: skip
     make = partial(run_course, dataset, start, schedule, strength, seed)
-    return PretrainingRun(f"course_{dataset}", f"{start}/{schedule}/{strength}/{seed}", settings, make, value)
+    return KeptRun(f"course_{dataset}", f"{start}/{schedule}/{strength}/{seed}", settings, make, value)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from uqlib import imbalance, losses
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
     SCRATCH,
     begin_from,
@@ -82,7 +82,7 @@ def plan_of_tail(dataset: str, start: str) -> dict[str, Any]:
     return tail.from_scratch if start == SCRATCH else tail.tuned
 
 
-def imbalance_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def imbalance_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """All runs that the chapter asks for at a scale."""
     dataset = next(iter(datasets_at(scale)))
     for seed in range(3):
@@ -93,7 +93,7 @@ def imbalance_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
                 yield _run(dataset, start, remedy, gamma, seed, 0.95 if start == "supervised" else 0.7)
 
 
-def _run(dataset: str, start: str, remedy: str, gamma: float, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, remedy: str, gamma: float, seed: int, value: float) -> KeptRun:
     settings = {
         "start": start, "remedy": remedy, "gamma": gamma, "seed": seed, "sizes": [*setting_of(dataset).tail[:2]],
         "plan": plan_of_tail(dataset, start), **whole_too(setting_of(dataset)),
@@ -102,4 +102,4 @@ def _run(dataset: str, start: str, remedy: str, gamma: float, seed: int, value: 
         f"{start}/{remedy}/{gamma:g}/{seed}",
         partial(run_imbalance, dataset, start, remedy, f"{gamma:g}", seed),
     )
-    return PretrainingRun(f"imbalance_{dataset}", name, settings, make, value)
+    return KeptRun(f"imbalance_{dataset}", name, settings, make, value)

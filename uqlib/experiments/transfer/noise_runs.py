@@ -13,7 +13,7 @@ import torch
 
 from uqlib import label_noise, losses
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, pack_bits
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
 from uqlib.experiments.transfer.transfers import (
     READY_MADE,
     READY_SIDE,
@@ -129,7 +129,7 @@ def _plan(dataset: str, start: str, correction: str) -> dict[str, Any]:
     return plan_of(dataset, start) | ({"epochs": long_epochs(dataset)} if correction == LONG else {})
 
 
-def noise_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def noise_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """All runs that the chapter asks for at a scale."""
     for dataset in datasets_at(scale):
         for seed in range(3):
@@ -167,13 +167,13 @@ def _asked(dataset: str) -> Iterator[tuple[str, str, str, float]]:
                 yield level, correction, start, 0.9 if level == "worst" else 0.5
 
 
-def _run(dataset: str, start: str, correction: str, level: str, seed: int, value: float) -> PretrainingRun:
+def _run(dataset: str, start: str, correction: str, level: str, seed: int, value: float) -> KeptRun:
     settings = {
         "dataset": dataset, "start": start, "correction": correction, "level": level, "seed": seed, "images": setting_of(dataset).images,
         "plan": _plan(dataset, start, correction), **({"network": READY_MADE, "side": READY_SIDE} if start in READY_STARTS else {}),
         **whole_too(setting_of(dataset)),
     }  # fmt: skip
-    return PretrainingRun(
+    return KeptRun(
         f"noise_{dataset}", f"{start}/{correction}/{level}/{seed}", settings,
         partial(run_noise, dataset, start, correction, level, seed), value - 0.01 * seed,
     )  # fmt: skip

@@ -17,9 +17,9 @@ from torch import Tensor
 from uqlib import calibrate, combine, difficulty, losses
 from uqlib.experiments import studies
 from uqlib.experiments.image_sets import SEVERITIES, load_corrupted
-from uqlib.experiments.kept_columns import pack_draws
+from uqlib.experiments.keeping.kept_columns import pack_draws
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun
 from uqlib.experiments.transfer.clean_runs import other_images
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun
 from uqlib.experiments.transfer.transfers import (
     FROM_SCRATCH,
     SCRATCH,
@@ -253,7 +253,7 @@ def settings_of(start: str, loss: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def synthesis_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
+def synthesis_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """All runs that the chapter asks for, none of them at gpu and paper."""
     for seed in range(SEEDS if DATASET in datasets_at(scale) else 0):
         for start, loss in itertools.product(STARTS, LOSSES):
@@ -264,4 +264,4 @@ def synthesis_runs(scale: str = "cpu") -> Iterator[PretrainingRun]:
                 "shifts": list(SHIFTS),
             }
             make = partial(run_synthesis, start, loss, seed)
-            yield PretrainingRun(f"synthesis_{DATASET}", f"{start}/{loss}/all/{seed}", settings, make, 1.03)
+            yield KeptRun(f"synthesis_{DATASET}", f"{start}/{loss}/all/{seed}", settings, make, 1.03)

@@ -17,7 +17,7 @@ from uqlib.attack import UnitImages, adversarial_step
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import environment
 from uqlib.experiments.image_sets import check_side
-from uqlib.experiments.kept_columns import open_kept, to_half
+from uqlib.experiments.keeping.kept_columns import open_kept, to_half
 from uqlib.files.columns import read_column, write_table
 from uqlib.files.whole import cache_folder
 from uqlib.images.sets import CIFAR10_OVERLAP, ImageSet, without_classes

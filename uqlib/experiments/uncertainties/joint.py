@@ -20,7 +20,7 @@ from uqlib.base.provenance import environment
 from uqlib.calibrate.confidences import max_probability
 from uqlib.experiments.difficulty_scores import load_whole
 from uqlib.experiments.image_sets import first_rows
-from uqlib.experiments.kept_columns import open_kept
+from uqlib.experiments.keeping.kept_columns import open_kept
 from uqlib.files.columns import read_column, read_header, write_table
 from uqlib.files.whole import DamagedError, cache_folder
 from uqlib.metrics.compare import compare

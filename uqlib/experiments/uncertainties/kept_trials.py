@@ -10,7 +10,7 @@ import numpy as np
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
-from uqlib.experiments.kept_columns import AWAY, open_kept, unpack_draws
+from uqlib.experiments.keeping.kept_columns import AWAY, open_kept, unpack_draws
 from uqlib.experiments.uncertainties.upstream_features import BACKBONES, STRONGER, TOLD, UNSEEN
 from uqlib.files.columns import Header, read_column
 from uqlib.files.whole import in_checkout

@@ -21,7 +21,7 @@ from uqlib.base.arrays import as_tensor
 from uqlib.base.provenance import environment
 from uqlib.base.splits import split
 from uqlib.calibrate.confidences import max_probability, neg_entropy
-from uqlib.experiments.kept_columns import pack_draws
+from uqlib.experiments.keeping.kept_columns import pack_draws
 from uqlib.experiments.uncertainties import upstream_features as upstream
 from uqlib.experiments.uncertainties import uses
 from uqlib.experiments.uncertainties.kept_trials import UPSTREAM

@@ -10,7 +10,7 @@ from torch import Tensor
 from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.calibrate.confidences import neg_entropy
-from uqlib.experiments.kept_columns import to_half, to_small
+from uqlib.experiments.keeping.kept_columns import to_half, to_small
 from uqlib.experiments.uncertainties import upstream_features as upstream
 from uqlib.images.interventions import INTERVENTIONS
 from uqlib.images.labels import human_counts

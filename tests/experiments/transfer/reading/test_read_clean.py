@@ -9,9 +9,8 @@ import xarray as xr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from uqlib.base.provenance import environment
-from uqlib.experiments import kept_columns
-from uqlib.experiments.transfer import kept_runs
-from uqlib.experiments.transfer.kept_runs import load_runs, pack_bits
+from uqlib.experiments.keeping import kept_columns, kept_runs
+from uqlib.experiments.keeping.kept_runs import load_runs, pack_bits
 from uqlib.experiments.transfer.reading import read_clean
 from uqlib.files.columns import write_table
 from uqlib.metrics.compare import cells
@@ -50,7 +49,7 @@ def keep(tmp_path, monkeypatch):
         columns = {f"{name}:{each}": array for name, (own, _) in runs.items() for each, array in own.items()}
         about = {name: {"numbers": numbers} for name, (_, numbers) in runs.items()}
         metadata = {"about": json.dumps(about), "environments": json.dumps([environment()])}
-        path = tmp_path / kept_runs.PLACE.format(task)
+        path = tmp_path / kept_runs.place_of(task)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, columns, metadata)
 

@@ -6,9 +6,8 @@ import xarray as xr
 from scipy import stats
 
 from uqlib.evidence import ledger
-from uqlib.experiments import kept_columns
-from uqlib.experiments.transfer import kept_runs
-from uqlib.experiments.transfer.kept_runs import add_run, pack_bits
+from uqlib.experiments.keeping import kept_columns, kept_runs
+from uqlib.experiments.keeping.kept_runs import add_run, pack_bits
 from uqlib.experiments.transfer.reading import read_noise
 from uqlib.metrics.compare import cells
 
@@ -26,7 +25,7 @@ def keep(tmp_path, monkeypatch):
     )
 
     def write(task, name, wrong=0, columns=None, **numbers):
-        path = tmp_path / kept_runs.PLACE.format(task)
+        path = tmp_path / kept_runs.place_of(task)
         path.parent.mkdir(parents=True, exist_ok=True)
         bits = {"correct": pack_bits(np.arange(TESTED) >= wrong)} if columns is None else columns
         add_run(path, name, bits, {"numbers": {"tested": TESTED} | numbers})

@@ -5,9 +5,8 @@ import pytest
 import xarray as xr
 from sklearn.metrics import recall_score
 
-from uqlib.experiments import kept_columns
-from uqlib.experiments.transfer import kept_runs
-from uqlib.experiments.transfer.kept_runs import add_run, load_runs, pack_bits
+from uqlib.experiments.keeping import kept_columns, kept_runs
+from uqlib.experiments.keeping.kept_runs import add_run, load_runs, pack_bits
 from uqlib.experiments.transfer.reading import read_robustness
 from uqlib.experiments.transfer.reading.read_robustness import (
     accuracies,
@@ -31,7 +30,7 @@ GIVEN = {("scratch",): "scratch/none/1", ("supervised",): "supervised/none/1"}
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / kept_runs.PLACE.format("toy")
+    path = tmp_path / kept_runs.place_of("toy")
     path.parent.mkdir(parents=True)
     monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path if path.is_file() else None)
     return path
@@ -167,7 +166,7 @@ def test_some_ways_of_training_are_read_as_far_as_they_are_there(tmp_path, monke
     monkeypatch.setattr(
         kept_columns, "in_checkout", lambda place: path if (path := tmp_path / place).is_file() else None
     )
-    tails, attacked = (tmp_path / kept_runs.PLACE.format(task) for task in ("imbalance_cifar10", "adversarial_cifar10"))
+    tails, attacked = (tmp_path / kept_runs.place_of(task) for task in ("imbalance_cifar10", "adversarial_cifar10"))
     tails.parent.mkdir(parents=True)
     _, right = answers("smote", 0.6)
     keep(tails, "scratch/smote/0.2/1", right)

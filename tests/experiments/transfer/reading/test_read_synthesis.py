@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from uqlib.experiments.transfer import kept_runs, synthesis_runs
+from uqlib.experiments.keeping import kept_runs
+from uqlib.experiments.transfer import synthesis_runs
 from uqlib.experiments.transfer.reading import read_synthesis
 from uqlib.experiments.transfer.reading.read_synthesis import FACTORS, alone, best_elsewhere, effect, interaction
 

@@ -14,8 +14,8 @@ import torch
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
+from uqlib.experiments.keeping.kept_runs import KeptRuns
 from uqlib.experiments.transfer.clean_runs import OTHERS, TOLD
-from uqlib.experiments.transfer.kept_runs import KeptRuns
 from uqlib.experiments.transfer.reading.read_noise import kept_so_far
 from uqlib.experiments.transfer.transfers import SCRATCH, datasets_at, setting_of
 from uqlib.metrics.compare import compare, together

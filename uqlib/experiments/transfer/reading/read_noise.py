@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from uqlib.base.extras import named
+from uqlib.experiments.keeping.kept_runs import KeptRuns
 from uqlib.experiments.transfer.asked_runs import load_asked
 from uqlib.experiments.transfer.course_runs import FOLLOWED
-from uqlib.experiments.transfer.kept_runs import KeptRuns
 from uqlib.experiments.transfer.transfers import datasets_at, setting_of
 from uqlib.label_noise import area_under_strengths
 from uqlib.metrics.compare import cells, together

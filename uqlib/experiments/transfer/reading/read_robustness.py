@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Int
 
 from uqlib.base.extras import named
+from uqlib.experiments.keeping.kept_runs import KeptRuns
 from uqlib.experiments.transfer.adversarial_runs import STRONG, adversarial_runs
 from uqlib.experiments.transfer.asked_runs import load_asked
 from uqlib.experiments.transfer.imbalance_runs import GAMMAS, imbalance_runs, tail_sizes
-from uqlib.experiments.transfer.kept_runs import KeptRuns
 from uqlib.experiments.transfer.reading.read_noise import errors_so_far
 from uqlib.experiments.transfer.transfers import datasets_at
 from uqlib.metrics.compare import cells, together

@@ -8,9 +8,9 @@ import numpy as np
 
 from uqlib import networks
 from uqlib.base.extras import named
-from uqlib.experiments.kept_columns import AWAY, unpack_draws
+from uqlib.experiments.keeping.kept_columns import AWAY, unpack_draws
+from uqlib.experiments.keeping.kept_runs import KeptRuns
 from uqlib.experiments.transfer.asked_runs import load_asked
-from uqlib.experiments.transfer.kept_runs import KeptRuns
 from uqlib.experiments.transfer.synthesis_runs import (
     ADDED,
     DATASET,

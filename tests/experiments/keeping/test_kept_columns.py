@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from uqlib.experiments.kept_columns import (
+from uqlib.experiments.keeping.kept_columns import (
     AWAY,
     answer_columns,
     measure_answers,

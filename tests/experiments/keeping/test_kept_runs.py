@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uqlib.experiments import kept_columns
-from uqlib.experiments.transfer import kept_runs
+from uqlib.experiments.keeping import kept_columns, kept_runs
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_runs, pack_bits, unpack_bits
 from uqlib.experiments.transfer.asked_runs import asked_digests, asked_runs, load_asked
-from uqlib.experiments.transfer.kept_runs import Found, PretrainingRun, load_runs, pack_bits, unpack_bits
 from uqlib.files.columns import read_header
 from uqlib.metrics.compare import cells
 
@@ -20,7 +19,7 @@ TESTED = 403  # no multiple of eight
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UQLIB_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / kept_runs.PLACE.format("toy")
+    path = tmp_path / kept_runs.place_of("toy")
     monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path if path.is_file() else None)
     return path
 
@@ -30,7 +29,7 @@ def answers(share, seed):
 
 
 def run(name, right, **settings):
-    return PretrainingRun(
+    return KeptRun(
         "toy", name, {"name": name} | settings, lambda device: Found({"correct": pack_bits(right)}, {"tested": TESTED})
     )
 
@@ -106,7 +105,7 @@ def test_what_was_never_run_is_named_with_its_command(place):
 
 def test_a_run_with_other_settings_than_those_of_today_is_not_read(tmp_path, monkeypatch):
     task = "imbalance_cifar10"
-    path = tmp_path / kept_runs.PLACE.format(task)
+    path = tmp_path / kept_runs.place_of(task)
     monkeypatch.setattr(kept_columns, "in_checkout", lambda place: path)
     monkeypatch.chdir(tmp_path)
     today, stale, *_ = asked_digests(task)
@@ -132,5 +131,5 @@ def test_what_travels_with_the_checkout_was_made_with_the_settings_that_the_code
 
 
 def _metadata(task):
-    path = Path(__file__).parents[3] / kept_runs.PLACE.format(task)
+    path = Path(__file__).parents[3] / kept_runs.place_of(task)
     return read_header(path).metadata if path.is_file() else {"about": "{}"}

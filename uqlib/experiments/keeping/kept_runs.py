@@ -1,11 +1,12 @@
-"""What became of runs: a file a task in data/trained/pretraining, with some columns and numbers of each run, by its name.
+"""What became of runs: a file a task in data/trained, with some columns and numbers of each run, by its name.
 
-A run is named START/METHOD/LEVEL/SEED, such as supervised/glc_10/0.4/0. A file grows run by run, and is whole at any time.
+A run is named by parts and ends with its seed, such as supervised/glc_10/0.4/0. A file grows run by run, and is whole at any
+time.
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from jaxtyping import Bool
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
 from uqlib.base.provenance import environment
-from uqlib.experiments.kept_columns import open_kept
+from uqlib.experiments.keeping.kept_columns import open_kept
 from uqlib.files.columns import Header, read_column, read_header, write_table
 from uqlib.files.exclusive import hold_alone
 from uqlib.files.fingerprint import fingerprint
@@ -28,7 +29,15 @@ from uqlib.metrics.outcomes import Judged
 with named():
     import xarray as xr
 
-PLACE = "data/trained/pretraining/{}.safetensors"
+FOLDERS = {
+    "pretraining": "uqlib pretrain",
+    "short": "uqlib short",
+}  # below data/trained, and what makes what lies there
+
+
+def place_of(task: str, folder: str = "pretraining") -> str:
+    """The file of a task, in the checkout."""
+    return f"data/trained/{check_choice(folder, FOLDERS, 'folder of data/trained')}/{task}.safetensors"
 
 
 class Found(NamedTuple):
@@ -39,7 +48,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PretrainingRun:
+class KeptRun:
     """One run: what it is called, all that it rests on, and what makes it."""
 
     task: str  # the file
@@ -47,6 +56,7 @@ class PretrainingRun:
     settings: Mapping[str, Any]
     make: Callable[[str], Found]  # takes the device
     value: float = 1.0  # what is worth more is made first
+    folder: str = "pretraining"  # in FOLDERS
 
     @property
     def seed(self) -> int:
@@ -59,15 +69,15 @@ class PretrainingRun:
 
     def is_missing(self) -> bool:
         """Whether its file lacks it, or has it with other settings."""
-        return about_runs(self.task).get(self.name, {}).get("digest") != self.digest
+        return about_runs(self.task, self.folder).get(self.name, {}).get("digest") != self.digest
 
     def keep(self, device: str = "cpu") -> Path:
         """Make it, and write the file anew with it."""
-        began, path = time.monotonic(), Path(PLACE.format(self.task))
+        began, path = time.monotonic(), Path(place_of(self.task, self.folder))
         found = self.make(device)
         entry: dict[str, Any] = {"digest": self.digest, "settings": dict(self.settings), "numbers": found.numbers}
         entry["seconds"] = round(time.monotonic() - began, 1)
-        with hold_alone(f"pretraining {self.task}", wait=True):
+        with hold_alone(f"{self.folder} {self.task}", wait=True):
             add_run(path, self.name, found.columns, entry)
         return path
 
@@ -91,9 +101,9 @@ def _about(header: Header) -> dict[str, Any]:
     return json.loads(header.metadata["about"])
 
 
-def about_runs(task: str) -> dict[str, Any]:
+def about_runs(task: str, folder: str = "pretraining") -> dict[str, Any]:
     """What is noted of each run of a task, by its name; read anew when the file has changed."""
-    path = Path(PLACE.format(task))
+    path = Path(place_of(task, folder))
     return _read_about(path.absolute(), path.stat().st_mtime_ns) if path.is_file() else {}
 
 
@@ -120,6 +130,7 @@ class KeptRuns:
     path: Path
     header: Header
     about: dict[str, dict[str, Any]]
+    folder: str = "pretraining"
 
     def column(self, name: str, column: str) -> np.ndarray:
         """A column of a run."""
@@ -163,7 +174,9 @@ class KeptRuns:
         }
         whole = {key: some for key, some in runs.items() if some}
         if not whole:
-            raise FileNotFoundError(f"no run of {', '.join(cells.values())}; `uqlib pretrain {self.task}` makes them")
+            raise FileNotFoundError(
+                f"no run of {', '.join(cells.values())}; `{FOLDERS[self.folder]} {self.task}` makes them"
+            )
         outcomes = {"|".join(key): some for key, some in whole.items()}
         scores = compare(outcomes, ["accuracy"], over="training", draws=draws, seed=seed)
         parts = {
@@ -193,18 +206,32 @@ class KeptRuns:
         return sorted(set.intersection(*own)) if own else []
 
 
-def load_runs(task: str, digests: Mapping[str, str] | None = None) -> KeptRuns:
-    """What is kept of a task; see `asked_runs.load_asked`, which leaves out what was made with other settings.
+def load_made(runs: Iterable[KeptRun]) -> KeptRuns:
+    """What is kept of these runs of one task; what is not there yet, or was made with other settings, is left out.
+
+    Raises:
+        FileNotFoundError: if nothing is kept of the task; the message says what makes it.
+        DamagedError: if its header is not what was written.
+    """
+    asked = list(runs)
+    task, folder = asked[0].task, asked[0].folder
+    return load_runs(task, {run.name: run.digest for run in asked if run.task == task}, folder)
+
+
+def load_runs(task: str, digests: Mapping[str, str] | None = None, folder: str = "pretraining") -> KeptRuns:
+    """What is kept of a task; see `load_made`, which leaves out what was made with other settings.
 
     Args:
+        task: its name.
         digests: of the settings of the runs that count, by name; by default all count.
+        folder: in FOLDERS.
 
     Raises:
         FileNotFoundError: if nothing is; the message says what makes it.
         DamagedError: if its header is not what was written.
     """
-    path, header = open_kept(PLACE.format(task), f"uqlib pretrain {task}")
+    path, header = open_kept(place_of(task, folder), f"{FOLDERS[folder]} {task}")
     about = _about(header)
     if digests is not None:
         about = {name: each for name, each in about.items() if name in digests and each.get("digest") == digests[name]}
-    return KeptRuns(task, path, header, about)
+    return KeptRuns(task, path, header, about, folder)

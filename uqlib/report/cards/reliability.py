@@ -1,0 +1,181 @@
+"""The reliability card: one function that every paper calls before and after its method.
+
+    methods = {"linear": [card_of(logits, labels, outside=others)], "bottleneck": [card_of(...)]}
+    show_card(run, methods, place="CIFAR-10", over="training", draws=200, cost={"bottleneck": 1.2})
+
+The first method is what was there before. What is recorded here stands on the page that compares all papers.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uqlib.base.arrays import Column, Table, as_tensor
+from uqlib.base.checks import check_confidence, check_labels, check_logits
+from uqlib.base.extras import named
+from uqlib.base.options import check_number, check_whole
+from uqlib.calibrate.calibrators import cross_calibrate
+from uqlib.metrics import calibration, detection, selective
+from uqlib.metrics.compare import cells, compare
+from uqlib.metrics.outcomes import MEASURES, Measure
+from uqlib.metrics.tasks import both_sides
+from uqlib.report.tables import Shown
+from uqlib.report.verbs import Report
+
+with named():
+    import xarray as xr
+
+RISK = 0.05  # that is allowed where a coverage is asked for
+QUANTITY = "card_{measure}"  # under which a card is recorded
+CHANGE = "card_change_{measure}"  # a method less the first one, paired
+
+
+class Carded(NamedTuple):
+    """What one method said of test images, and of images of other classes."""
+
+    preds: Int[Tensor, " n"]
+    probs: Float[Tensor, "n c"]
+    confidence: Float[Tensor, " n"]  # higher = more certain
+    labels: Int[Tensor, " n"]
+    scaled: Float[Tensor, " n"]  # the confidence after one temperature, fitted on the other folds
+    outside: Float[Tensor, " m"] | None  # the confidence on images of other classes
+
+    @property
+    def correct(self) -> Bool[Tensor, " n"]:
+        return self.preds == self.labels
+
+
+def card_of(
+    logits: Table,
+    labels: Column,
+    *,
+    confidence: Column | None = None,
+    outside: Table | None = None,
+    confidence_out: Column | None = None,
+    folds: int = 5,
+) -> Carded:
+    """All that a card asks of one method, from what it says of test images.
+
+    Args:
+        logits: (n, c); of probabilities their logarithms.
+        labels: (n,), classes in [0, c).
+        confidence: (n,) what the method is sure of, higher = more certain; by default its largest probability.
+        outside: (m, c) logits of images of classes that it does not know; or
+        confidence_out: (m,) its confidence on them. Without either nothing is said of detection.
+        folds: of the test images, in which the temperature is fitted on the others.
+
+    Raises:
+        ValueError: if a number is not finite, a label is no class, or the lengths differ.
+
+    Examples:
+        >>> from uqlib.report.cards import card_of
+        >>> logits, labels = [[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]] * 5, [0, 1, 1, 1] * 5
+        >>> card_of(logits, labels).correct.double().mean().item()
+        0.75
+    """
+    table = check_logits(logits).double()
+    known = check_labels(labels, table.shape[1], rows=len(table), device=table.device)
+    probs = table.softmax(-1)
+    sure = probs.amax(-1) if confidence is None else check_confidence(confidence).to(table.device)
+    if len(sure) != len(table):
+        raise ValueError(f"confidence must have an entry an image, {len(table)}; it has {len(sure)}")
+    away: Tensor | None = None
+    if confidence_out is not None:
+        away = check_confidence(confidence_out, "confidence_out").double()
+    elif outside is not None:
+        away = check_logits(outside).double().softmax(-1).amax(-1)
+    folds = min(check_whole(folds, "folds", least=2), len(table))
+    scaled = as_tensor(cross_calibrate("temperature", table, known, folds=folds)).amax(-1)
+    return Carded(table.argmax(-1), probs, sure.double(), known, scaled, away)
+
+
+def _scaled(card: Carded) -> tuple[Any, ...]:
+    return card.scaled, card.correct
+
+
+def _raw(card: Carded) -> tuple[Any, ...]:
+    return card.probs.amax(-1), card.correct
+
+
+def _judged(card: Carded) -> tuple[Any, ...]:
+    return card.confidence, card.correct
+
+
+def _sides(card: Carded) -> tuple[Any, ...]:
+    if card.outside is None:
+        raise ValueError("nothing is known of images of other classes; pass outside= or confidence_out= to card_of")
+    return tuple(both_sides(card.confidence, card.outside))
+
+
+CARD: dict[str, Measure] = {
+    "accuracy": MEASURES["accuracy"],
+    "nll": MEASURES["nll"],
+    "brier": MEASURES["brier"],
+    "ece": Measure(partial(calibration.ece, by="mass"), _raw, False, "ECE"),
+    "ece_scaled": Measure(partial(calibration.ece, by="mass"), _scaled, False, "ECE at its temperature"),
+    "auroc": Measure(detection.correctness_auroc, _judged, True, "AUROC of mistakes"),
+    "aurc": Measure(selective.aurc, _judged, False, "AURC"),
+    "coverage": Measure(partial(selective.coverage_at_risk, risk=RISK), _judged, True, "coverage at 5 % risk"),
+    "ood_auroc": Measure(detection.auroc, _sides, True, "AUROC of other classes"),
+    "ood_fpr95": Measure(partial(detection.fpr_at_tpr, tpr=0.95), _sides, False, "FPR-95 of other classes"),
+}
+OUTSIDE = ("ood_auroc", "ood_fpr95")
+
+
+def reliability_card(methods: Mapping[str, Sequence[Carded]], *, over: str, draws: int, seed: int = 0) -> xr.DataArray:
+    """The card of each method, on all test images and on paired draws of them.
+
+    Args:
+        methods: by name, one `card_of` a repetition; the first is what was there before.
+        over: the unit that is repeated, "split" or "training".
+        draws: of the images.
+        seed: of the draws.
+
+    Returns:
+        As `metrics.compare`: variant, measure, `over`, draw. Detection is left out where a method says nothing of it.
+    """
+    shared: dict[str, Any] = {"over": over, "draws": draws, "seed": seed}
+    parts = [compare(methods, {name: each for name, each in CARD.items() if name not in OUTSIDE}, **shared)]
+    if all(card.outside is not None for some in methods.values() for card in some):  # other rows, so draws of their own
+        parts.append(compare(methods, {name: CARD[name] for name in OUTSIDE}, **shared))
+    return xr.concat(parts, "measure")
+
+
+def show_card(
+    run: Report,
+    methods: Mapping[str, Sequence[Carded]],
+    *,
+    place: str,
+    over: str = "training",
+    draws: int = 200,
+    seed: int = 0,
+    cost: Mapping[str, float] | None = None,
+) -> Shown:
+    """Record the card of each method, and how each differs from the first, and show them as a table.
+
+    Args:
+        run: of the notebook.
+        methods, over, draws, seed: as of `reliability_card`.
+        place: on what, such as "CIFAR-10, features of EdgeTPU"; no colon.
+        cost: multiply-adds of an image at test time, as a multiple of those of the first method; 1 where it is left out.
+    """
+    if ":" in place:
+        raise ValueError(f"place must be without a colon, which parts it from the method; it is {place!r}")
+    costs = dict.fromkeys(methods, 1.0) | {
+        name: check_number(each, f"cost of {name}", above=0) for name, each in (cost or {}).items()
+    }
+    scores = reliability_card(methods, over=over, draws=draws, seed=seed)
+    options: dict[str, Any] = {"setting": place + ": {variant}", "unclaimed": True}
+    run.record(QUANTITY, scores, **options)
+    first, *others = methods
+    if others:
+        run.record(CHANGE, scores.sel(variant=others) - scores.sel(variant=first, drop=True), **options)
+    run.record("card_cost", cells({name: each for name, each in costs.items()}, "variant"), **options)
+    names = {name: each.name for name, each in CARD.items()}
+    run.labels = names | run.labels
+    return run.table(
+        scores, rows="measure", columns="variant", signed=False, caption=f"Reliability card: {place}", name="card"
+    )
