@@ -1,0 +1,258 @@
+"""Deep Probability Estimation: the authors' published predictions rescored, and networks that learn from coins on images of CIFAR-10.
+
+Of other people's files only scores are kept. A network of coins is a head of two hidden layers on features of a frozen network:
+what early stopping, CaPE and their rivals make of the same coins differs by what is done after the same first epochs.
+"""
+
+import copy
+import itertools
+import pickle
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy_of
+
+from uqlib import metrics
+from uqlib.base.splits import split
+from uqlib.calibrate import fit_calibrator
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun
+from uqlib.images.sources import split_places
+from uqlib.label_noise import draw_coins, outcome_probabilities
+from uqlib.label_noise.coins import SCENARIOS
+from uqlib.losses import cape_targets
+from uqlib.store import load_answers
+
+SETS = {  # of each network: splits of the store and their sizes, the last of which is tested
+    "mobilenetv1_025": {"splits": ("train4000", "test2000"), "train": 3000, "valid": 1000, "test": 2000},
+    "cifar_resnet20": {"splits": ("test",), "train": 4000, "valid": 1000, "test": 4000},
+}
+SETTINGS = [(network, scenario) for network in SETS for scenario in SCENARIOS]
+SEEDS = 8
+CARD: dict[str, Any] = {
+    "place": ("cifar_resnet20", "linear"),
+    "methods": ("early", "cape_bin", "platt"),
+    "images": 1000,
+}
+TRAINING: dict[str, Any] = {
+    "hidden": 128,
+    "batch": 256,
+    "lr": 0.02,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "epochs": 100,
+}
+TRAINING["epochs_of_members"] = 30  # more than it takes to the least validation loss
+TUNING: dict[str, Any] = {"lr": 0.002, "epochs": 25}  # from the epoch of least validation loss
+AFTER: dict[str, dict[str, Any]] = {  # by method: after so many epochs on outcomes one on these targets
+    "cape_bin": {"after": 2, "by": "bins", "groups": 5},
+    "cape_kernel": {"after": 3, "by": "kernel", "width": 0.05, "reach": 100},
+    "one_group": {"after": 2, "by": "bins", "groups": 1},
+    "continued": {},
+}
+MAPS = {"temperature": "early", "platt": "early", "isotonic": "early", "cape_platt": "cape_bin"}
+MEASURED = ("mse_p", "kl_p", "brier", "nll", "ece", "mce", "ks", "auc")
+METHODS = ("early", "fresh", "overfit", *AFTER, *MAPS, "ensemble")
+REPOSITORY = {
+    "url": "https://github.com/jackzhu727/deep-probability-estimation",
+    "folder": "published/deep-probability-estimation",
+}
+PUBLISHED = {"linear": "unif", "discrete": "discrete"}  # scenario, and its name in the files
+REGIMES = {"fresh": "infinite", "cape_bin": "cape_bin", "early": "early_stop", "overfit": "overfit"}
+HALVES = {"splits": 20, "draws": 10, "repeats": 40}
+FEW = (50, 100, 200, 500, 1000, 2000)  # cases that fit a map
+
+
+class Part(NamedTuple):
+    """Some images: features, true probabilities, and a coin each."""
+
+    features: Tensor
+    truth: np.ndarray
+    coins: np.ndarray
+
+
+def coin_world(network: str, scenario: str, seed: int) -> dict[str, Part]:
+    """Features of images of CIFAR-10 with coins thrown by the seed: train, valid, test; standardised by the first."""
+    about = SETS[network]
+    answers = [load_answers(network, "cifar10", each, columns=("features", "labels")) for each in about["splits"]]
+    features = torch.cat([each.features for each in answers]).float()
+    truth = outcome_probabilities(torch.cat([each.labels for each in answers]), scenario)
+    coins, learnt = draw_coins(truth, seed=1000 + seed), about["train"] + about["valid"]
+    pool = torch.randperm(len(answers[0]), generator=torch.Generator().manual_seed(seed))
+    rest = pool[learnt:] if len(answers) == 1 else torch.arange(len(answers[0]), len(features))
+    rows = {"train": pool[: about["train"]], "valid": pool[about["train"] : learnt], "test": rest[: about["test"]]}
+    mean, spread = features[rows["train"]].mean(0), features[rows["train"]].std(0).clamp_min(1e-6)
+    features = (features - mean) / spread
+    return {name: Part(features[each], truth[each.numpy()], coins[each.numpy()]) for name, each in rows.items()}
+
+
+def new_network(width: int, seed: int) -> nn.Sequential:
+    """Two hidden layers and a logit, drawn by the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        hidden = TRAINING["hidden"]
+        return nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+
+
+@torch.no_grad()
+def scores_of(network: nn.Module, features: Tensor) -> np.ndarray:
+    return network(features)[:, 0].double().sigmoid().numpy()
+
+
+def two_sided(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of both outcomes, none so small that it has no logarithm."""
+    return np.stack([1 - scores, scores], 1).clip(1e-12)
+
+
+def kind_of(name: str) -> str:
+    """The map of a method that ends with one."""
+    return name.removeprefix("cape_")
+
+
+Targets = Callable[[int, nn.Module], Any]
+
+
+def train_on(
+    network: nn.Sequential, world: dict[str, Part], targets: Targets, *, epochs: int, lr: float, seed: int
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """Train on the targets of each epoch; the network of least validation loss, and the last."""
+    network, x, valid = copy.deepcopy(network), world["train"].features, world["valid"]
+    rules = {name: TRAINING[name] for name in ("momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, fused=True, **rules)
+    generator = torch.Generator().manual_seed(seed)
+    best, least = copy.deepcopy(network), np.inf
+    for epoch in range(epochs):
+        target = torch.as_tensor(targets(epoch, network)).float()
+        for rows in torch.randperm(len(x), generator=generator).split(TRAINING["batch"]):
+            optimizer.zero_grad()
+            cross_entropy_of(network(x[rows])[:, 0], target[rows]).backward()
+            optimizer.step()
+        loss = metrics.nll(np.log(two_sided(scores_of(network, valid.features))), valid.coins.astype(int))
+        if loss < least:
+            best, least = copy.deepcopy(network), loss
+    return best, network
+
+
+def similar_outcomes(world: dict[str, Part], epoch: int, network: nn.Module, *, after: int = 0, **how: Any) -> Any:
+    """Outcomes; and in every epoch that follows `after` such, and the first, targets of CaPE."""
+    x, _, coins = world["train"]
+    if not how or epoch % (after + 1):
+        return coins
+    return cape_targets(scores_of(network, x), coins, **how)
+
+
+def fit_methods(world: dict[str, Part], seed: int, *, members: int = 5, epochs: int = 0) -> dict[str, np.ndarray]:
+    """Probabilities of outcome 1 of the test images, by method; epochs 0 takes those of TRAINING."""
+    width, rules = world["train"].features.shape[1], {"epochs": epochs or TRAINING["epochs"], "lr": TRAINING["lr"]}
+    plain = partial(similar_outcomes, world)
+    early, last = train_on(new_network(width, seed), world, plain, seed=seed, **rules)
+    trained = {"early": early, "overfit": last}
+    anew = lambda epoch, _: draw_coins(world["train"].truth, seed=10_000 * (seed + 1) + epoch)  # noqa: E731
+    trained["fresh"], _ = train_on(new_network(width, seed), world, anew, seed=seed, **rules)
+    for name, how in AFTER.items():
+        trained[name], _ = train_on(early, world, partial(similar_outcomes, world, **how), seed=seed, **TUNING)
+    found = {name: scores_of(each, world["test"].features) for name, each in trained.items()}
+    for name, start in MAPS.items():
+        held = scores_of(trained[start], world["valid"].features)
+        found[name] = mapped(kind_of(name), held, world["valid"].coins, found[start])
+    rules["epochs"] = min(rules["epochs"], TRAINING["epochs_of_members"])
+    others = (new_network(width, 100 + 10 * seed + each) for each in range(1, members))
+    trained_too = [early, *(train_on(each, world, plain, seed=seed, **rules)[0] for each in others)]
+    found["ensemble"] = np.mean([scores_of(each, world["test"].features) for each in trained_too], 0)
+    return {name: found[name] for name in METHODS}
+
+
+def judged(scores: np.ndarray, truth: np.ndarray, coins: np.ndarray) -> list[float]:
+    """What MEASURED names, of estimated probabilities."""
+    gaps = (scores - coins)[np.argsort(scores)].cumsum() / len(scores)
+    said, mass = np.log(two_sided(scores)), {"by": "mass"}
+    return [
+        metrics.mse_p(scores, truth), metrics.kl_p(scores, truth), float(np.mean((scores - coins) ** 2)),
+        metrics.nll(said, coins.astype(int)), metrics.ece(scores, coins, **mass), metrics.ece(scores, coins, norm="max", **mass),
+        float(np.abs(gaps).max()), metrics.auroc(scores, coins),
+    ]  # fmt: skip
+
+
+def keep_coins(network: str, scenario: str, seed: int, device: str) -> Found:
+    world = coin_world(network, scenario, seed)
+    found, (_, truth, coins) = fit_methods(world, seed), world["test"]
+    columns = {"scores": np.array([judged(found[name], truth, coins) for name in METHODS], np.float32)}
+    if (network, scenario) == CARD["place"]:
+        columns["said"] = np.array(
+            [np.round(255 * found[name][: CARD["images"]]) for name in CARD["methods"]], np.uint8
+        )
+    return Found(columns, {})
+
+
+class _Plain(pickle.Unpickler):
+    """Reads arrays and nothing else: a pickle of somebody else may run anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.partition(".")[0], name) not in {("numpy", each) for each in ("dtype", "ndarray", "_reconstruct")}:
+            raise pickle.UnpicklingError(f"a file of arrays asks for {module}.{name}; it is not read")
+        return super().find_class(module, name)
+
+
+def read_published(scenario: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Probabilities by regime, true probabilities, and outcomes of the authors' test cases."""
+    folders = [folder / REPOSITORY["folder"] for folder in split_places(None)]
+    here = next((each for each in folders if each.is_dir()), None)
+    if here is None:
+        raise FileNotFoundError(f"{folders[0]} is not here: git clone {REPOSITORY['url']} {folders[0]}")
+    files, said = here / "examples/UTKFace/result", {}
+    for name, theirs in REGIMES.items():
+        with (files / f"{PUBLISHED[scenario]}_{theirs}_output_prob.p").open("rb") as file:
+            about = _Plain(file).load()
+        said[name] = about["val_targets_probs"]  # of test cases, in spite of the name
+    return said, about["gt_labels"], about["labels"] > 0.5
+
+
+def mapped(kind: str, scores: np.ndarray, coins: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Probabilities of others by a map that is fitted on scores and their coins."""
+    return fit_calibrator(kind, scores, coins.astype(int), given="prob").probs(others)
+
+
+def keep_published(scenario: str, device: str) -> Found:
+    """Scores of the four regimes on all cases; of all methods on halves, maps fitted on the other half; and fits of few cases."""
+    said, truth, coins = read_published(scenario)
+    table = np.array([judged(each, truth, coins) for each in said.values()])
+    shape = (len(said) + len(MAPS), 2, HALVES["splits"], 1 + HALVES["draws"])
+    halves, few = np.zeros(shape, np.float32), np.zeros((len(FEW), HALVES["repeats"]), np.float32)
+    for k in range(HALVES["splits"]):
+        fit, test = split(len(truth), len(truth) // 2, seed=k)
+        probs = [each[test] for each in said.values()]
+        probs += [
+            mapped(kind_of(name), said[start][fit], coins[fit], said[start][test]) for name, start in MAPS.items()
+        ]
+        losses = np.stack([[(each - truth[test]) ** 2, (each - coins[test]) ** 2] for each in probs])
+        drawn = torch.randint(
+            len(test), (HALVES["draws"], len(test)), generator=torch.Generator().manual_seed(k)
+        ).numpy()
+        halves[:, :, k, 0] = losses.mean(-1)
+        halves[:, :, k, 1:] = np.stack([losses[..., rows].mean(-1) for rows in drawn], -1)
+    for (i, size), k in itertools.product(enumerate(FEW), range(HALVES["repeats"])):
+        fit, test = split(len(truth), size, seed=1000 + k)
+        platt = mapped("platt", said["early"][fit], coins[fit], said["early"][test])
+        few[i, k] = metrics.mse_p(platt, truth[test]) - metrics.mse_p(said["cape_bin"][test], truth[test])
+    counts = [np.histogram2d(truth, each, (10, 20), ((0, 1 + 1e-9),) * 2)[0] for each in said.values()]
+    return Found(
+        {"table": table, "halves": halves, "few": few, "counts": np.array(counts, np.uint16)}, {"cases": len(truth)}
+    )
+
+
+def liu2022_runs(scale: str = "cpu") -> Iterator[KeptRun]:
+    """The published files first, then coins, a run a network, scenario and seed."""
+    rules = {"regimes": REGIMES, "halves": HALVES, "few": FEW, "maps": MAPS}
+    for scenario in PUBLISHED:
+        make = partial(keep_published, scenario)
+        yield KeptRun("liu2022", f"published/{scenario}/0", rules | {"scenario": scenario}, make, 9.0, "short")
+    for (network, scenario), seed in itertools.product(SETTINGS, range(SEEDS)):
+        settings = {"sets": SETS[network], "training": TRAINING, "tuning": TUNING, "after": AFTER, "maps": MAPS}
+        settings |= {"scenario": SCENARIOS[scenario], "seed": seed, "card": CARD}
+        make = partial(keep_coins, network, scenario, seed)
+        yield KeptRun("liu2022", f"{network}/{scenario}/{seed}", settings, make, 5.0 - seed / 10, "short")
