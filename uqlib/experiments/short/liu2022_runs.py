@@ -241,7 +241,7 @@ def keep_published(scenario: str, device: str) -> Found:
         few[i, k] = metrics.mse_p(platt, truth[test]) - metrics.mse_p(said["cape_bin"][test], truth[test])
     counts = [np.histogram2d(truth, each, (10, 20), ((0, 1 + 1e-9),) * 2)[0] for each in said.values()]
     return Found(
-        {"table": table, "halves": halves, "few": few, "counts": np.array(counts, np.uint16)}, {"cases": len(truth)}
+        {"table": table, "halves": halves, "few": few, "counts": np.array(counts, np.int32)}, {"cases": len(truth)}
     )
 
 
