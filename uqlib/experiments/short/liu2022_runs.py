@@ -17,16 +17,21 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy_of
 
 from uqlib import metrics
+from uqlib.base.extras import named
 from uqlib.base.splits import split
 from uqlib.calibrate import fit_calibrator
-from uqlib.experiments.keeping.kept_runs import Found, KeptRun
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
 from uqlib.images.sources import split_places
 from uqlib.label_noise import draw_coins, outcome_probabilities
 from uqlib.label_noise.coins import SCENARIOS
 from uqlib.losses import cape_targets
+from uqlib.metrics.compare import together
 from uqlib.store import load_answers
 
-SETS = {  # of each network: splits of the store and their sizes, the last of which is tested
+with named():
+    import xarray as xr
+
+SETS: dict[str, dict[str, Any]] = {  # of each network: splits of the store and their sizes, the last of which is tested
     "mobilenetv1_025": {"splits": ("train4000", "test2000"), "train": 3000, "valid": 1000, "test": 2000},
     "cifar_resnet20": {"splits": ("test",), "train": 4000, "valid": 1000, "test": 4000},
 }
@@ -64,6 +69,15 @@ PUBLISHED = {"linear": "unif", "discrete": "discrete"}  # scenario, and its name
 REGIMES = {"fresh": "infinite", "cape_bin": "cape_bin", "early": "early_stop", "overfit": "overfit"}
 HALVES = {"splits": 20, "draws": 10, "repeats": 40}
 FEW = (50, 100, 200, 500, 1000, 2000)  # cases that fit a map
+NAMES = {
+    "early": "early stopping", "fresh": "fresh coins", "overfit": "trained to the end", "cape_bin": "CaPE, groups",
+    "cape_kernel": "CaPE, kernel", "one_group": "CaPE, one group", "continued": "more epochs",
+    "temperature": "early stopping + temperature", "platt": "early stopping + Platt",
+    "isotonic": "early stopping + isotonic", "cape_platt": "CaPE + Platt", "ensemble": "five networks",
+    "mobilenetv1_025": "MobileNet 0.25", "cifar_resnet20": "ResNet-20", "linear": "Linear", "discrete": "Discrete",
+    "skewed": "Skewed", "mse_p": "MSE_p", "kl_p": "KL_p", "brier": "Brier", "nll": "NLL", "ece": "ECE", "mce": "MCE",
+    "ks": "KS", "auc": "AUC",
+}  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -170,10 +184,10 @@ def fit_methods(world: dict[str, Part], seed: int, *, members: int = 5, epochs: 
 def judged(scores: np.ndarray, truth: np.ndarray, coins: np.ndarray) -> list[float]:
     """What MEASURED names, of estimated probabilities."""
     gaps = (scores - coins)[np.argsort(scores)].cumsum() / len(scores)
-    said, mass = np.log(two_sided(scores)), {"by": "mass"}
+    said = np.log(two_sided(scores))
     return [
         metrics.mse_p(scores, truth), metrics.kl_p(scores, truth), float(np.mean((scores - coins) ** 2)),
-        metrics.nll(said, coins.astype(int)), metrics.ece(scores, coins, **mass), metrics.ece(scores, coins, norm="max", **mass),
+        metrics.nll(said, coins.astype(int)), metrics.ece(scores, coins, by="mass"), metrics.ece(scores, coins, by="mass", norm="max"),
         float(np.abs(gaps).max()), metrics.auroc(scores, coins),
     ]  # fmt: skip
 
@@ -214,7 +228,7 @@ def read_published(scenario: str) -> tuple[dict[str, np.ndarray], np.ndarray, np
 
 def mapped(kind: str, scores: np.ndarray, coins: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Probabilities of others by a map that is fitted on scores and their coins."""
-    return fit_calibrator(kind, scores, coins.astype(int), given="prob").probs(others)
+    return np.asarray(fit_calibrator(kind, scores, coins.astype(int), given="prob").probs(others))
 
 
 def keep_published(scenario: str, device: str) -> Found:
@@ -245,6 +259,38 @@ def keep_published(scenario: str, device: str) -> Found:
     )
 
 
+def read_halves() -> xr.DataArray:
+    """MSE_p and Brier of the published files on halves: scenario, variant, measure, split, draw."""
+    kept, variants = load_made(liu2022_runs()), [*REGIMES, *MAPS]
+    dims = {"variant": variants, "measure": ["mse_p", "brier"], "split": range(HALVES["splits"])}
+    dims["draw"] = range(1 + HALVES["draws"])
+    parts = {each: kept.column(f"published/{each}/0", "halves").astype(float) for each in PUBLISHED}
+    return together({NAMES[each]: xr.DataArray(part, coords=dims) for each, part in parts.items()}, "scenario")
+
+
+def read_coins() -> xr.DataArray:
+    """Scores of all that was trained on coins: place, variant, measure, training; NaN where a seed is missing."""
+    kept, parts = load_made(liu2022_runs()), {}
+    for network, scenario in SETTINGS:
+        if seeds := kept.seeds(cell := f"{network}/{scenario}"):
+            table = np.stack([kept.column(f"{cell}/{seed}", "scores").astype(float) for seed in seeds])
+            names = {"training": seeds, "variant": list(METHODS), "measure": list(MEASURED)}
+            parts[f"{NAMES[network]}, {NAMES[scenario]}"] = xr.DataArray(table, coords=names)
+    return together(parts, "place").sortby("training")
+
+
+def read_carded() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Log probabilities of both outcomes, and the coins, by method of the card: a pair a seed."""
+    kept, (network, scenario) = load_made(liu2022_runs()), CARD["place"]
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {NAMES[name]: [] for name in CARD["methods"]}
+    for seed in kept.seeds(f"{network}/{scenario}"):
+        coins = coin_world(network, scenario, seed)["test"].coins[: CARD["images"]].astype(int)
+        said = kept.column(f"{network}/{scenario}/{seed}", "said")
+        for pairs, codes in zip(found.values(), said, strict=True):
+            pairs.append((np.log(two_sided((codes + 0.5) / 256)), coins))
+    return found
+
+
 def liu2022_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """The published files first, then coins, a run a network, scenario and seed."""
     rules = {"regimes": REGIMES, "halves": HALVES, "few": FEW, "maps": MAPS}
@@ -252,7 +298,13 @@ def liu2022_runs(scale: str = "cpu") -> Iterator[KeptRun]:
         make = partial(keep_published, scenario)
         yield KeptRun("liu2022", f"published/{scenario}/0", rules | {"scenario": scenario}, make, 9.0, "short")
     for (network, scenario), seed in itertools.product(SETTINGS, range(SEEDS)):
-        settings = {"sets": SETS[network], "training": TRAINING, "tuning": TUNING, "after": AFTER, "maps": MAPS}
+        settings: dict[str, Any] = {
+            "sets": SETS[network],
+            "training": TRAINING,
+            "tuning": TUNING,
+            "after": AFTER,
+            "maps": MAPS,
+        }
         settings |= {"scenario": SCENARIOS[scenario], "seed": seed, "card": CARD}
         make = partial(keep_coins, network, scenario, seed)
         yield KeptRun("liu2022", f"{network}/{scenario}/{seed}", settings, make, 5.0 - seed / 10, "short")
