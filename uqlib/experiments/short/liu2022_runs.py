@@ -6,7 +6,6 @@ what early stopping, CaPE and their rivals make of the same coins differs by wha
 
 import copy
 import itertools
-import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,11 +20,11 @@ from uqlib.base.extras import named
 from uqlib.base.splits import split
 from uqlib.calibrate import fit_calibrator
 from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
-from uqlib.images.sources import split_places
 from uqlib.label_noise import draw_coins, outcome_probabilities
 from uqlib.label_noise.coins import SCENARIOS
 from uqlib.losses import cape_targets
 from uqlib.metrics.compare import together
+from uqlib.papers.liu2022 import NAMES, PUBLISHED, REGIMES, read_published
 from uqlib.store import load_answers
 
 with named():
@@ -61,23 +60,8 @@ AFTER: dict[str, dict[str, Any]] = {  # by method: after so many epochs on outco
 MAPS = {"temperature": "early", "platt": "early", "isotonic": "early", "cape_platt": "cape_bin"}
 MEASURED = ("mse_p", "kl_p", "brier", "nll", "ece", "mce", "ks", "auc")
 METHODS = ("early", "fresh", "overfit", *AFTER, *MAPS, "ensemble")
-REPOSITORY = {
-    "url": "https://github.com/jackzhu727/deep-probability-estimation",
-    "folder": "published/deep-probability-estimation",
-}
-PUBLISHED = {"linear": "unif", "discrete": "discrete"}  # scenario, and its name in the files
-REGIMES = {"fresh": "infinite", "cape_bin": "cape_bin", "early": "early_stop", "overfit": "overfit"}
 HALVES = {"splits": 20, "draws": 10, "repeats": 40}
 FEW = (50, 100, 200, 500, 1000, 2000)  # cases that fit a map
-NAMES = {
-    "early": "early stopping", "fresh": "fresh coins", "overfit": "trained to the end", "cape_bin": "CaPE, groups",
-    "cape_kernel": "CaPE, kernel", "one_group": "CaPE, one group", "continued": "more epochs",
-    "temperature": "early stopping + temperature", "platt": "early stopping + Platt",
-    "isotonic": "early stopping + isotonic", "cape_platt": "CaPE + Platt", "ensemble": "five networks",
-    "mobilenetv1_025": "MobileNet 0.25", "cifar_resnet20": "ResNet-20", "linear": "Linear", "discrete": "Discrete",
-    "skewed": "Skewed", "mse_p": "MSE_p", "kl_p": "KL_p", "brier": "Brier", "nll": "NLL", "ece": "ECE", "mce": "MCE",
-    "ks": "KS", "auc": "AUC",
-}  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -203,31 +187,11 @@ def keep_coins(network: str, scenario: str, seed: int, device: str) -> Found:
     return Found(columns, {})
 
 
-class _Plain(pickle.Unpickler):
-    """Reads arrays and nothing else: a pickle of somebody else may run anything."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.partition(".")[0], name) not in {("numpy", each) for each in ("dtype", "ndarray", "_reconstruct")}:
-            raise pickle.UnpicklingError(f"a file of arrays asks for {module}.{name}; it is not read")
-        return super().find_class(module, name)
-
-
-def read_published(scenario: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Probabilities by regime, true probabilities, and outcomes of the authors' test cases."""
-    folders = [folder / REPOSITORY["folder"] for folder in split_places(None)]
-    here = next((each for each in folders if each.is_dir()), None)
-    if here is None:
-        raise FileNotFoundError(f"{folders[0]} is not here: git clone {REPOSITORY['url']} {folders[0]}")
-    files, said = here / "examples/UTKFace/result", {}
-    for name, theirs in REGIMES.items():
-        with (files / f"{PUBLISHED[scenario]}_{theirs}_output_prob.p").open("rb") as file:
-            about = _Plain(file).load()
-        said[name] = about["val_targets_probs"]  # of test cases, in spite of the name
-    return said, about["gt_labels"], about["labels"] > 0.5
-
-
 def mapped(kind: str, scores: np.ndarray, coins: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Probabilities of others by a map that is fitted on scores and their coins."""
+    odds = np.log(two_sided(scores)) @ [-1, 1]
+    if kind == "temperature" and ((2.0 * coins - 1) * odds).mean() <= 0:
+        return np.full(len(others), 0.5)  # scores that know nothing: the best temperature is infinite
     return np.asarray(fit_calibrator(kind, scores, coins.astype(int), given="prob").probs(others))
 
 
