@@ -98,18 +98,14 @@ def new_network(width: int, seed: int) -> nn.Sequential:
 
 
 @torch.no_grad()
-def scores_of(network: nn.Module, features: Tensor) -> np.ndarray:
+def estimates_of(network: nn.Module, features: Tensor) -> np.ndarray:
+    """Probabilities of outcome 1."""
     return network(features)[:, 0].double().sigmoid().numpy()
 
 
 def two_sided(scores: np.ndarray) -> np.ndarray:
     """Probabilities of both outcomes, none so small that it has no logarithm."""
     return np.stack([1 - scores, scores], 1).clip(1e-12)
-
-
-def kind_of(name: str) -> str:
-    """The map of a method that ends with one."""
-    return name.removeprefix("cape_")
 
 
 Targets = Callable[[int, nn.Module], Any]
@@ -130,7 +126,7 @@ def train_on(
             optimizer.zero_grad()
             cross_entropy_of(network(x[rows])[:, 0], target[rows]).backward()
             optimizer.step()
-        loss = metrics.nll(np.log(two_sided(scores_of(network, valid.features))), valid.coins.astype(int))
+        loss = metrics.nll(np.log(two_sided(estimates_of(network, valid.features))), valid.coins.astype(int))
         if loss < least:
             best, least = copy.deepcopy(network), loss
     return best, network
@@ -141,7 +137,7 @@ def similar_outcomes(world: dict[str, Part], epoch: int, network: nn.Module, *, 
     x, _, coins = world["train"]
     if not how or epoch % (after + 1):
         return coins
-    return cape_targets(scores_of(network, x), coins, **how)
+    return cape_targets(estimates_of(network, x), coins, **how)
 
 
 def fit_methods(world: dict[str, Part], seed: int, *, members: int = 5, epochs: int = 0) -> dict[str, np.ndarray]:
@@ -150,18 +146,21 @@ def fit_methods(world: dict[str, Part], seed: int, *, members: int = 5, epochs: 
     plain = partial(similar_outcomes, world)
     early, last = train_on(new_network(width, seed), world, plain, seed=seed, **rules)
     trained = {"early": early, "overfit": last}
-    anew = lambda epoch, _: draw_coins(world["train"].truth, seed=10_000 * (seed + 1) + epoch)  # noqa: E731
+
+    def anew(epoch: int, _: nn.Module) -> np.ndarray:
+        return draw_coins(world["train"].truth, seed=10_000 * (seed + 1) + epoch)
+
     trained["fresh"], _ = train_on(new_network(width, seed), world, anew, seed=seed, **rules)
     for name, how in AFTER.items():
         trained[name], _ = train_on(early, world, partial(similar_outcomes, world, **how), seed=seed, **TUNING)
-    found = {name: scores_of(each, world["test"].features) for name, each in trained.items()}
+    found = {name: estimates_of(each, world["test"].features) for name, each in trained.items()}
     for name, start in MAPS.items():
-        held = scores_of(trained[start], world["valid"].features)
-        found[name] = mapped(kind_of(name), held, world["valid"].coins, found[start])
+        held = estimates_of(trained[start], world["valid"].features)
+        found[name] = mapped(name.removeprefix("cape_"), held, world["valid"].coins, found[start])
     rules["epochs"] = min(rules["epochs"], TRAINING["epochs_of_members"])
     others = (new_network(width, 100 + 10 * seed + each) for each in range(1, members))
     trained_too = [early, *(train_on(each, world, plain, seed=seed, **rules)[0] for each in others)]
-    found["ensemble"] = np.mean([scores_of(each, world["test"].features) for each in trained_too], 0)
+    found["ensemble"] = np.mean([estimates_of(each, world["test"].features) for each in trained_too], 0)
     return {name: found[name] for name in METHODS}
 
 
@@ -177,6 +176,7 @@ def judged(scores: np.ndarray, truth: np.ndarray, coins: np.ndarray) -> list[flo
 
 
 def keep_coins(network: str, scenario: str, seed: int, device: str) -> Found:
+    """Scores of all methods on the coins of a seed; of the setting of the card what three of them said, in bytes."""
     world = coin_world(network, scenario, seed)
     found, (_, truth, coins) = fit_methods(world, seed), world["test"]
     columns = {"scores": np.array([judged(found[name], truth, coins) for name in METHODS], np.float32)}
@@ -205,7 +205,8 @@ def keep_published(scenario: str, device: str) -> Found:
         fit, test = split(len(truth), len(truth) // 2, seed=k)
         probs = [each[test] for each in said.values()]
         probs += [
-            mapped(kind_of(name), said[start][fit], coins[fit], said[start][test]) for name, start in MAPS.items()
+            mapped(name.removeprefix("cape_"), said[start][fit], coins[fit], said[start][test])
+            for name, start in MAPS.items()
         ]
         losses = np.stack([[(each - truth[test]) ** 2, (each - coins[test]) ** 2] for each in probs])
         drawn = torch.randint(
