@@ -6,6 +6,7 @@ what early stopping, CaPE and their rivals make of the same coins differs by wha
 
 import copy
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from uqlib.base.extras import named
 from uqlib.base.splits import split
 from uqlib.calibrate import fit_calibrator
 from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
+from uqlib.files.fingerprint import fingerprint
 from uqlib.label_noise import draw_coins, outcome_probabilities
 from uqlib.label_noise.coins import SCENARIOS
 from uqlib.losses import cape_targets
@@ -60,7 +62,7 @@ AFTER: dict[str, dict[str, Any]] = {  # by method: after so many epochs on outco
 MAPS = {"temperature": "early", "platt": "early", "isotonic": "early", "cape_platt": "cape_bin"}
 MEASURED = ("mse_p", "kl_p", "brier", "nll", "ece", "mce", "ks", "auc")
 METHODS = ("early", "fresh", "overfit", *AFTER, *MAPS, "ensemble")
-HALVES = {"splits": 20, "draws": 10, "repeats": 40}
+HALVES = {"splits": 20, "draws": 6, "repeats": 40}
 FEW = (50, 100, 200, 500, 1000, 2000)  # cases that fit a map
 
 
@@ -220,7 +222,8 @@ def keep_published(scenario: str, device: str) -> Found:
         few[i, k] = metrics.mse_p(platt, truth[test]) - metrics.mse_p(said["cape_bin"][test], truth[test])
     counts = [np.histogram2d(truth, each, (10, 20), ((0, 1 + 1e-9),) * 2)[0] for each in said.values()]
     return Found(
-        {"table": table, "halves": halves, "few": few, "counts": np.array(counts, np.int32)}, {"cases": len(truth)}
+        {"table": table.astype(np.float32), "halves": halves, "few": few, "counts": np.array(counts, np.int32)},
+        {"cases": len(truth)},
     )
 
 
@@ -258,18 +261,16 @@ def read_carded() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
 
 def liu2022_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """The published files first, then coins, a run a network, scenario and seed."""
-    rules = {"regimes": REGIMES, "halves": HALVES, "few": FEW, "maps": MAPS}
+    rules = _digest(REGIMES, HALVES, FEW, MAPS)
     for scenario in PUBLISHED:
         make = partial(keep_published, scenario)
-        yield KeptRun("liu2022", f"published/{scenario}/0", rules | {"scenario": scenario}, make, 9.0, "short")
+        yield KeptRun("liu2022", f"published/{scenario}/0", {"rules": rules}, make, 9.0, "short")
     for (network, scenario), seed in itertools.product(SETTINGS, range(SEEDS)):
-        settings: dict[str, Any] = {
-            "sets": SETS[network],
-            "training": TRAINING,
-            "tuning": TUNING,
-            "after": AFTER,
-            "maps": MAPS,
-        }
-        settings |= {"scenario": SCENARIOS[scenario], "seed": seed, "card": CARD}
+        rules = _digest(SETS[network], TRAINING, TUNING, AFTER, MAPS, SCENARIOS[scenario], CARD)
         make = partial(keep_coins, network, scenario, seed)
-        yield KeptRun("liu2022", f"{network}/{scenario}/{seed}", settings, make, 5.0 - seed / 10, "short")
+        yield KeptRun("liu2022", f"{network}/{scenario}/{seed}", {"rules": rules}, make, 5.0 - seed / 10, "short")
+
+
+def _digest(*settings: Any) -> str:
+    """Of settings that many runs share: written out in each, they would be longer than what is kept."""
+    return fingerprint(json.dumps(settings, sort_keys=True))[:16]
