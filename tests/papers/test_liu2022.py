@@ -73,8 +73,7 @@ def test_the_parts_of_a_world_share_no_picture_and_have_the_truth_of_their_class
         np.testing.assert_array_equal(world["test"].truth, outcome_probabilities(labels, "linear"))
 
 
-def test_methods_start_from_the_same_network_and_maps_keep_the_order(monkeypatch):
-    monkeypatch.setitem(runs.TUNING, "epochs", 2)
+def test_methods_start_from_the_same_network_and_maps_keep_the_order():
     world = runs.coin_world("cifar_resnet20", "discrete", 0)
     world = {name: runs.Part(*(column[:300] for column in part)) for name, part in world.items()}
     found = runs.fit_methods(world, 0, members=1, epochs=2)

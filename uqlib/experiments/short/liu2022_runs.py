@@ -143,9 +143,9 @@ def similar_outcomes(world: dict[str, Part], epoch: int, network: nn.Module, *, 
 
 
 def fit_methods(world: dict[str, Part], seed: int, *, members: int = 5, epochs: int = 0) -> dict[str, np.ndarray]:
-    """Probabilities of outcome 1 of the test images, by method; epochs 0 takes those of TRAINING."""
+    """Probabilities of outcome 1 of the test images, by method; epochs 0 takes those of TRAINING, fewer also bound those of TUNING."""
     width, rules = world["train"].features.shape[1], {"epochs": epochs or TRAINING["epochs"], "lr": TRAINING["lr"]}
-    plain = partial(similar_outcomes, world)
+    tuning, plain = TUNING | {"epochs": min(TUNING["epochs"], rules["epochs"])}, partial(similar_outcomes, world)
     early, last = train_on(new_network(width, seed), world, plain, seed=seed, **rules)
     trained = {"early": early, "overfit": last}
 
@@ -154,7 +154,7 @@ def fit_methods(world: dict[str, Part], seed: int, *, members: int = 5, epochs: 
 
     trained["fresh"], _ = train_on(new_network(width, seed), world, anew, seed=seed, **rules)
     for name, how in AFTER.items():
-        trained[name], _ = train_on(early, world, partial(similar_outcomes, world, **how), seed=seed, **TUNING)
+        trained[name], _ = train_on(early, world, partial(similar_outcomes, world, **how), seed=seed, **tuning)
     found = {name: estimates_of(each, world["test"].features) for name, each in trained.items()}
     for name, start in MAPS.items():
         held = estimates_of(trained[start], world["valid"].features)
