@@ -205,6 +205,9 @@ ARRAYS: dict[str, np.ndarray] = {
     "trusted": CORRECT,
     "class_weights": np.array([0.5, 1.0, 1.0, 1.5]),
     "sizes": np.array([9, 6, 3, 2]),
+    "scores": CONFIDENCE,
+    "truth": CONFIDENCE,
+    "outcomes": CORRECT,
 }
 
 
@@ -332,6 +335,8 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.pgd": UNIT,
     "attack.robust_correct": UNIT,
     "attack.strong_correct": UNIT | {"radius": 0.125},
+    "losses.cape_targets": {"by": "kernel", "width": 0.125},
+    "label_noise.outcome_probabilities": {"scenario": "linear"},
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
     "combine.decide": {"name": "ours"},

@@ -8,12 +8,14 @@ from uqlib.losses.corrections import corrected, forward, weighted
 from uqlib.losses.criterion import Criterion, Recorded, entropy_of, surprise
 from uqlib.losses.memoryless import cross_entropy, entropy, focal, l1_norm, label_smoothing, poly
 from uqlib.losses.optimum import optimal_confidence
+from uqlib.losses.outcome_targets import cape_targets
 from uqlib.losses.stateful import difficulty, ranking
 
 __all__ = [
     "LOSSES",
     "Criterion",
     "Recorded",
+    "cape_targets",
     "corrected",
     "cross_entropy",
     "difficulty",
