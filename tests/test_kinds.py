@@ -35,6 +35,7 @@ from uqlib import difficulty, losses, metrics, networks, store, training, uncert
 from uqlib.base.checks import check_logits
 from uqlib.bayes import laplace
 from uqlib.combine import duos, dynamic
+from uqlib.heads import HEADS, FeatureSums, feature_sums
 from uqlib.images import INTERVENTIONS, Images, corruptions, noise_sets
 from uqlib.networks import heads
 from uqlib.store import Key
@@ -199,6 +200,7 @@ ARRAYS: dict[str, np.ndarray] = {
     "losses": RNG.integers(1, 128, N) / 64,
     "database": _eighths(20, D),
     "known": _eighths(20, D),
+    "asked": _eighths(20, D),
     "transition": 0.5 * np.eye(C) + 0.125,
     "estimated": 0.5 * np.eye(C) + 0.125,
     "true": 0.25 * np.eye(C) + 0.1875,
@@ -307,6 +309,7 @@ MADE: dict[type, Callable[[], Any]] = {
     dynamic.DynamicFit: lambda: dynamic.fit_dynamic_duo(
         *(ARRAYS[name] for name in ("large", "small", "large_features", "small_features", "labels")), iterations=2
     ),
+    FeatureSums: lambda: feature_sums(FEATURES, LABELS, classes=C),
     heads.Head: lambda: heads.fit_head(FEATURES, LABELS, iterations=5),
     nn.Module: lambda: Fresh(tiny),
     Key: lambda: Key("data", "test", "network", "0" * 16, "size=8", "0" * 16),
@@ -332,6 +335,14 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.pgd": UNIT,
     "attack.robust_correct": UNIT,
     "attack.strong_correct": UNIT | {"radius": 0.125},
+    "heads.samples_to": {"sizes": np.array([1.0, 2.0, 8.0]), "errors": _eighths(4, 3), "level": 0.5},
+    "heads.crossing": {"sizes": np.array([1.0, 2.0, 8.0]), "first": _eighths(4, 3), "second": _eighths(4, 3)},
+    "heads.learning_curve": {
+        "sizes": np.array([2, 4]),
+        "test_features": FEATURES[:20],
+        "test_labels": LABELS[:20],
+        "heads": {"nearest": HEADS["nearest class mean"]},
+    },
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
     "combine.decide": {"name": "ours"},
@@ -423,6 +434,10 @@ TAKES = {
     ("images.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
     ("networks.preprocess", "images"): {"empty"},
     ("combine.greedy_soup", "scores"): {"inf", "-inf"},
+    **{
+        (f"heads.{name}", each): {"empty", "one axis more"}
+        for name, each in (("samples_to", "errors"), ("crossing", "first"), ("crossing", "second"))
+    },  # any number of curves
     ("label_noise.area_under_strengths", "errors"): {"empty", "one axis more"},  # any number of curves
     ("imbalance.minority_classes", "sizes"): {"ignored 255"},  # a size like any other
     ("imbalance.check_sizes", "sizes"): {"ignored 255"},

@@ -36,7 +36,7 @@ def fit_keys(
     *,
     codebooks: int = 64,
     keys: int = 256,
-    width: int = 8,
+    width: int | None = 8,
     epochs: int = 5,
     batch: int = 256,
     decay: float = 0.95,
@@ -48,7 +48,7 @@ def fit_keys(
         features: (n, d), of any images.
         codebooks: how many.
         keys: in each codebook, at least 2.
-        width: dimensions that a codebook sees.
+        width: dimensions that a codebook sees, at random; None takes the features as they are.
         epochs: passes over the features.
         batch: features a step.
         decay: of the moving averages of counts and sums, in [0, 1).
@@ -69,12 +69,13 @@ def fit_keys(
         torch.Size([500, 4])
     """
     x = _features(features)
-    codebooks, width = check_whole(codebooks, "codebooks", least=1), check_whole(width, "width", least=1)
+    codebooks, plain, d = check_whole(codebooks, "codebooks", least=1), width is None, x.shape[1]
+    width = d if width is None else check_whole(width, "width", least=1)
     keys, batch = check_whole(keys, "keys", least=2), check_whole(batch, "batch", least=1)
     epochs, decay = check_whole(epochs, "epochs", least=1), check_fraction(decay, "decay", within="[0, 1)")
     generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
-    drawn = torch.randn(codebooks, x.shape[1], width, generator=generator, dtype=torch.float32)
-    projections = F.normalize(drawn, dim=1)
+    drawn = torch.randn(codebooks, d, width, generator=generator, dtype=torch.float32)
+    projections = torch.eye(d).expand(codebooks, d, d).clone() if plain else F.normalize(drawn, dim=1)
     book = torch.randn(codebooks, keys, width, generator=generator, dtype=torch.float32)
     sums, counts = book.double(), torch.zeros(codebooks, keys, dtype=torch.float64)
     for rows in _batches(len(x), epochs, batch, generator):
