@@ -25,6 +25,7 @@ class Streamed(NamedTuple):
     accuracy: Float[Tensor, "t t"]  # [t, s]: share of the test images of task t that is right after task s
     logits: Float[Tensor, "n c"]  # of all test images at the end
     mean: float  # of the accuracies of all classes at the end
+    state: Any  # of the head at the end
 
 
 def run_stream(
@@ -73,7 +74,7 @@ def run_stream(
         right = (logits.argmax(-1) == wanted.to(logits.device)).double()
         accuracy[:, s] = torch.stack([right[torch.isin(wanted, task)].mean() for task in tasks])
     mean = torch.stack([right[wanted == k].mean() for k in range(classes)]).mean().item()
-    return Streamed(accuracy, logits, mean)
+    return Streamed(accuracy, logits, mean, state)
 
 
 def stream_forgetting(accuracy: Array) -> float:

@@ -4,6 +4,7 @@ Eight clusters in the unit square are learnt two at a time, each pair with a tho
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -78,7 +79,7 @@ def toy_streams(models: Mapping[str, ToyModel], *, steps: int, seed: int) -> dic
         copies, _, width = model.train.shape
         sizes = [width, *([model.hidden] if model.hidden else []), 8]
         weights[name] = []
-        for one, other in zip(sizes, sizes[1:], strict=False):  # a bottleneck starts near 0, others as torch has it
+        for one, other in pairwise(sizes):  # a bottleneck starts near 0, others as torch has it
             start = torch.rand(copies, one + (not model.coded), other, generator=generator) * 2 - 1
             weights[name].append(start * (1e-3 if model.coded else one**-0.5))
     labels, said = toy_labels(), {name: [] for name in models}

@@ -4,7 +4,7 @@ EdgeTPU's features are the components that are kept, so that the notebook can ru
 and scales come from images of CIFAR-100 without their labels. A rate that is tuned is the best of three on the test images, which favours it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
+from uqlib.base.extras import named
+from uqlib.difficulty import moments
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, KeptRuns, pack_bits
 from uqlib.experiments.short.components_runs import load_components
 from uqlib.experiments.short.frozen_features import encoder_features
 from uqlib.heads import (
+    LinearHead,
     Streamed,
     count_values,
     fetch_counts,
@@ -24,9 +27,16 @@ from uqlib.heads import (
     fit_values,
     key_codes,
     key_interference,
+    lda,
+    log_posteriors,
+    naive_bayes,
+    nearest_mean,
     run_stream,
     value_logits,
 )
+
+with named():
+    import xarray as xr
 
 COMPONENTS = "EdgeTPU"
 BACKBONES = {"EdgeTPU": "", "MobileNet 0.5": "mobilenetv1_050", "MobileNet 0.25": "mobilenetv1_025"}
@@ -43,11 +53,21 @@ RECIPE: dict[str, Any] = {
     "each": 2,  # classes a task
 }
 SIZES: dict[str, Any] = {"codebooks": [16, 64, 256], "keys": [64, 256, 1024], "trained": 500, "tested": 200}
-STREAMED = ("linear", "ridge", "scaled", "own_classes", "replay", "bottleneck", "gentle", "counts")
+STREAMED = (
+    "linear",
+    "ridge",
+    "scaled",
+    "own_classes",
+    "bottleneck",
+    "gentle",
+    "counts",
+    "replay",
+)  # images of the last are not kept
 MIXED = ("linear", "bottleneck", "gentle")  # of which it is kept what they know when all classes come at once
+ORDER_FREE = ("nearest_mean", "naive_bayes", "lda")
 
 
-class _Task:
+class StreamTask:
     """Images of CIFAR-10 as an encoder sees them, a test set, and unlabelled others."""
 
     def __init__(self, backbone: str, seed: int, *, trained: int = 2000, tested: int = 300):
@@ -71,8 +91,8 @@ def _first(labels: Tensor, each: int) -> Tensor:
     return torch.cat([(labels == k).nonzero()[:each, 0] for k in range(10)]).sort().values
 
 
-def _probe(
-    task: _Task, *, rate: float, scaled: bool = True, decay: float = 0.0, own: bool = False, memory: int = 0, each: int = 2
+def probe_stream(
+    task: StreamTask, *, rate: float, scaled: bool = True, decay: float = 0.0, own: bool = False, memory: int = 0, each: int = 2
 ) -> Streamed:  # fmt: skip
     """A linear probe by plain steps, with the loss of the bottleneck."""
     mean, std = task.others.mean(0), task.others.std(0).clamp(min=1e-6)
@@ -95,22 +115,26 @@ def _probe(
     return task.stream(learn, lambda state: z @ state[0] + state[1], each)
 
 
-def _tuned(task: _Task, **options: Any) -> Streamed:
-    return max((_probe(task, rate=rate, **options) for rate in RECIPE["tuned"]), key=lambda found: found.mean)
+def _tuned(task: StreamTask, **options: Any) -> Streamed:
+    return max((probe_stream(task, rate=rate, **options) for rate in RECIPE["tuned"]), key=lambda found: found.mean)
 
 
-class _Bottleneck:
+class KeyedTask:
     """Keys for a task, and the codes of its images; of test images anew after each pair, among the keys fetched by then."""
 
-    def __init__(self, task: _Task, codebooks: int, keys: int):
+    def __init__(self, task: StreamTask, codebooks: int, keys: int):
         self.task, self.keys = task, keys
         self.book = fit_keys(task.others, codebooks=codebooks, keys=keys, seed=task.seed)
         self.codes = torch.as_tensor(key_codes(task.x, self.book))
         self.counts = torch.as_tensor(fetch_counts(self.codes, keys=keys))
         self.asked: dict[int, Tensor] = {}  # codes of the test images, by how many images have been seen
 
-    def _answer(self, state: Any) -> Tensor:
+    def answer(self, state: Any, features: Tensor | None = None) -> Tensor:
+        """Logits of the test images, or of others."""
         values, rows = state
+        if features is not None:
+            counts = fetch_counts(self.codes[rows], keys=self.keys)
+            return torch.as_tensor(value_logits(values, key_codes(features, self.book, counts=counts)))
         if len(rows) not in self.asked:
             counts = fetch_counts(self.codes[rows], keys=self.keys)
             self.asked[len(rows)] = torch.as_tensor(key_codes(self.task.z, self.book, counts=counts))
@@ -125,23 +149,23 @@ class _Bottleneck:
             values, before = state or (None, rows[:0])
             return fit_values(self.codes[rows], self.task.y[rows], values=values, **options), torch.cat([before, rows])
 
-        return self.task.stream(learn, self._answer, each)
+        return self.task.stream(learn, self.answer, each)
 
     def counted(self) -> Streamed:
         def learn(state: Any, rows: Tensor) -> Any:
             seen = torch.cat([state[1], rows]) if state else rows
             return count_values(self.codes[seen], self.task.y[seen], classes=10, keys=self.keys), seen
 
-        return self.task.stream(learn, self._answer)
+        return self.task.stream(learn, self.answer)
 
 
 def _streams(backbone: str, seed: int, device: str) -> Found:
-    task = _Task(backbone, seed, tested=RECIPE["tested"])
+    task = StreamTask(backbone, seed, tested=RECIPE["tested"])
     tested, plain = task.w, {"rate": RECIPE["linear"], "scaled": False}
-    snapped = _Bottleneck(task, RECIPE["codebooks"], RECIPE["keys"])
+    snapped = KeyedTask(task, RECIPE["codebooks"], RECIPE["keys"])
     found = {
-        "linear": _probe(task, **plain),
-        "ridge": _probe(task, decay=RECIPE["ridge"], **plain),
+        "linear": probe_stream(task, **plain),
+        "ridge": probe_stream(task, decay=RECIPE["ridge"], **plain),
         "scaled": _tuned(task),
         "own_classes": _tuned(task, own=True),
         "replay": _tuned(task, memory=RECIPE["memory"]),
@@ -149,18 +173,33 @@ def _streams(backbone: str, seed: int, device: str) -> Found:
         "counts": snapped.counted(),
     }
     mixed = {name: snapped.learnt(rate, 10) for name, rate in RECIPE["rates"].items()} | {
-        "linear": _probe(task, each=10, **plain)
+        "linear": probe_stream(task, each=10, **plain)
     }
-    columns = {name: pack_bits((found[name].logits.argmax(-1) == tested).numpy()) for name in STREAMED}
-    columns |= {f"mixed_{name}": pack_bits((mixed[name].logits.argmax(-1) == tested).numpy()) for name in MIXED}
+    asked = [found[name] for name in STREAMED[:-1]] + [mixed[name] for name in MIXED]
+    right = torch.cat([each.logits.argmax(-1) == tested for each in asked])
+    columns = {"correct": pack_bits(right.numpy())}
     columns["tasks"] = np.stack([_hits(found[name], 2 * RECIPE["tested"]) for name in STREAMED])
     numbers = {
-        "tested": float(len(tested)),
+        "tested": float(len(right)),
         "unused": (snapped.counts == 0).double().mean().item(),
         "interference": key_interference(snapped.codes, task.y, keys=RECIPE["keys"]),
         "mixed_scaled": _tuned(task, each=10).mean,
     }
     return Found(columns, numbers)
+
+
+def order_free_heads(features: Tensor, labels: Tensor) -> dict[str, LinearHead]:
+    """Heads that are made of sums over the images, so that no order of them matters."""
+    sums = moments(features, labels, classes=10)
+    return {"nearest_mean": nearest_mean(sums), "naive_bayes": naive_bayes(sums), "lda": lda(sums)}
+
+
+def _order_free(backbone: str, device: str) -> Found:
+    task = StreamTask(backbone, 0, tested=RECIPE["tested"])
+    heads = order_free_heads(task.x, task.y)
+    said = {name: torch.as_tensor(log_posteriors(head, task.z)) for name, head in heads.items()}
+    right = torch.cat([said[name].argmax(-1) == task.w for name in ORDER_FREE])
+    return Found({"correct": pack_bits(right.numpy())}, {"tested": float(len(right))})
 
 
 def _hits(found: Streamed, tested: int) -> np.ndarray:
@@ -169,13 +208,13 @@ def _hits(found: Streamed, tested: int) -> np.ndarray:
 
 
 def _sizes(seed: int, device: str) -> Found:
-    task = _Task(COMPONENTS, seed, trained=SIZES["trained"], tested=SIZES["tested"])
+    task = StreamTask(COMPONENTS, seed, trained=SIZES["trained"], tested=SIZES["tested"])
     shape = len(SIZES["codebooks"]), len(SIZES["keys"])
     columns = {f"{name}_tasks": np.zeros((*shape, 5, 5), np.float16) for name in RECIPE["rates"]}
     columns |= {name: np.zeros(shape, np.float32) for name in ("counted", "unused", "interference")}
     for i, codebooks in enumerate(SIZES["codebooks"]):
         for j, keys in enumerate(SIZES["keys"]):
-            snapped = _Bottleneck(task, codebooks, keys)
+            snapped = KeyedTask(task, codebooks, keys)
             for name, rate in RECIPE["rates"].items():
                 columns[f"{name}_tasks"][i, j] = _hits(snapped.learnt(rate), 2 * SIZES["tested"])
             columns["counted"][i, j] = snapped.counted().mean
@@ -184,12 +223,54 @@ def _sizes(seed: int, device: str) -> Found:
     return Found(columns, {"tested": 10.0 * SIZES["tested"]})
 
 
+def stream_accuracies(kept: KeptRuns, part: str, names: Sequence[str], *, draws: int, seed: int = 0) -> xr.DataArray:
+    """Accuracy at the end of each head on each backbone, of each seed and on draws of the test images.
+
+    Args:
+        kept: of `load_made`.
+        part: "stream" or "order_free".
+        names: of the heads, in the order in which their answers are kept.
+        draws, seed: of the test images, the same for all heads.
+    """
+    tested, cells = 10 * RECIPE["tested"], {(each,): f"{each}/{part}" for each in BACKBONES}
+    found = [
+        1 - kept.errors(cells, "backbone", draws=draws, seed=seed, rows=slice(k * tested, (k + 1) * tested))
+        for k in range(len(names))
+    ]
+    return xr.concat(found, xr.DataArray(list(names), dims="head", name="head"))
+
+
+def task_accuracies(kept: KeptRuns, backbone: str) -> xr.DataArray:
+    """Accuracy on each task after each task: head, training, task, after."""
+    hits = np.stack([kept.column(f"{backbone}/stream/{each}", "tasks") for each in kept.seeds(f"{backbone}/stream")], 1)
+    names = {"head": list(STREAMED), "task": range(1, 6), "after": range(1, 6)}
+    return xr.DataArray(
+        hits.astype(float) / (2 * RECIPE["tested"]), dims=["head", "training", "task", "after"], coords=names
+    )
+
+
+def size_accuracies(kept: KeptRuns) -> xr.DataArray:
+    """Mean accuracy at the end for each size: how values are made, training, codebooks, keys."""
+    runs = [f"sizes/{each}" for each in kept.seeds("sizes")]
+    learnt = {
+        name: [kept.column(run, f"{name}_tasks")[..., -1].mean(-1) / (2 * SIZES["tested"]) for run in runs]
+        for name in RECIPE["rates"]
+    }
+    table = np.array([*learnt.values(), [kept.column(run, "counted") for run in runs]], float)
+    names = {"values": [*learnt, "counts"], "codebooks": SIZES["codebooks"], "keys": SIZES["keys"]}
+    return xr.DataArray(table, dims=["values", "training", "codebooks", "keys"], coords=names)
+
+
 def traeuble2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """Streams on each backbone, and several sizes of the bottleneck on one; five draws of keys, orders and classes."""
     for seed in range(5):
         for backbone in BACKBONES:
             made = partial(_streams, backbone, seed)
             yield KeptRun("traeuble2023", f"{backbone}/stream/{seed}", RECIPE, made, 10.0 - seed, "short")
+        if seed == 0:
+            for backbone in BACKBONES:
+                made = partial(_order_free, backbone)
+                yield KeptRun("traeuble2023", f"{backbone}/order_free/0", RECIPE, made, 20.0, "short")
         yield KeptRun(
             "traeuble2023", f"sizes/{seed}", {**RECIPE, **SIZES}, partial(_sizes, seed), 1.0 - seed / 9, "short"
         )
