@@ -98,7 +98,7 @@ def test_values_come_to_the_logistic_regression_on_one_hot_codes(snapped):
     one_hot = F.one_hot(codes, 6).reshape(len(codes), -1).numpy()
     model = linear_model.LogisticRegression(C=1e6, fit_intercept=False, max_iter=5000, tol=1e-8)
     model.fit(one_hot, y.numpy())
-    values = fit_values(codes, y, classes=3, keys=6, rate=20.0, epochs=3000, batch=400, smoothing=0.0, seed=0)
+    values = fit_values(codes, y, classes=3, keys=6, rate=80.0, epochs=800, batch=400, smoothing=0.0, seed=0)
     said = value_logits(values, codes).softmax(1)
     assert (said.argmax(1).numpy() == model.predict(one_hot)).mean() > 0.99
     assert np.abs(said.numpy() - model.predict_proba(one_hot)).mean() < 0.01

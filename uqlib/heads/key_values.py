@@ -139,12 +139,7 @@ def _snapped(features: Table, book: KeyBook, counts: Table | None) -> tuple[Tens
     x = _features(features, width=projections.shape[1])
     projections, keys, away = projections.to(x), keys.to(x), None
     if counts is not None:
-        away = as_tensor(counts, "counts").to(x.device) == 0
-        if away.shape != keys.shape[:2] or away.all(1).any():
-            raise ValueError(
-                f"counts must be (codebooks, keys), {tuple(keys.shape[:2])}, with a key fetched in each; they are "
-                f"{tuple(away.shape)}. Take them from fetch_counts on the codes of the training images."
-            )
+        away = _unfetched(counts, keys)
     far, near = [], []
     for (part,) in by_rows(CHUNK // (keys.shape[0] * keys.shape[1]), x):
         heads = torch.matmul(part, projections)
@@ -155,6 +150,21 @@ def _snapped(features: Table, book: KeyBook, counts: Table | None) -> tuple[Tens
     return torch.cat(far), torch.cat(near)
 
 
+def _unfetched(counts: Table, keys: Float[Tensor, "c j k"]) -> Bool[Tensor, "c j"]:
+    table, hint = (
+        as_tensor(counts, "counts").to(keys.device),
+        "Take them from fetch_counts on the codes of the training images.",
+    )
+    if table.is_floating_point() or table.dtype == torch.bool:
+        raise TypeError(f"counts must be whole numbers; they are {table.dtype}. {hint}")
+    if table.shape != keys.shape[:2] or (table < 0).any() or (table == 0).all(1).any():
+        raise ValueError(
+            f"counts must be (codebooks, keys), {tuple(keys.shape[:2])}, at least 0, with a key fetched in each codebook; their "
+            f"shape is {tuple(table.shape)}. {hint}"
+        )
+    return table == 0
+
+
 def fetch_counts(codes: Table, *, keys: int) -> Int[Array, "c j"]:
     """How often each key was fetched.
 
@@ -162,6 +172,7 @@ def fetch_counts(codes: Table, *, keys: int) -> Int[Array, "c j"]:
         codes: (n, c) of `key_codes`.
         keys: in each codebook.
     """
+    keys = check_whole(keys, "keys", least=2)
     return like(_counted(_codes(codes, keys), keys), codes)
 
 
@@ -200,12 +211,17 @@ def fit_values(
         Träuble et al. 2023, section 3.
     """
     classes, batch = check_whole(classes, "classes", least=2), check_whole(batch, "batch", least=1)
+    keys = check_whole(keys, "keys", least=2)
     z, epochs = _codes(codes, keys), check_whole(epochs, "epochs", least=1)
     y = check_labels(labels, classes, rows=len(z)).to(z.device)
     rate, smoothing = check_number(rate, "rate", above=0), check_fraction(smoothing, "smoothing", within="[0, 1)")
     generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
     shape = (z.shape[1], keys, classes)
-    table = torch.zeros(shape, dtype=torch.float64, device=z.device) if values is None else _values(values).clone()
+    table = (
+        torch.zeros(shape, dtype=torch.float64, device=z.device)
+        if values is None
+        else _values(values).clone(memory_format=torch.contiguous_format)
+    )
     if table.shape != shape:
         raise ValueError(f"values must be (codebooks, keys, classes), {shape}; they are {tuple(table.shape)}")
     flat, place = table.view(-1, classes), z + keys * torch.arange(z.shape[1], device=z.device)
@@ -258,6 +274,7 @@ def key_interference(codes: Table, labels: Column, *, keys: int) -> float:
         codes, keys: as in `fit_values`.
         labels: (n,), of at least two classes.
     """
+    keys = check_whole(keys, "keys", least=2)
     z = _codes(codes, keys)
     y = check_labels(labels, None, rows=len(z)).to(z.device)
     there = y.unique()
@@ -279,8 +296,8 @@ def _features(features: Table, width: int | None = None) -> Float[Tensor, "n d"]
     return x.float()
 
 
-def _codes(codes: Table, keys: Any) -> Int[Tensor, "n c"]:
-    keys, table = check_whole(keys, "keys", least=2), as_tensor(codes, "codes")
+def _codes(codes: Table, keys: int) -> Int[Tensor, "n c"]:
+    table = as_tensor(codes, "codes")
     if table.ndim != 2 or not table.numel():
         raise ValueError(f"codes must have shape (n, codebooks) with at least one row; it is {tuple(table.shape)}")
     if table.is_floating_point() or table.dtype == torch.bool:

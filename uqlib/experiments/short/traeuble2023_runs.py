@@ -26,6 +26,7 @@ from uqlib.heads import (
     fit_keys,
     fit_values,
     key_codes,
+    key_distance,
     key_interference,
     lda,
     log_posteriors,
@@ -38,7 +39,7 @@ from uqlib.heads import (
 with named():
     import xarray as xr
 
-COMPONENTS = "EdgeTPU"
+COMPONENTS, NETWORK = "EdgeTPU", "tf_mobilenet_edgetpu_100"
 BACKBONES = {"EdgeTPU": "", "MobileNet 0.5": "mobilenetv1_050", "MobileNet 0.25": "mobilenetv1_025"}
 RECIPE: dict[str, Any] = {
     "tested": 300,  # test images a class
@@ -53,18 +54,19 @@ RECIPE: dict[str, Any] = {
     "each": 2,  # classes a task
 }
 SIZES: dict[str, Any] = {"codebooks": [16, 64, 256], "keys": [64, 256, 1024], "trained": 500, "tested": 200}
-STREAMED = (
-    "linear",
-    "ridge",
-    "scaled",
-    "own_classes",
-    "bottleneck",
-    "gentle",
-    "counts",
-    "replay",
-)  # images of the last are not kept
+HEADS = {  # that learn along the stream, in print; images of the last are not kept
+    "linear": "linear probe",
+    "ridge": "linear probe, penalty",
+    "scaled": "linear probe, scaled and tuned",
+    "own_classes": "linear probe, classes of the batch",
+    "bottleneck": "bottleneck",
+    "gentle": "gentle bottleneck",
+    "counts": "counted values",
+    "replay": "linear probe, replay",
+}
+STREAMED = tuple(HEADS)
 MIXED = ("linear", "bottleneck", "gentle")  # of which it is kept what they know when all classes come at once
-ORDER_FREE = ("nearest_mean", "naive_bayes", "lda")
+ORDER_FREE = {"nearest_mean": "nearest class mean", "naive_bayes": "naive Bayes", "lda": "LDA"}
 
 
 class StreamTask:
@@ -192,6 +194,38 @@ def order_free_heads(features: Tensor, labels: Tensor) -> dict[str, LinearHead]:
     """Heads that are made of sums over the images, so that no order of them matters."""
     sums = moments(features, labels, classes=10)
     return {"nearest_mean": nearest_mean(sums), "naive_bayes": naive_bayes(sums), "lda": lda(sums)}
+
+
+def last_answers(
+    seed: int, *, codebooks: int, keys: int, rate: float, trained: int = 500, tested: int = 200
+) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+    """Labels of test images, and what heads that learnt one stream say of them and of images of other classes.
+
+    Args:
+        seed: of keys, order of the classes, and steps.
+        codebooks, keys, rate: of the bottleneck.
+        trained, tested: images a class.
+    """
+    task, outside = StreamTask(COMPONENTS, seed, trained=trained, tested=tested), unseen_others()
+    keyed = KeyedTask(task, codebooks, keys)
+    probe = probe_stream(task, rate=RECIPE["linear"], scaled=False)
+    learnt, counted, lda = keyed.learnt(rate), keyed.counted(), order_free_heads(task.x, task.y)["lda"]
+    inside, away = (-torch.as_tensor(key_distance(each, keyed.book, counts=keyed.counts)) for each in (task.z, outside))
+    found = {
+        "linear": {"logits": probe.logits, "outside": outside @ probe.state[0] + probe.state[1]},
+        "bottleneck": {"logits": learnt.logits, "outside": keyed.answer(learnt.state, outside)},
+        "distance": {"logits": learnt.logits, "confidence": inside, "confidence_out": away},
+        "counts": {"logits": counted.logits, "outside": keyed.answer(counted.state, outside)},
+        "lda": {
+            name: torch.as_tensor(log_posteriors(lda, x)) for name, x in (("logits", task.z), ("outside", outside))
+        },
+    }
+    return task.w, found
+
+
+def unseen_others() -> Tensor:
+    """Images of CIFAR-100 that gave no keys."""
+    return load_components("cifar100_test").features[::4]
 
 
 def _order_free(backbone: str, device: str) -> Found:
