@@ -82,7 +82,8 @@ def toy_streams(models: Mapping[str, ToyModel], *, steps: int, seed: int) -> dic
         for one, other in pairwise(sizes):  # a bottleneck starts near 0, others as torch has it
             start = torch.rand(copies, one + (not model.coded), other, generator=generator) * 2 - 1
             weights[name].append(start * (1e-3 if model.coded else one**-0.5))
-    labels, said = toy_labels(), {name: [] for name in models}
+    labels = toy_labels()
+    said: dict[str, list[Tensor]] = {name: [] for name in models}
     for t in range(4):
         rows = labels // 2 == t
         target = F.one_hot(labels[rows], 8).float()

@@ -266,7 +266,8 @@ def stream_accuracies(kept: KeptRuns, part: str, names: Sequence[str], *, draws:
         names: of the heads, in the order in which their answers are kept.
         draws, seed: of the test images, the same for all heads.
     """
-    tested, cells = 10 * RECIPE["tested"], {(each,): f"{each}/{part}" for each in BACKBONES}
+    tested = 10 * RECIPE["tested"]
+    cells: dict[tuple[str, ...], str] = {(each,): f"{each}/{part}" for each in BACKBONES}
     found = [
         1 - kept.errors(cells, "backbone", draws=draws, seed=seed, rows=slice(k * tested, (k + 1) * tested))
         for k in range(len(names))
