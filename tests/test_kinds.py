@@ -35,6 +35,7 @@ from uqlib import difficulty, losses, metrics, networks, store, training, uncert
 from uqlib.base.checks import check_logits
 from uqlib.bayes import laplace
 from uqlib.combine import duos, dynamic
+from uqlib.heads import HEADS, FeatureSums, KeyBook, feature_sums, fit_keys
 from uqlib.images import INTERVENTIONS, Images, corruptions, noise_sets
 from uqlib.networks import heads
 from uqlib.store import Key
@@ -117,6 +118,7 @@ EXCEPTIONS = {
     "papers.cui2023.easiest_and_hardest": INNER,
     "combine.repeat.decide_again": INNER,
     "papers.zhou2025.gain_by_agreement": "of outcomes, in test_zhou2025.py",
+    "papers.traeuble2023.*": "a toy of the library, in test_traeuble2023.py",
     "papers.zhou2025.mean_way": "of an array of compare, in test_zhou2025.py",
     "papers.cui2023.resampled_medians": INNER,
     "papers.cui2023.accuracy_left": "makes a measure, whose numbers are in test_cui2023.py",
@@ -199,6 +201,7 @@ ARRAYS: dict[str, np.ndarray] = {
     "losses": RNG.integers(1, 128, N) / 64,
     "database": _eighths(20, D),
     "known": _eighths(20, D),
+    "asked": _eighths(20, D),
     "transition": 0.5 * np.eye(C) + 0.125,
     "estimated": 0.5 * np.eye(C) + 0.125,
     "true": 0.25 * np.eye(C) + 0.1875,
@@ -208,6 +211,9 @@ ARRAYS: dict[str, np.ndarray] = {
     "scores": CONFIDENCE,
     "truth": CONFIDENCE,
     "outcomes": CORRECT,
+    "codes": np.stack([np.arange(N) % 5, np.arange(N) // 5 % 5], 1),
+    "counts": np.array([[3, 0, 2, 1, 1], [1, 2, 3, 4, 5]]),
+    "tested": LABELS[:20],
 }
 
 
@@ -300,6 +306,13 @@ OTHERS: dict[str, Any] = {
     "largest": 9,
     "smallest": 2,
     "neighbours": 1,
+    "codebooks": 2,
+    "keys": 5,
+    "width": 2,
+    "decay": 0.5,
+    "rate": 0.5,
+    "smoothing": 0.125,
+    "prior": 0.5,
 }
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -310,6 +323,8 @@ MADE: dict[type, Callable[[], Any]] = {
     dynamic.DynamicFit: lambda: dynamic.fit_dynamic_duo(
         *(ARRAYS[name] for name in ("large", "small", "large_features", "small_features", "labels")), iterations=2
     ),
+    KeyBook: lambda: fit_keys(FEATURES, codebooks=2, keys=5, width=2, epochs=1, seed=0),
+    FeatureSums: lambda: feature_sums(FEATURES, LABELS, classes=C),
     heads.Head: lambda: heads.fit_head(FEATURES, LABELS, iterations=5),
     nn.Module: lambda: Fresh(tiny),
     Key: lambda: Key("data", "test", "network", "0" * 16, "size=8", "0" * 16),
@@ -337,6 +352,24 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.strong_correct": UNIT | {"radius": 0.125},
     "losses.cape_targets": {"by": "kernel", "width": 0.125},
     "label_noise.outcome_probabilities": {"scenario": "linear"},
+    "heads.fit_values": {"values": _eighths(2, 5, C)},
+    "heads.value_logits": {"values": _eighths(2, 5, C)},
+    "heads.run_stream": {
+        "learn": lambda before, rows: rows,
+        "answer": lambda rows: 4.0 * np.eye(C)[LABELS[:20]] - np.arange(C) / 8,
+        "order": [2, 0, 1, 3],
+        "each": 2,
+    },
+    "heads.stream_forgetting": {"accuracy": np.array([[0.5, 0.25], [0.0, 0.75]])},
+    "heads.stream_plasticity": {"accuracy": np.array([[0.5, 0.25], [0.0, 0.75]])},
+    "heads.samples_to": {"sizes": np.array([1.0, 2.0, 8.0]), "errors": _eighths(4, 3), "level": 0.5},
+    "heads.crossing": {"sizes": np.array([1.0, 2.0, 8.0]), "first": _eighths(4, 3), "second": _eighths(4, 3)},
+    "heads.learning_curve": {
+        "sizes": np.array([2, 4]),
+        "test_features": FEATURES[:20],
+        "test_labels": LABELS[:20],
+        "heads": {"nearest": HEADS["nearest class mean"]},
+    },
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
     "combine.decide": {"name": "ours"},
@@ -428,7 +461,12 @@ TAKES = {
     ("images.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
     ("networks.preprocess", "images"): {"empty"},
     ("combine.greedy_soup", "scores"): {"inf", "-inf"},
+    **{
+        (f"heads.{name}", each): {"empty", "one axis more"}
+        for name, each in (("samples_to", "errors"), ("crossing", "first"), ("crossing", "second"))
+    },  # any number of curves
     ("label_noise.area_under_strengths", "errors"): {"empty", "one axis more"},  # any number of curves
+    **{(f"heads.{name}", "counts"): {"ignored 255"} for name in ("key_codes", "key_distance")},  # a count like any other
     ("imbalance.minority_classes", "sizes"): {"ignored 255"},  # a size like any other
     ("imbalance.check_sizes", "sizes"): {"ignored 255"},
     ("base.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups
