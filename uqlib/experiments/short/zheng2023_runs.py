@@ -1,0 +1,105 @@
+"""Learning curves of Zheng et al. 2023 (arXiv:2302.02334): heads on features of networks, and on Gaussians of many dimensions.
+
+In the simulation, as released, every class has the same diagonal covariance, whose first half is as large as the dimension,
+and the distance between the classes grows with the dimension: a design in which naive Bayes is right.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uqlib.base.arrays import as_tensor
+from uqlib.base.extras import named
+from uqlib.calibrate import fit_temperature, scale_logits
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun
+from uqlib.experiments.short.frozen_features import ENCODERS, SEEN, SIDE, encoder_features
+from uqlib.heads import HEADS, learning_curve
+from uqlib.metrics import nll
+
+COMPARED = ("logistic regression", "naive Bayes", "nearest class mean", "shrinkage LDA")
+MEASURED = ("error", "nll", "nll_scaled")
+SIZES = {"cifar10": [2, 5, 10, 20, 50, 100, 200, 400], "cifar100": [2, 5, 10, 20, 50, 100]}  # examples a class
+DRAWS = 5
+SIMULATED: dict[str, Any] = {
+    "classes": [2, 3],
+    "dims": [50, 100, 200, 400],
+    "heads": ["logistic, raw", "logistic, standardised", "naive Bayes"],
+    "growth": 1.25,  # of the samples, from two a class
+    "excess": 0.01,  # above the error of Bayes, which is less than 1e-6 in all of these designs
+    "most": 30,  # samples a dimension
+    "test": 4000,
+}
+
+
+def judged(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Error, and NLL before and after one temperature, which the even rows fit and the odd ones judge."""
+    fit, judge = slice(0, None, 2), slice(1, None, 2)
+    scaled = scale_logits(logits[judge], fit_temperature(logits[fit], labels[fit]).temperature)
+    error = (logits.argmax(-1) != labels).double().mean().item()
+    return error, nll(logits[judge], labels[judge]), nll(scaled, labels[judge])
+
+
+def features_run(encoder: str, dataset: str, draw: int, device: str = "cpu") -> Found:
+    """What every head makes of one draw, at every size."""
+    features, labels = encoder_features(encoder, f"{dataset}_train")
+    asked, truth = encoder_features(encoder, f"{dataset}_test")
+    curve = learning_curve(
+        features, labels, asked, truth, {name: HEADS[name] for name in COMPARED}, SIZES[dataset], draws=1, seed=draw,
+        measure=judged,
+    )  # fmt: skip
+    return Found({"curve": curve[:, :, 0].astype(np.float32)}, {"tested": len(truth)})
+
+
+def gaussian_design(classes: int, dim: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Examples of the released simulation, as many of each class: features (rows, dim) and labels."""
+    labels = np.arange(rows) % classes
+    means = np.array([-1.0, *(2.0 ** np.arange(classes - 1))])[labels]
+    spread = np.where(np.arange(dim) < dim // 2, math.sqrt(dim), 1.0)
+    features = means[:, None] + spread * np.random.Generator(np.random.PCG64(seed)).standard_normal((rows, dim))
+    shift = 2.0 ** (classes - 3) if classes > 2 else 0.0
+    return (features - shift) / (shift or 1.0), labels
+
+
+def samples_needed(head: str, classes: int, dim: int, seed: int) -> float:
+    """The least number of examples, on a grid, with which a head errs at most `excess` more than Bayes; infinity if none."""
+    with named():
+        from sklearn.linear_model import LogisticRegression
+    pool, labels = gaussian_design(classes, dim, SIMULATED["most"] * dim, 2 * seed)
+    asked, truth = gaussian_design(classes, dim, SIMULATED["test"], 2 * seed + 1)
+    size = 2.0 * classes
+    while size <= len(pool):
+        x, y, z = pool[: int(size)], labels[: int(size)], asked
+        if head == "naive Bayes":
+            preds = as_tensor(HEADS[head](*map(torch.from_numpy, (x, y, z)), classes)).argmax(-1).numpy()
+        else:
+            scale = x.std(0) if head == "logistic, standardised" else 1.0
+            preds = LogisticRegression(C=1.0, max_iter=1000).fit(x / scale, y).predict(z / scale)
+        if (preds != truth).mean() <= SIMULATED["excess"]:
+            return float(int(size))
+        size = max(size * SIMULATED["growth"], size + 1)
+    return math.inf
+
+
+def simulation_run(classes: int, repeat: int, device: str = "cpu") -> Found:
+    """Samples needed by every head in every dimension."""
+    needed = [[samples_needed(head, classes, d, repeat) for d in SIMULATED["dims"]] for head in SIMULATED["heads"]]
+    return Found({"needed": np.array(needed, np.float32)}, {"tested": SIMULATED["test"]})
+
+
+def zheng2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
+    """A run for each encoder, data set and draw, and for each number of classes and repeat of the simulation."""
+    for draw in range(DRAWS):
+        for classes in SIMULATED["classes"]:
+            make = partial(simulation_run, classes, draw)
+            yield KeptRun("zheng2023", f"simulation/{classes}/{draw}", SIMULATED, make, value=2.0, folder="short")
+        for dataset, sizes in SIZES.items():
+            seen = {name: rows for name, rows in SEEN.items() if name.startswith(f"{dataset}_")}
+            settings = {"heads": COMPARED, "sizes": sizes, "seen": seen, "side": SIDE, "measured": MEASURED}
+            for encoder in ENCODERS:
+                make = partial(features_run, encoder, dataset, draw)
+                yield KeptRun("zheng2023", f"{encoder}/{dataset}/{draw}", settings, make, folder="short")
