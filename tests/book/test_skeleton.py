@@ -52,7 +52,8 @@ def test_the_notebook_runs_and_records_what_its_claim_asks(copy):
     assert done.returncode == 0, done.stderr
     [row] = tomllib.loads((copy / "data/ledger/guo2017.toml").read_text())["row"]
     found = {result["quantity"] for result in json.loads(record.read_text())["results"]}
-    assert {claim["quantity"] for claim in row["claim"]} == found
+    assert {claim["quantity"] for claim in row["claim"]} == {each for each in found if not each.startswith("card_")}
+    assert {"card_accuracy", "card_change_ece", "card_cost"} <= found  # so that it can be compared with others
 
 
 def test_its_own_test_passes(copy, repository):

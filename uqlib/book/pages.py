@@ -23,7 +23,7 @@ from uqlib.experiments import benchmarks
 from uqlib.experiments.benchmarks import Benchmark
 from uqlib.files.whole import sha256_of_file, write_text
 from uqlib.metrics import accuracy
-from uqlib.report.computed import cover, playground, verdict_pages
+from uqlib.report.computed import comparison, cover, playground, verdict_pages
 from uqlib.report.markdown import block, code, table, text
 from uqlib.report.telling import counted
 
@@ -117,6 +117,7 @@ def write_pages(folder: Path) -> None:
         "beside": verdict_pages.papers_numbers(judged),
         "criteria": verdict_pages.criteria_page(judged),
         "forecasts": verdict_pages.forecasts_page(judged),
+        "comparison": comparison.comparison_table(results, chapter_names(ledgers)),
         "scales": scales_table(),
         "benchmarks": benchmarks_page(map(benchmarks.load_benchmark, benchmarks.benchmark_names())),
         "parameters": parameters_page(notebooks.paths()),

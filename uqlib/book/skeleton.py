@@ -122,6 +122,7 @@ from uqlib.calibrate import fit_temperature, scale_logits
 from uqlib.metrics.compare import compare
 from uqlib.metrics.outcomes import outcome_of
 from uqlib.report import charts
+from uqlib.report.cards import card_of, show_card
 from uqlib.report.verbs import begin
 from uqlib.store import load_answers
 
@@ -147,6 +148,11 @@ place = f"CIFAR-10: {network}"
 ece = change.sel(measure=["ece"])
 run.record("${name}_ece_scaled_minus_raw", ece, setting=place, examples=len(test))
 run.table(scores, rows="variant", columns="measure", signed=False, caption=place)
+'''),
+    ("card", "code", (), '''\
+rows = {"raw": answers.logits, "scaled": scale_logits(answers.logits, temperature)}
+cards = {name: [card_of(each[test], labels)] for name, each in rows.items()}
+show_card(run, cards, place="CIFAR-10, ResNet-20", over="split", draws=draws)
 '''),
     ("figure", "code", (), '''\
 fig = charts.curves(outcomes, title=place)
@@ -236,10 +242,11 @@ def _notebook() -> str:
 
 
 def _with_chapter(toc: str, name: str) -> str:
-    """The table of contents with a chapter at the end of the part that is called Papers."""
+    """The table of contents with a chapter at the end of the part of the short papers, or of that of papers where there is none."""
     lines = toc.splitlines(keepends=True)
     captions = [k for k, line in enumerate(lines) if line.startswith("  - caption:")]
-    papers = next((k for k in captions if lines[k].split(":", 1)[1].strip() == "Papers"), None)
+    named = {lines[k].split(":", 1)[1].strip(): k for k in captions}
+    papers = named.get("Short papers", named.get("Papers"))
     if papers is None:
         raise ValueError("book/_toc.yml has no part with the caption Papers, where a chapter would go")
     end = next((k for k in captions if k > papers), len(lines))

@@ -33,7 +33,7 @@ VERSION = 1  # of a basis; runs with another one are stale
 TEXT_ALONE = "text alone"
 PAGES = (
     "ledger.md", "summary.md", "cover.md", "verdicts.md", "beside.md", "criteria.md", "forecasts.md", "scales.md", "parameters.md",
-    "runs.md", "benchmarks.md", "guesses.md", "drop_example.md", "get.md", "api.md", *(f"api/{family}.md" for family in API),
+    "runs.md", "benchmarks.md", "guesses.md", "drop_example.md", "comparison.md", "get.md", "api.md", *(f"api/{family}.md" for family in API),
     "verdicts.json",
 )  # fmt: skip
 BUILDERS = ("jupyter_book", "sphinx", "myst_nb", "sphinx_design", "sphinx_mathjax_offline")  # that make the HTML

@@ -114,8 +114,8 @@ CARD: dict[str, Measure] = {
     "accuracy": MEASURES["accuracy"],
     "nll": MEASURES["nll"],
     "brier": MEASURES["brier"],
-    "ece": Measure(partial(calibration.ece, by="mass"), _raw, False, "ECE"),
-    "ece_scaled": Measure(partial(calibration.ece, by="mass"), _scaled, False, "ECE at its temperature"),
+    "ece": Measure(calibration.ece, _raw, False, "ECE"),
+    "ece_scaled": Measure(calibration.ece, _scaled, False, "ECE at its temperature"),
     "auroc": Measure(detection.correctness_auroc, _judged, True, "AUROC of mistakes"),
     "aurc": Measure(selective.aurc, _judged, False, "AURC"),
     "coverage": Measure(partial(selective.coverage_at_risk, risk=RISK), _judged, True, "coverage at 5 % risk"),
@@ -162,20 +162,26 @@ def show_card(
         place: on what, such as "CIFAR-10, features of EdgeTPU"; no colon.
         cost: multiply-adds of an image at test time, as a multiple of those of the first method; 1 where it is left out.
     """
+    return record_card(run, reliability_card(methods, over=over, draws=draws, seed=seed), place=place, cost=cost)
+
+
+def record_card(run: Report, scores: xr.DataArray, *, place: str, cost: Mapping[str, float] | None = None) -> Shown:
+    """As `show_card`, of scores that are there: variant, measure in CARD, and what `metrics.compare` has else."""
     if ":" in place:
         raise ValueError(f"place must be without a colon, which parts it from the method; it is {place!r}")
+    first, *others = methods = [str(name) for name in scores["variant"].values]
     costs = dict.fromkeys(methods, 1.0) | {
         name: check_number(each, f"cost of {name}", above=0) for name, each in (cost or {}).items()
     }
-    scores = reliability_card(methods, over=over, draws=draws, seed=seed)
-    options: dict[str, Any] = {"setting": place + ": {variant}", "unclaimed": True}
-    run.record(QUANTITY, scores, **options)
-    first, *others = methods
-    if others:
-        run.record(CHANGE, scores.sel(variant=others) - scores.sel(variant=first, drop=True), **options)
-    run.record("card_cost", cells({name: each for name, each in costs.items()}, "variant"), **options)
     names = {name: each.name for name, each in CARD.items()}
     run.labels = names | run.labels
-    return run.table(
-        scores, rows="measure", columns="variant", signed=False, caption=f"Reliability card: {place}", name="card"
-    )
+    printed = {name: run.labels.get(name, name) for name in methods}
+    known = scores.assign_coords(variant=list(printed.values()))
+    options: dict[str, Any] = {"setting": place + ": {variant}", "unclaimed": True}
+    run.record(QUANTITY, known, **options)
+    if others:
+        changes = known.sel(variant=[printed[name] for name in others]) - known.sel(variant=printed[first], drop=True)
+        run.record(CHANGE, changes, **options)
+    run.record("card_cost", cells({printed[name]: costs[name] for name in methods}, "variant"), **options)
+    caption = f"Reliability card: {place}"
+    return run.table(known, rows="measure", columns="variant", signed=False, caption=caption, name="card")

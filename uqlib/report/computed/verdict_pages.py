@@ -18,16 +18,17 @@ MULTIVERSE = "multiverse_share"  # recorded with the id of a claim as its settin
 
 
 def summary_page(judged: Sequence[JudgedLedger]) -> str:
-    """A column a paper, its own claims and then ours: how many there are, and how many findings have which verdict."""
-    rows: list[list] = []
-    for ours in (False, True):
-        counts = [each.findings(ours=ours) for each in judged]
-        for each, own in zip(judged, counts, strict=True):
+    """A row a paper, its own claims and then ours: how many there are, and how many findings have which verdict."""
+    parts = []
+    for ours, of in ((False, "Claims of the papers"), (True, "Our controls and proxies")):
+        rows = []
+        for each in judged:
+            own = each.findings(ours=ours)
             own["not testable here"] += 0 if ours else each.lists
-        of = "our controls and proxies" if ours else "claims of the paper"
-        rows.append([f"**{of}**", *(each.claims(ours=ours) for each in judged)])
-        rows += [[words, *(own[name] or "" for own in counts)] for name, words in MARKS.items()]
-    return table(["", *(f"[{text(each.ledger.title)}](#ledger-{each.ledger.paper})" for each in judged)], rows)
+            paper = f"[{text(each.ledger.title)}](#ledger-{each.ledger.paper})"
+            rows.append([paper, each.claims(ours=ours), *(own[name] or "" for name in MARKS)])
+        parts.append(table([f"**{of}**", "claims", *MARKS.values()], rows))
+    return "\n".join(parts)
 
 
 def verdicts_list() -> str:

@@ -43,6 +43,11 @@ SCORES = {  # column, the measure in it, and names in print
     "shifted_aurc": ("shifted/aurc", "aurc", "AURC on damaged images"),
 }
 
+ON_CARD = {  # measures of a reliability card, and where they stand
+    **{name: f"test/{name}" for name in ("accuracy", "nll", "brier", "ece")}, "ece_scaled": "test/ece",
+    **{name: f"test/{name}" for name in ("auroc", "aurc")}, "ood_auroc": "other/cifar100",
+}  # fmt: skip
+
 
 def load_synthesis() -> xr.DataArray:
     """What every combination scores: a dimension of two for each of FACTORS (0: without, 1: with), measure, training, draw.
@@ -50,12 +55,7 @@ def load_synthesis() -> xr.DataArray:
     Raises:
         FileNotFoundError: if no seed has all four trainings; the message says what makes them.
     """
-    kept = load_asked(f"synthesis_{DATASET}")
-    seeds = kept.seeds(*(f"{start}/{loss}/all" for start in STARTS for loss in LOSSES))
-    if not seeds:
-        raise FileNotFoundError(
-            f"no seed of synthesis_{DATASET} is whole; `uqlib pretrain synthesis_{DATASET}` makes it"
-        )
+    kept, seeds = _whole_seeds()
     table = np.array(
         [[[_scores(kept, f"{start}/{loss}/all/{seed}") for seed in seeds] for loss in LOSSES] for start in STARTS]
     )
@@ -69,9 +69,56 @@ def load_synthesis() -> xr.DataArray:
     return xr.DataArray(table.reshape(shape), names, dims).transpose(*FACTORS, "measure", "training", "draw")
 
 
+def synthesis_card() -> xr.DataArray:
+    """What each method scores alone, by the measures of a reliability card: variant, measure, training, draw.
+
+    The first variant is the network from scratch with no method. `ece_scaled` is the ECE of the same with a temperature;
+    `ood_auroc` is of images of CIFAR-100.
+
+    Raises:
+        FileNotFoundError: as `load_synthesis`.
+    """
+    kept, seeds = _whole_seeds()
+    asked = {"from scratch": ("scratch", "cross_entropy", frozenset()), **{
+        name: ("supervised" if name == "pretraining" else "scratch", "difficulty" if name == "difficulty" else "cross_entropy",
+               frozenset({name} & set(ADDED)))
+        for name in FACTORS}}  # fmt: skip
+    table = [
+        [_card_scores(_all_scores(kept, f"{start}/{loss}/all/{seed}"), added) for seed in seeds]
+        for start, loss, added in asked.values()
+    ]
+    names = {"variant": list(asked), "training": seeds, "measure": list(ON_CARD)}
+    array = np.array(table)
+    found = xr.DataArray(array, names | {"draw": range(array.shape[-1])}, ("variant", "training", "measure", "draw"))
+    return found.transpose("variant", "measure", "training", "draw")
+
+
+def _card_scores(scores: np.ndarray, added: frozenset[str]) -> np.ndarray:
+    """(measures of ON_CARD, draws) of one set of additions."""
+    own, scaled = (scores[every_set().index(each)] for each in (added, added | {"temperature"}))
+    columns = {name: JUDGED_BY.index(column) for name, column in ON_CARD.items()}
+    return np.stack([(scaled if name == "ece_scaled" else own)[k] for name, k in columns.items()])
+
+
+def _whole_seeds() -> tuple[KeptRuns, list[int]]:
+    """What is kept, and the seeds that have all four trainings."""
+    kept = load_asked(f"synthesis_{DATASET}")
+    seeds = kept.seeds(*(f"{start}/{loss}/all" for start in STARTS for loss in LOSSES))
+    if not seeds:
+        raise FileNotFoundError(
+            f"no seed of synthesis_{DATASET} is whole; `uqlib pretrain synthesis_{DATASET}` makes it"
+        )
+    return kept, seeds
+
+
+def _all_scores(kept: KeptRuns, run: str) -> np.ndarray:
+    """(sets, names of JUDGED_BY, draws)."""
+    return unpack_draws(kept.column(run, "scores"), kept.column(run, f"scores{AWAY}"))
+
+
 def _scores(kept: KeptRuns, run: str) -> np.ndarray:
     """(sets of additions, measures, draws), the sets in the order of a binary number, the last of ADDED changing first."""
-    scores = unpack_draws(kept.column(run, "scores"), kept.column(run, f"scores{AWAY}"))
+    scores = _all_scores(kept, run)
     binary = [frozenset(itertools.compress(ADDED, each)) for each in itertools.product([0, 1], repeat=len(ADDED))]
     return np.stack([_picked(scores, name) for name in SCORES], 1)[[every_set().index(added) for added in binary]]
 
