@@ -1,11 +1,7 @@
-"""Learning curves of Zheng et al. 2023 (arXiv:2302.02334): heads on features of networks, and on Gaussians of many dimensions.
-
-In the simulation, as released, every class has the same diagonal covariance, whose first half is as large as the dimension,
-and the distance between the classes grows with the dimension: a design in which naive Bayes is right.
-"""
+"""Learning curves of Zheng et al. 2023 (arXiv:2302.02334): heads on features of networks, and on Gaussians of many dimensions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,14 +12,21 @@ from torch import Tensor
 from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.calibrate import fit_temperature, scale_logits
-from uqlib.experiments.keeping.kept_runs import Found, KeptRun
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
 from uqlib.experiments.short.frozen_features import ENCODERS, SEEN, SIDE, encoder_features
 from uqlib.heads import HEADS, learning_curve
+from uqlib.heads.learning_curves import LOGISTIC
 from uqlib.metrics import nll
+from uqlib.metrics.compare import cells, together
+from uqlib.papers.zheng2023 import gaussian_design
+
+with named():
+    import pandas as pd
+    import xarray as xr
 
 COMPARED = ("logistic regression", "naive Bayes", "nearest class mean", "shrinkage LDA")
 MEASURED = ("error", "nll", "nll_scaled")
-SIZES = {"cifar10": [2, 5, 10, 20, 50, 100, 200, 400], "cifar100": [2, 5, 10, 20, 50, 100]}  # examples a class
+SIZES = {"cifar10": [2, 5, 10, 20, 50, 100, 200, 400], "cifar100": [2, 5, 10, 20, 50]}  # examples a class
 DRAWS = 5
 SIMULATED: dict[str, Any] = {
     "classes": [2, 3],
@@ -55,22 +58,12 @@ def features_run(encoder: str, dataset: str, draw: int, device: str = "cpu") -> 
     return Found({"curve": curve[:, :, 0].astype(np.float32)}, {"tested": len(truth)})
 
 
-def gaussian_design(classes: int, dim: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Examples of the released simulation, as many of each class: features (rows, dim) and labels."""
-    labels = np.arange(rows) % classes
-    means = np.array([-1.0, *(2.0 ** np.arange(classes - 1))])[labels]
-    spread = np.where(np.arange(dim) < dim // 2, math.sqrt(dim), 1.0)
-    features = means[:, None] + spread * np.random.Generator(np.random.PCG64(seed)).standard_normal((rows, dim))
-    shift = 2.0 ** (classes - 3) if classes > 2 else 0.0
-    return (features - shift) / (shift or 1.0), labels
-
-
 def samples_needed(head: str, classes: int, dim: int, seed: int) -> float:
     """The least number of examples, on a grid, with which a head errs at most `excess` more than Bayes; infinity if none."""
     with named():
         from sklearn.linear_model import LogisticRegression
-    pool, labels = gaussian_design(classes, dim, SIMULATED["most"] * dim, 2 * seed)
-    asked, truth = gaussian_design(classes, dim, SIMULATED["test"], 2 * seed + 1)
+    pool, labels = gaussian_design(classes, dim, SIMULATED["most"] * dim, seed=2 * seed)
+    asked, truth = gaussian_design(classes, dim, SIMULATED["test"], seed=2 * seed + 1)
     size = 2.0 * classes
     while size <= len(pool):
         x, y, z = pool[: int(size)], labels[: int(size)], asked
@@ -99,7 +92,55 @@ def zheng2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
             yield KeptRun("zheng2023", f"simulation/{classes}/{draw}", SIMULATED, make, value=2.0, folder="short")
         for dataset, sizes in SIZES.items():
             seen = {name: rows for name, rows in SEEN.items() if name.startswith(f"{dataset}_")}
-            settings = {"heads": COMPARED, "sizes": sizes, "seen": seen, "side": SIDE, "measured": MEASURED}
+            settings = {
+                "heads": COMPARED,
+                "logistic": LOGISTIC,
+                "sizes": sizes,
+                "seen": seen,
+                "side": SIDE,
+                "measured": MEASURED,
+            }
             for encoder in ENCODERS:
                 make = partial(features_run, encoder, dataset, draw)
                 yield KeptRun("zheng2023", f"{encoder}/{dataset}/{draw}", settings, make, folder="short")
+
+
+def read_curves(scale: str = "cpu") -> dict[str, xr.DataArray]:
+    """What is kept of each data set: encoder, training (the draw of the examples), head, size (a class), measure.
+
+    Raises:
+        FileNotFoundError: if nothing is; the message says what makes it.
+    """
+    kept, found = load_made(zheng2023_runs(scale)), {}
+    for dataset, sizes in SIZES.items():
+        names = {"head": list(COMPARED), "size": sizes, "measure": list(MEASURED)}
+        parts = {
+            (printed, draw): xr.DataArray(kept.column(f"{name}/{dataset}/{draw}", "curve").astype(float), coords=names)
+            for name, printed in ENCODERS.items()
+            for draw in kept.seeds(f"{name}/{dataset}")
+        }
+        found[dataset] = together(parts, "encoder", "training")
+    return found
+
+
+def read_needed(scale: str = "cpu") -> xr.DataArray:
+    """Samples that each head needs in the simulation: classes, training (the repeat), head, dim."""
+    kept = load_made(zheng2023_runs(scale))
+    names = {"head": SIMULATED["heads"], "dim": SIMULATED["dims"]}
+    parts = {
+        (classes, repeat): xr.DataArray(
+            kept.column(f"simulation/{classes}/{repeat}", "needed").astype(float), coords=names
+        )
+        for classes in SIMULATED["classes"]
+        for repeat in kept.seeds(f"simulation/{classes}")
+    }
+    return together(parts, "classes", "training")
+
+
+def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+    """Cells of numbers by data set, each of encoder and training: means of the draws, with intervals over other encoders."""
+    each = {name: one.mean("training").rename(encoder="training").expand_dims("draw") for name, one in found.items()}
+    frame = cells(
+        together({name: one.drop_vars(set(one.coords) - set(one.dims)) for name, one in each.items()}, "dataset")
+    )
+    return frame.assign(covers="networks").drop(columns="seeds", errors="ignore")
