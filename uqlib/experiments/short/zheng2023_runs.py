@@ -140,7 +140,9 @@ def read_needed(scale: str = "cpu") -> xr.DataArray:
 def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     """Cells of numbers by data set, each of encoder and training: means of the draws, with intervals over other encoders."""
     each = {name: one.mean("training").rename(encoder="training").expand_dims("draw") for name, one in found.items()}
-    frame = cells(
-        together({name: one.drop_vars(set(one.coords) - set(one.dims)) for name, one in each.items()}, "dataset")
-    )
-    return frame.assign(covers="networks").drop(columns="seeds", errors="ignore")
+    plain = {name: one.drop_vars(set(one.coords) - set(one.dims)) for name, one in each.items()}
+    frame = cells(together(plain, "dataset"))
+    alone = frame["seeds"] < 2
+    frame = frame.assign(covers="networks").astype({name: object for name in ("low", "high", "level", "covers")})
+    frame.loc[alone, ["low", "high", "level", "covers"]] = None
+    return frame.drop(columns="seeds")
