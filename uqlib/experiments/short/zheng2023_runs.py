@@ -68,7 +68,8 @@ def samples_needed(head: str, classes: int, dim: int, seed: int) -> float:
     while size <= len(pool):
         x, y, z = pool[: int(size)], labels[: int(size)], asked
         if head == "naive Bayes":
-            preds = as_tensor(HEADS[head](*map(torch.from_numpy, (x, y, z)), classes)).argmax(-1).numpy()
+            drawn = torch.from_numpy(x), torch.from_numpy(y)
+            preds = as_tensor(HEADS[head](*drawn, torch.from_numpy(z), classes)).argmax(-1).numpy()
         else:
             scale = x.std(0) if head == "logistic, standardised" else 1.0
             preds = LogisticRegression(C=1.0, max_iter=1000).fit(x / scale, y).predict(z / scale)
