@@ -26,6 +26,7 @@ from uqlib.networks.heads import choose_head
 Fitted = Callable[
     [Tensor, Tensor, Tensor, int], Any
 ]  # features, labels, features that are asked, classes; gives logits
+LOGISTIC: dict[str, Any] = {"strengths": (1e-2, 1e-1, 1.0), "held_out": 0.2, "tolerance": 1e-4}  # of `choose_head`
 
 
 def _linear(fit: Callable[[Tensor, Tensor, int], Any]) -> Fitted:
@@ -34,7 +35,7 @@ def _linear(fit: Callable[[Tensor, Tensor, int], Any]) -> Fitted:
 
 HEADS: dict[str, Fitted] = {
     "logistic regression": _linear(  # its penalty chosen on a fifth of the examples
-        lambda x, y, classes: choose_head(x, y, classes=classes, strengths=(1e-3, 1e-2, 1e-1), held_out=0.2)
+        lambda x, y, classes: choose_head(x, y, classes=classes, **LOGISTIC)
     ),
     "naive Bayes": _linear(lambda x, y, classes: naive_bayes(feature_sums(x, y, classes=classes))),
     "nearest class mean": _linear(lambda x, y, classes: nearest_mean(feature_sums(x, y, classes=classes))),
