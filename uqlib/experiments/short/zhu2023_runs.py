@@ -1,0 +1,194 @@
+"""Small heads trained on what a network sees in CIFAR-10, with labels that are partly wrong: each loss at the rate that noisy validation labels choose.
+
+Heads of several seeds, or rates, are one stack. A seed has its own images for the training and for validation, weights, batches,
+and wrong labels at random. The labels of people are those of CIFAR-10N. Labels of test images are right.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uqlib import losses
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
+from uqlib.experiments.short.components_runs import load_components
+from uqlib.images.labels import noisy_labels
+from uqlib.metrics.detection import auroc
+
+PLAN: dict[str, Any] = {
+    "fit": 8000, "held": 2000, "tested": 1600, "seeds": 5, "epochs": 12, "batch": 128, "hidden": 128, "momentum": 0.9, "decay": 1e-4,
+    "rates": [0.005, 0.03, 0.2], "measures": ["held", "top2", "top5", "temperature", "given", "largest", "entropy", "rate"],
+}  # fmt: skip
+NOISES = (
+    "clean",
+    "random1",
+    "worst",
+    "uniform 0.3",
+    "uniform 0.6",
+)  # two of people; a share drawn anew among all classes
+SIZE = 5.0  # of a component, about; features are divided by it
+LOSSES_OF: dict[str, tuple[str, dict[str, Any]]] = {
+    "ce": ("cross_entropy", {}),
+    "ce_fast": ("cross_entropy", {}),  # at the highest rate, which nothing chose
+    "ce_early": ("cross_entropy", {}),  # as it was after the epoch that was best on the validation images
+    "oracle": ("cross_entropy", {}),  # of the images alone whose label is right
+    "smoothing": ("label_smoothing", {}),
+    "gce": ("gce", {}),
+    "sce": ("sce", {}),
+    "mae": ("mae", {}),
+    **{f"{name}_{t}": (name, {"temperature": t, "normalise": "norm1"}) for name in ("ldr", "aldr") for t in (0.1, 1.0, 10.0)},
+    "ldr_softplus": ("ldr", {"temperature": 10.0, "normalise": "softplus"}),
+}  # fmt: skip
+
+
+class Noisy(NamedTuple):
+    """What heads learn from, an entry a head: images as components, labels as given, and whether these are right."""
+
+    seeds: list[int]
+    fit: Float[Tensor, "s n d"]
+    given: Tensor
+    right: Tensor
+    held: Float[Tensor, "s m d"]
+    held_given: Tensor
+
+
+class Heads(NamedTuple):
+    """Stacked heads after the last epoch and after their best one, the accuracy on validation labels then, and the temperatures of ALDR."""
+
+    last: list[Tensor]
+    best: list[Tensor]
+    held: Tensor
+    held_best: Tensor
+    temperatures: Tensor | None
+
+
+def noisy_cifar(noise: str, seeds: Sequence[int], plan: Mapping[str, Any] = PLAN) -> Noisy:
+    """Images and labels of each seed.
+
+    Args:
+        noise: in NOISES, or "uniform" and a share.
+        seeds: of the images, and of what is random in their labels.
+        plan: as PLAN.
+    """
+    seen, parts = load_components("cifar10_train"), []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(seen.labels), generator=generator)[: plan["fit"] + plan["held"]]
+        true = given = seen.labels[rows]
+        kind, _, share = noise.partition(" ")
+        if kind == "uniform":
+            redrawn = torch.rand(len(rows), generator=generator) < float(share)
+            given = torch.where(redrawn, torch.randint(10, (len(rows),), generator=generator), true)
+        elif kind != "clean":
+            given = torch.from_numpy(noisy_labels(kind)[seen.index]).long()[rows]
+        parts.append((seen.features[rows], given, given == true))
+    x, y, right = (torch.stack(each) for each in zip(*parts, strict=True))
+    n = plan["fit"]
+    return Noisy(list(seeds), x[:, :n], y[:, :n], right[:, :n], x[:, n:], y[:, n:])
+
+
+def ask_heads(weights: Sequence[Tensor], features: Tensor) -> Float[Tensor, "s n c"]:
+    """Logits of each head of a stack, for images of their own (s, n, d) or the same for all (n, d)."""
+    first, bias, second, end = weights
+    x = features.expand(len(first), *features.shape[-2:]) / SIZE
+    return torch.baddbmm(end, torch.baddbmm(bias, x, first).relu(), second)
+
+
+def fit_heads(name: str, data: Noisy, rates: Sequence[float], plan: Mapping[str, Any] = PLAN) -> Heads:
+    """Train a head a seed of the data with the same loss: SGD with momentum, the rate falling as a cosine.
+
+    Args:
+        name: in LOSSES_OF.
+        data: of `noisy_cifar`.
+        rates: one a head.
+        plan: as PLAN.
+    """
+    (heads, n, d), (kind, options), h = data.fit.shape, LOSSES_OF[name], plan["hidden"]
+    criterion = losses.loss(kind, **options, **({"examples": heads * n} if kind == "aldr" else {}))
+    criterion.begin(data.given.flatten())
+    draws = [torch.Generator().manual_seed(seed) for seed in data.seeds]
+    shapes = ((d, h), d), ((1, h), d), ((h, 10), h), ((1, 10), h)
+    weights = [
+        torch.stack([2 * torch.rand(shape, generator=g) - 1 for g in draws]) / math.sqrt(fan) for shape, fan in shapes
+    ]
+    speeds = [torch.zeros_like(each) for each in weights]
+    offsets, steps, done = n * torch.arange(heads)[:, None], n // plan["batch"] * plan["epochs"], 0
+    own, kept, best = torch.arange(heads)[:, None], [each.clone() for each in weights], torch.full((heads,), -1.0)
+    for _ in range(plan["epochs"]):
+        order = torch.stack([torch.randperm(n, generator=g) for g in draws])
+        for rows in order.split(plan["batch"], 1)[: n // plan["batch"]]:
+            for each in weights:
+                each.requires_grad_().grad = None
+            logits, given = ask_heads(weights, data.fit[own, rows]).flatten(0, 1), data.given[own, rows].flatten()
+            if name == "oracle":
+                right = data.right[own, rows].flatten().float()
+                value = (criterion.terms(logits, given, given) * right).sum() / right.sum()
+            else:
+                value = criterion(logits, given, (offsets + rows).flatten())
+            slopes = torch.autograd.grad(heads * value, weights)  # each head's own mean
+            rate = torch.tensor(rates)[:, None, None] * (1 + math.cos(math.pi * done / steps)) / 2
+            done += 1
+            with torch.no_grad():
+                for each, speed, slope in zip(weights, speeds, slopes, strict=True):
+                    speed.mul_(plan["momentum"]).add_(slope + plan["decay"] * each)
+                    each.sub_(rate * speed)
+        with torch.no_grad():
+            held = (ask_heads(weights, data.held).argmax(-1) == data.held_given).float().mean(1)
+            kept = [torch.where((held > best)[:, None, None], now, old) for now, old in zip(weights, kept, strict=True)]
+            best = torch.maximum(best, held)
+    found = getattr(criterion, "temperatures", None)
+    return Heads([w.detach() for w in weights], kept, held, best, None if found is None else found.view(heads, n))
+
+
+def chosen_rate(name: str, noise: str, plan: Mapping[str, Any] = PLAN) -> float:
+    """The rate whose head of seed 0 is best on validation images with labels as noisy as those of the training."""
+    if name == "ce_fast":
+        return max(plan["rates"])
+    one = noisy_cifar(noise, [0] * len(plan["rates"]), plan)
+    heads = fit_heads(name, one, plan["rates"], plan)
+    return plan["rates"][int((heads.held_best if name == "ce_early" else heads.held).argmax())]
+
+
+def judge_losses(noise: str, plan: Mapping[str, Any], device: str) -> Found:
+    """Train the heads of each loss with labels of a kind: which test images they get right, and what finds the wrong labels."""
+    data, test = noisy_cifar(noise, range(plan["seeds"]), plan), load_components("cifar10_test")
+    truth, bits, tables = test.labels[: plan["tested"]], [], []
+    for name in LOSSES_OF:
+        rate = chosen_rate(name, noise, plan)
+        heads = fit_heads(name, data, [rate] * plan["seeds"], plan)
+        weights, held = (heads.best, heads.held_best) if name == "ce_early" else (heads.last, heads.held)
+        order = ask_heads(weights, test.features[: plan["tested"]]).argsort(-1, descending=True) == truth[:, None]
+        bits.append([pack_bits(each.numpy()) for each in order[..., 0]])
+        probs = ask_heads(weights, data.fit).double().softmax(-1)
+        doubts = {
+            "temperature": heads.temperatures, "given": -probs.gather(-1, data.given[..., None])[..., 0],
+            "largest": -probs.amax(-1), "entropy": torch.special.entr(probs).sum(-1),
+        }  # fmt: skip
+        columns = {
+            "held": held,
+            "top2": order[..., :2].any(-1).float().mean(1),
+            "top5": order[..., :5].any(-1).float().mean(1),
+        }
+        unknown = [math.nan] * plan["seeds"]
+        for what, doubt in doubts.items():
+            pairs = [] if doubt is None or data.right.all() else zip(doubt, ~data.right, strict=True)
+            columns[what] = torch.tensor([auroc(*each) for each in pairs] or unknown)
+        tables.append(
+            np.stack([columns.get(each, torch.full((plan["seeds"],), rate)).numpy() for each in plan["measures"]], 1)
+        )
+    return Found(
+        {"correct": np.array(bits), "measured": np.array(tables, np.float32)},
+        {"tested": plan["tested"], "wrong": 1 - data.right.double().mean().item()},
+    )
+
+
+def zhu2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
+    """One run a kind of labels: all losses and seeds."""
+    for noise in NOISES:
+        settings = {**PLAN, "losses": {name: list(each) for name, each in LOSSES_OF.items()}, "noise": noise}
+        yield KeptRun("zhu2023", f"{noise}/0", settings, partial(judge_losses, noise, PLAN), folder="short")
