@@ -13,14 +13,15 @@ added to q, and its MAE sums p_k - y_k without absolute values, so that it is al
 
 import math
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_probs
+from uqlib.base.arrays import Array, Column, Table, like
+from uqlib.base.checks import check_logits, check_probs
+from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
 from uqlib.losses.criterion import (
     Criterion,
@@ -157,19 +158,18 @@ def mae() -> Criterion:
 
 
 def expected_minimisers(
-    criterion: Criterion, probs: Table, *, starts: int = 4, steps: int = 500, generator: torch.Generator | None = None
+    criterion: Criterion, probs: Table, *, starts: int = 4, steps: int = 300, seed: int = 0
 ) -> Float[Array, "n c"]:
-    """Scores at which the expected loss is least, where the label is drawn from given probabilities.
+    """Scores at which the expected loss is least, where labels are drawn from given probabilities: the best of several searches.
 
-    L-BFGS from several random starts, the best of which is taken. Where the loss is least at infinity, as it is for `mae`,
-    they are as far as the steps went.
+    Where the loss is least at infinity, as that of `mae`, they are as far as the steps went.
 
     Args:
         criterion: a loss that keeps nothing an example.
         probs: (n, c) of the classes.
-        starts: a vector of probabilities.
-        steps: of L-BFGS.
-        generator: of the starts; by default one of seed 0.
+        starts: of the search by L-BFGS; one is enough for a convex loss.
+        steps: of each.
+        seed: of the starts.
 
     Raises:
         ValueError: if probs are none, or starts or steps are not positive.
@@ -179,37 +179,36 @@ def expected_minimisers(
         >>> losses.expected_minimisers(losses.cross_entropy(), [[0.2, 0.8]]).softmax(-1).round(decimals=4).tolist()
         [[0.2, 0.8]]
     """
-    wanted = check_probs(probs).double()
-    many = check_whole(starts, "starts", least=1) * len(wanted)
-    generator = generator or torch.Generator().manual_seed(0)
-    scores = torch.randn(many, wanted.shape[1], dtype=torch.float64, generator=generator).to(wanted.device)
-    scores.requires_grad_()
-    labels = torch.arange(wanted.shape[1], device=wanted.device).repeat(many)
-    weights = wanted.repeat(starts, 1)
+    with named():
+        from scipy.optimize import minimize
+    wanted = check_probs(probs).double().cpu()
+    many, classes = check_whole(starts, "starts", least=1), wanted.shape[1]
+    weights = wanted.repeat(many, 1)
+    labels = torch.arange(classes).repeat(len(weights))
 
-    def expected() -> Float[Tensor, " m"]:
-        terms = criterion.terms(scores.repeat_interleave(wanted.shape[1], 0), labels, torch.zeros_like(labels))
+    def expected(scores: Tensor) -> Float[Tensor, " m"]:
+        terms = criterion.terms(scores.repeat_interleave(classes, 0), labels, torch.zeros_like(labels))
         return (terms.view_as(weights) * weights).sum(-1)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = expected().sum()
-        value.backward()
-        return value
+    def slope(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = torch.from_numpy(flat).view_as(weights).requires_grad_()
+        value = expected(scores).sum()
+        return value.item(), torch.autograd.grad(value, scores)[0].flatten().numpy()
 
-    options: dict[str, Any] = {"tolerance_grad": 1e-10, "tolerance_change": 0, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS([scores], 1, check_whole(steps, "steps", least=1), history_size=50, **options)
-    optimizer.step(closure)
-    best = expected().detach().view(starts, -1).argmin(0)
-    return like(scores.detach().view(starts, *wanted.shape)[best, torch.arange(len(wanted))], probs)
+    first = torch.randn(weights.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(check_whole(seed, "seed")))
+    options = {"maxiter": check_whole(steps, "steps", least=1), "maxcor": 50, "ftol": 0, "gtol": 1e-9}
+    found = minimize(slope, first.flatten().numpy(), jac=True, method="L-BFGS-B", options=options).x
+    scores = torch.from_numpy(found).view_as(weights)
+    best = expected(scores).view(many, -1).argmin(0)
+    return like(scores.view(many, *wanted.shape)[best, torch.arange(len(wanted))], probs)
 
 
-def top_kept(scores: Table, probs: Table, *, gap: float = 1e-3) -> Bool[Array, "n k"]:
+def top_kept(logits: Table, probs: Table, *, gap: float = 1e-3) -> Bool[Array, "n k"]:
     """Whether the k most probable classes have the k highest scores, for k = 1, ..., c - 1; a lead of at most `gap` is a tie, and none.
 
     Args:
-        scores: (n, c).
-        probs: (n, c), of the classes.
+        logits: (n, c), any scores.
+        probs: (n, c) of the classes.
         gap: >= 0.
 
     Raises:
@@ -220,14 +219,14 @@ def top_kept(scores: Table, probs: Table, *, gap: float = 1e-3) -> Bool[Array, "
         >>> losses.top_kept([[3.0, 1.0, 1.0]], [[0.5, 0.3, 0.2]]).tolist()
         [[True, False]]
     """
-    table, wanted = as_tensor(scores, "scores").double(), check_probs(probs).double()
+    table, wanted = check_logits(logits).double(), check_probs(probs).double()
     if table.shape != wanted.shape:
         raise ValueError(
-            f"scores and probs must have one shape; theirs are {tuple(table.shape)} and {tuple(wanted.shape)}"
+            f"logits and probs must have one shape; theirs are {tuple(table.shape)} and {tuple(wanted.shape)}"
         )
     ordered = table.gather(1, wanted.argsort(dim=1, descending=True, stable=True))
     last, next = ordered.cummin(1).values[:, :-1], ordered.flip(1).cummax(1).values.flip(1)[:, 1:]
-    return like(last - next > check_number(gap, "gap", least=0), scores)
+    return like(last - next > check_number(gap, "gap", least=0), logits)
 
 
 class _Adaptive(Criterion):
@@ -282,7 +281,7 @@ class _Adaptive(Criterion):
             now = torch.full((len(leads),), first, dtype=torch.float64, device=leads.device)
             for _ in range(UPDATES):
                 before, now = now, self._step(leads, now)
-                if (before - now).abs().max() <= 1e-13 * self.start:
+                if (before - now).abs().max() <= 1e-11 * self.start:
                     break
             ends.append(now)
         high, low = ends

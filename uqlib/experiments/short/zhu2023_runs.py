@@ -15,10 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uqlib import losses
-from uqlib.experiments.keeping.kept_runs import Found, KeptRun, pack_bits
+from uqlib.base.extras import named
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made, pack_bits
 from uqlib.experiments.short.components_runs import load_components
 from uqlib.images.labels import noisy_labels
+from uqlib.metrics.compare import compare, together
 from uqlib.metrics.detection import auroc
+from uqlib.metrics.outcomes import Judged
+
+with named():
+    import xarray as xr
 
 PLAN: dict[str, Any] = {
     "fit": 8000, "held": 2000, "tested": 1600, "seeds": 5, "epochs": 12, "batch": 128, "hidden": 128, "momentum": 0.9, "decay": 1e-4,
@@ -32,6 +38,7 @@ NOISES = (
     "uniform 0.6",
 )  # two of people; a share drawn anew among all classes
 SIZE = 5.0  # of a component, about; features are divided by it
+TEMPERATURES = (0.1, 1.0, 10.0)
 LOSSES_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("cross_entropy", {}),
     "ce_fast": ("cross_entropy", {}),  # at the highest rate, which nothing chose
@@ -41,7 +48,7 @@ LOSSES_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "gce": ("gce", {}),
     "sce": ("sce", {}),
     "mae": ("mae", {}),
-    **{f"{name}_{t}": (name, {"temperature": t, "normalise": "norm1"}) for name in ("ldr", "aldr") for t in (0.1, 1.0, 10.0)},
+    **{f"{name}_{t}": (name, {"temperature": t, "normalise": "norm1"}) for name in ("ldr", "aldr") for t in TEMPERATURES},
     "ldr_softplus": ("ldr", {"temperature": 10.0, "normalise": "softplus"}),
 }  # fmt: skip
 
@@ -192,3 +199,41 @@ def zhu2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     for noise in NOISES:
         settings = {**PLAN, "losses": {name: list(each) for name, each in LOSSES_OF.items()}, "noise": noise}
         yield KeptRun("zhu2023", f"{noise}/0", settings, partial(judge_losses, noise, PLAN), folder="short")
+
+
+def losses_so_far(scale: str = "cpu", *, draws: int = 200, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
+    """Accuracy of each loss on test images and on draws of them, as `metrics.compare`, and what else was measured of each head.
+
+    Beside the losses there are "ldr" and "aldr" with normalised scores, whose temperature each seed chooses by validation
+    images with wrong labels.
+
+    Args:
+        scale: of the runs.
+        draws, seed: as of `metrics.compare`.
+
+    Returns:
+        Dimensions noise, variant, training, draw; and noise, variant, training, measure.
+    """
+    kept, scores, tables = load_made(zhu2023_runs(scale)), {}, {}
+    for run in kept.names:
+        measured, packed = kept.column(run, "measured"), kept.column(run, "correct")
+        right, names = (
+            np.unpackbits(packed, axis=-1, count=int(kept.number(run, "tested"))).astype(bool),
+            list(LOSSES_OF),
+        )
+        for family in ("ldr", "aldr"):
+            own = [names.index(f"{family}_{t}") for t in TEMPERATURES]
+            best = np.array(own)[measured[own, :, 0].argmax(0)], np.arange(measured.shape[1])
+            measured, right = (np.concatenate([each, each[best][None]]) for each in (measured, right))
+            names.append(family)
+        judged = {
+            name: [Judged(each.double(), each) for each in torch.from_numpy(rows)]
+            for name, rows in zip(names, right, strict=True)
+        }
+        noise = run.rpartition("/")[0]
+        scores[noise] = compare(judged, ["accuracy"], over="training", draws=draws, seed=seed).sel(
+            measure="accuracy", drop=True
+        )
+        axes = {"variant": names, "training": range(measured.shape[1]), "measure": PLAN["measures"]}
+        tables[noise] = xr.DataArray(measured.astype(float), coords=axes)
+    return together(scores, "noise"), together(tables, "noise")
