@@ -30,13 +30,7 @@ PLAN: dict[str, Any] = {
     "fit": 8000, "held": 2000, "tested": 1600, "seeds": 5, "epochs": 12, "batch": 128, "hidden": 128, "momentum": 0.9, "decay": 1e-4,
     "rates": [0.005, 0.03, 0.2], "measures": ["held", "top2", "top5", "temperature", "given", "largest", "entropy", "rate"],
 }  # fmt: skip
-NOISES = (
-    "clean",
-    "random1",
-    "worst",
-    "uniform 0.3",
-    "uniform 0.6",
-)  # two of people; a share drawn anew among all classes
+NOISES = ("clean", "random1", "worst", "uniform 0.3", "uniform 0.6")  # by people twice, and a share drawn anew twice
 SIZE = 5.0  # of a component, about; features are divided by it
 TEMPERATURES = (0.1, 1.0, 10.0)
 LOSSES_OF: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,6 +44,14 @@ LOSSES_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "mae": ("mae", {}),
     **{f"{name}_{t}": (name, {"temperature": t, "normalise": "norm1"}) for name in ("ldr", "aldr") for t in TEMPERATURES},
     "ldr_softplus": ("ldr", {"temperature": 10.0, "normalise": "softplus"}),
+}  # fmt: skip
+
+
+NAMES = {  # in print
+    "ce": "cross-entropy", "ce_early": "cross-entropy, stopped early", "ce_fast": "cross-entropy, fast", "smoothing": "label smoothing",
+    "gce": "GCE", "sce": "SCE", "mae": "MAE", "ldr": "LDR", "aldr": "ALDR", "oracle": "right labels alone", "ldr_softplus": "LDR, softplus",
+    **{f"aldr_{t}": f"ALDR, T₀ = {t:g}" for t in TEMPERATURES}, "given": "1 − p of the given label", "largest": "1 − largest p",
+    "clean": "right labels", "random1": "one person", "worst": "worst of three", "uniform 0.3": "30 % at random", "uniform 0.6": "60 % at random",
 }  # fmt: skip
 
 
@@ -75,13 +77,7 @@ class Heads(NamedTuple):
 
 
 def noisy_cifar(noise: str, seeds: Sequence[int], plan: Mapping[str, Any] = PLAN) -> Noisy:
-    """Images and labels of each seed.
-
-    Args:
-        noise: in NOISES, or "uniform" and a share.
-        seeds: of the images, and of what is random in their labels.
-        plan: as PLAN.
-    """
+    """Images and labels of each seed; noise is in NOISES, or "uniform" and a share."""
     seen, parts = load_components("cifar10_train"), []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -107,14 +103,7 @@ def ask_heads(weights: Sequence[Tensor], features: Tensor) -> Float[Tensor, "s n
 
 
 def fit_heads(name: str, data: Noisy, rates: Sequence[float], plan: Mapping[str, Any] = PLAN) -> Heads:
-    """Train a head a seed of the data with the same loss: SGD with momentum, the rate falling as a cosine.
-
-    Args:
-        name: in LOSSES_OF.
-        data: of `noisy_cifar`.
-        rates: one a head.
-        plan: as PLAN.
-    """
+    """Train a head a seed of the data, each at its rate, with a loss in LOSSES_OF: SGD with momentum, the rate falling as a cosine."""
     (heads, n, d), (kind, options), h = data.fit.shape, LOSSES_OF[name], plan["hidden"]
     criterion = losses.loss(kind, **options, **({"examples": heads * n} if kind == "aldr" else {}))
     criterion.begin(data.given.flatten())
@@ -129,8 +118,7 @@ def fit_heads(name: str, data: Noisy, rates: Sequence[float], plan: Mapping[str,
     for _ in range(plan["epochs"]):
         order = torch.stack([torch.randperm(n, generator=g) for g in draws])
         for rows in order.split(plan["batch"], 1)[: n // plan["batch"]]:
-            for each in weights:
-                each.requires_grad_().grad = None
+            weights = [each.detach().requires_grad_() for each in weights]
             logits, given = ask_heads(weights, data.fit[own, rows]).flatten(0, 1), data.given[own, rows].flatten()
             if name == "oracle":
                 right = data.right[own, rows].flatten().float()
@@ -172,26 +160,14 @@ def judge_losses(noise: str, plan: Mapping[str, Any], device: str) -> Found:
         order = ask_heads(weights, test.features[: plan["tested"]]).argsort(-1, descending=True) == truth[:, None]
         bits.append([pack_bits(each.numpy()) for each in order[..., 0]])
         probs = ask_heads(weights, data.fit).double().softmax(-1)
-        doubts = {
-            "temperature": heads.temperatures, "given": -probs.gather(-1, data.given[..., None])[..., 0],
-            "largest": -probs.amax(-1), "entropy": torch.special.entr(probs).sum(-1),
-        }  # fmt: skip
-        columns = {
-            "held": held,
-            "top2": order[..., :2].any(-1).float().mean(1),
-            "top5": order[..., :5].any(-1).float().mean(1),
-        }
-        unknown = [math.nan] * plan["seeds"]
-        for what, doubt in doubts.items():
+        own, entropy = probs.gather(-1, data.given[..., None])[..., 0], torch.special.entr(probs).sum(-1)
+        found = [held, *(order[..., :k].any(-1).float().mean(1) for k in (2, 5))]
+        for doubt in heads.temperatures, -own, -probs.amax(-1), entropy:
             pairs = [] if doubt is None or data.right.all() else zip(doubt, ~data.right, strict=True)
-            columns[what] = torch.tensor([auroc(*each) for each in pairs] or unknown)
-        tables.append(
-            np.stack([columns.get(each, torch.full((plan["seeds"],), rate)).numpy() for each in plan["measures"]], 1)
-        )
-    return Found(
-        {"correct": np.array(bits), "measured": np.array(tables, np.float32)},
-        {"tested": plan["tested"], "wrong": 1 - data.right.double().mean().item()},
-    )
+            found.append(torch.tensor([auroc(*each) for each in pairs] or [math.nan] * len(held)))
+        tables.append(torch.stack([*found, torch.full_like(held, rate)], 1).float().numpy())
+    numbers = {"tested": plan["tested"], "wrong": 1 - data.right.double().mean().item()}
+    return Found({"correct": np.array(bits), "measured": np.array(tables)}, numbers)
 
 
 def zhu2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
@@ -207,33 +183,24 @@ def losses_so_far(scale: str = "cpu", *, draws: int = 200, seed: int = 0) -> tup
     Beside the losses there are "ldr" and "aldr" with normalised scores, whose temperature each seed chooses by validation
     images with wrong labels.
 
-    Args:
-        scale: of the runs.
-        draws, seed: as of `metrics.compare`.
-
     Returns:
         Dimensions noise, variant, training, draw; and noise, variant, training, measure.
     """
     kept, scores, tables = load_made(zhu2023_runs(scale)), {}, {}
     for run in kept.names:
-        measured, packed = kept.column(run, "measured"), kept.column(run, "correct")
-        right, names = (
-            np.unpackbits(packed, axis=-1, count=int(kept.number(run, "tested"))).astype(bool),
-            list(LOSSES_OF),
-        )
+        measured, names, noise = kept.column(run, "measured"), list(LOSSES_OF), run.rpartition("/")[0]
+        right = np.unpackbits(kept.column(run, "correct"), axis=-1, count=int(kept.number(run, "tested"))).astype(bool)
         for family in ("ldr", "aldr"):
             own = [names.index(f"{family}_{t}") for t in TEMPERATURES]
             best = np.array(own)[measured[own, :, 0].argmax(0)], np.arange(measured.shape[1])
             measured, right = (np.concatenate([each, each[best][None]]) for each in (measured, right))
             names.append(family)
         judged = {
-            name: [Judged(each.double(), each) for each in torch.from_numpy(rows)]
-            for name, rows in zip(names, right, strict=True)
+            name: [Judged(each.double(), each) for each in rows]
+            for name, rows in zip(names, torch.from_numpy(right), strict=True)
         }
-        noise = run.rpartition("/")[0]
-        scores[noise] = compare(judged, ["accuracy"], over="training", draws=draws, seed=seed).sel(
-            measure="accuracy", drop=True
-        )
+        found = compare(judged, ["accuracy"], over="training", draws=draws, seed=seed)
+        scores[noise] = found.sel(measure="accuracy", drop=True)
         axes = {"variant": names, "training": range(measured.shape[1]), "measure": PLAN["measures"]}
         tables[noise] = xr.DataArray(measured.astype(float), coords=axes)
     return together(scores, "noise"), together(tables, "noise")
