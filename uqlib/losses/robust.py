@@ -43,9 +43,9 @@ def ldr(*, temperature: float = 10.0, margin: float = 0.1, normalise: str = "non
     Args:
         temperature: T, from 0 to inf; both ends are limits. 10 and a margin of 0.1 in the released code.
         margin: >= 0, by which the label's score is to lead.
-        normalise: of the scores before all else: "none"; "norm1", divided by the mean of their absolute values;
-            "softplus", so that all are positive, and then divided. With the last two the scale of the logits does not
-            matter, logits of -inf are not allowed, and what softmax says of them is of an arbitrary scale.
+        normalise: of the scores before all else: "none"; "norm1", divided by the mean of their absolute values, so that
+            the scale of the logits does not matter, and that of what softmax says of them is arbitrary; "softplus", the
+            same after all were made positive. With the last two logits of -inf are not allowed.
 
     Raises:
         ValueError: if the temperature or the margin is negative, or normalise is unknown.
@@ -195,7 +195,9 @@ def expected_minimisers(
         value = expected(scores).sum()
         return value.item(), torch.autograd.grad(value, scores)[0].flatten().numpy()
 
-    first = torch.randn(weights.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(check_whole(seed, "seed")))
+    first = torch.randn(
+        weights.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(check_whole(seed, "seed"))
+    )
     options = {"maxiter": check_whole(steps, "steps", least=1), "maxcor": 50, "ftol": 0, "gtol": 1e-9}
     found = minimize(slope, first.flatten().numpy(), jac=True, method="L-BFGS-B", options=options).x
     scores = torch.from_numpy(found).view_as(weights)

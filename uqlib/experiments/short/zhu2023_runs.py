@@ -120,7 +120,9 @@ def fit_heads(name: str, data: Noisy, rates: Sequence[float], plan: Mapping[str,
         for rows in order.split(plan["batch"], 1)[: n // plan["batch"]]:
             weights = [each.detach().requires_grad_() for each in weights]
             logits, given = ask_heads(weights, data.fit[own, rows]).flatten(0, 1), data.given[own, rows].flatten()
-            if name == "oracle":
+            if (
+                name == "oracle"
+            ):  # over the right ones of all heads, so that a head with more of them takes steps some percent longer
                 right = data.right[own, rows].flatten().float()
                 value = (criterion.terms(logits, given, given) * right).sum() / right.sum()
             else:
