@@ -411,6 +411,8 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "store.put_answers": {"features": FEATURES},
     "training.train": {"labels": np.arange(6) % C, "options": {"batch": 3, "progress": False}},
     "losses.loss": {"name": "focal"},
+    "losses.aldr": {"alpha": 2.0},
+    "losses.expected_minimisers": {"criterion": losses.ldr()},
     "losses.optimal_confidence": {"strength": RNG.integers(1, 99, N) / 64},
     "calibrate.confidence": {"name": "energy"},
     "combine.repeat_duo": {"fit_size": 36},
@@ -457,6 +459,7 @@ NAMES_TOO = {"text", "objects", "float labels", "bool labels", "ignored -1", "ig
 TAKES = {
     ("bayes.choose_prior_precision", "values"): {"inf"},  # which leaves the plain softmax
     ("bayes.last_layer_laplace", "prior_precision"): {"inf"},
+    ("losses.ldr", "temperature"): {"inf"},
     ("losses.optimal_confidence", "strength"): {"one number", "one axis more"},
     ("images.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
     ("networks.preprocess", "images"): {"empty"},
