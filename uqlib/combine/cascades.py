@@ -154,7 +154,7 @@ def random_stages(n: int, *, share: float = 0.2, seed: int = 0) -> Int[Tensor, "
 
 
 def cascade(
-    member_logits: Table | Sequence[Table], windows: Sequence[Window], *, score: str = "max_probability"
+    member_logits: Table | Sequence[Table], windows: Sequence[Any], *, score: str = "max_probability"
 ) -> Cascaded:
     """What networks in a row say: an input goes on to the next one while its confidence so far lies in that stage's window.
 

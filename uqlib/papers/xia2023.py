@@ -3,7 +3,7 @@
 Its rival policies over repeated splits, for every ordered pair of some networks, and an interval for other networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from uqlib.metrics import selective
 from uqlib.metrics.compare import compare, together
 from uqlib.metrics.outcomes import Judged, Measure, Outcome, outcome_of
 from uqlib.metrics.tasks import both_sides
+from uqlib.store import load_answers
 
 with named():
     import xarray as xr
@@ -172,7 +173,7 @@ def other_networks(scores: xr.DataArray) -> xr.DataArray:
 
 def detect_by_policies(
     known: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], *, fit_size: int, tpr: float, score: str, share: float, seed: int = 0
-) -> tuple[dict[str, list[Judged]], dict[str, tuple[float, float]]]:  # fmt: skip
+) -> tuple[dict[str, list[Judged]], xr.DataArray]:  # fmt: skip
     """Confidence on known images and on images of other classes when one network, a window or the ensemble gives it.
 
     One window lies around the threshold among known images alone, one around the same threshold among these and the others
@@ -199,11 +200,68 @@ def detect_by_policies(
         "ensemble": cascades.EVERYTHING,
     }
     sides: dict[str, list[Judged]] = {}
-    passed: dict[str, tuple[float, float]] = {}
+    passed = []
     for name, each in windows.items():
         inside, outside = (
             cascades.cascade(list(pair), [each], score=score) for pair in ([part[test] for part in known], other)
         )
         sides[name] = [both_sides(inside.confidence, outside.confidence)]
-        passed[name] = cascades.mean_cost(inside.stages, [0, 1]), cascades.mean_cost(outside.stages, [0, 1])
-    return sides, passed
+        passed.append([cascades.mean_cost(said.stages, [0, 1]) for said in (inside, outside)])
+    return sides, xr.DataArray(passed, {"variant": list(windows), "side": ["known", "other"]})
+
+
+class Versions(NamedTuple):
+    """What networks said of images in many versions, those of an image side by side."""
+
+    logits: dict[str, Tensor]  # (images x versions, c) of each network
+    labels: Tensor
+    images: int
+    groups: int  # versions of an image
+
+
+def corrupted_versions(networks: Sequence[str], kinds: Sequence[tuple[str, str]]) -> Versions:
+    """The stored answers on some images under each kind of corruption and severity; a kind is its data set and split."""
+    said = {name: [load_answers(name, *kind) for kind in kinds] for name in networks}
+    first = load_answers(networks[0], *kinds[0], columns=("labels", "index"))
+    images = len(first.index.unique())
+    rows = torch.arange(len(first)).view(-1, images).T.flatten()  # severities of an image together
+    logits = {name: torch.stack([each.logits[rows] for each in own], 1).flatten(0, 1) for name, own in said.items()}
+    labels = first.labels[rows].repeat_interleave(len(kinds))
+    return Versions(logits, labels, images, len(labels) // images)
+
+
+def compare_frozen(
+    clean: Mapping[str, Tensor], shifted: Mapping[str, Tensor], labels: Tensor, *, coverage: float, share: float, draws: int,
+    seed: int = 0, groups: int = 1,
+) -> Policies:  # fmt: skip
+    """Risk at a coverage on inputs that have changed, with window and threshold laid on clean ones, for every ordered pair.
+
+    Args:
+        clean: of each network, logits (n, c) of the inputs on which window and threshold are laid; their labels are not needed.
+        shifted: of the same networks, logits (m, c) of the inputs to judge.
+        labels: (m,) of these.
+        coverage: to which the risk belongs.
+        share: that window and threshold hold of the clean inputs.
+        draws: of the inputs to judge.
+        seed: of the draws.
+        groups: so many consecutive rows are drawn as one, such as the versions of one image.
+    """
+    scores: dict[tuple[str, ...], xr.DataArray] = {}
+    passed: dict[tuple[str, ...], xr.DataArray] = {}
+    for first, second in permutations(clean, 2):
+        sure = cascades.cascade([clean[first]], []).confidence
+        windows = {
+            "single": cascades.NOTHING,
+            "window": cascades.window_around(sure, cascades.operating_threshold(sure, coverage=coverage), share=share),
+            "threshold": cascades.least_confident(sure, share=share),
+            "ensemble": cascades.EVERYTHING,
+        }
+        said = {name: cascades.cascade([shifted[first], shifted[second]], [each]) for name, each in windows.items()}
+        outcomes = {name: [Outcome._make((*each[:3], labels))] for name, each in said.items()}
+        drawn = compare(
+            outcomes, measures_of({"risk": {"coverage": coverage}}), over="split", draws=draws, seed=seed, groups=groups
+        )
+        scores[first, second] = drawn.isel(split=0, measure=0, drop=True)
+        shares = [cascades.mean_cost(each.stages, [0, 1]) for each in said.values()]
+        passed[first, second] = xr.DataArray(shares, {"variant": list(said)})
+    return Policies(together(scores, "first", "second"), together(passed, "first", "second"))
