@@ -96,6 +96,7 @@ EXCEPTIONS = {
     "book.build.html": "builds the book, in test_build.py",
     "bayes.laplace.find_last_layer": INNER,
     "combine.dynamic.decide_rows": INNER,
+    "combine.cascades.operating_threshold": "takes one of two numbers, in test_cascades.py",
     "images.labels.disputed": "of the votes and labels that the library loads, in test_data.py",
     "images.labels.mislabel": "of the labels of an image set, in test_data.py",
     "networks.inputs.grey_pixels": "of an image set, in test_inputs.py",
@@ -114,6 +115,7 @@ EXCEPTIONS = {
     "papers.cui2023.constant_of_equal_strength": "of arrays with names, in test_cui2023.py",
     "papers.cui2023.error_by_group": INNER,
     "papers.cui2023.agreement": INNER,
+    "papers.xia2023.*": "of answers and scores of the library, in test_xia2023.py",
     "papers.cui2023.easiest_and_hardest": INNER,
     "combine.repeat.decide_again": INNER,
     "papers.zhou2025.gain_by_agreement": "of outcomes, in test_zhou2025.py",
@@ -297,6 +299,7 @@ OTHERS: dict[str, Any] = {
     "largest": 9,
     "smallest": 2,
     "neighbours": 1,
+    "share": 0.25,
 }
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -335,6 +338,10 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
     "combine.decide": {"name": "ours"},
+    "combine.cascade": {"windows": [(0.25, 0.75)] * (M - 1)},
+    "combine.staged": {"stages": 1 + np.arange(N) % M},
+    "combine.mean_cost": {"stages": 1 + np.arange(N) % M, "costs": np.array([1.0, 2.0, 4.0]), "weights": np.ones(N)},
+    "combine.window_around": {"threshold": 0.5},
     "calibrate.fit_calibrator": {"name": "vector"},
     "calibrate.cross_calibrate": {"name": "vector", "cluster": np.arange(N) // 2, "options": {"strength": 0.5}},
     "calibrate.fit_prediction_sets": {"groups": np.arange(N) % 2},

@@ -142,6 +142,8 @@ def test_chance_passes_on_the_share_that_it_should():
         (lambda x: staged(x[:2], np.full(N, 3)), "stages must lie in 1 to 2; they reach from 3 to 3"),
         (lambda x: mean_cost([1, 3], [1.0, 1.0]), "stages must lie in 1 to 2"),
         (lambda x: mean_cost([1, 2], [1.0, -1.0]), "costs must be 0 or larger; the least is -1"),
+        (lambda x: operating_threshold([0.5, float("nan")], coverage=0.5), "confidence must be finite; row 1 is nan"),
+        (lambda x: operating_threshold([0.5, 0.6], coverage=0.0), r"coverage must lie in \(0, 1\]"),
         (lambda x: operating_threshold([0.5, 0.6]), "give one of risk and coverage"),
         (lambda x: operating_threshold([0.5, 0.6], risk=0.1), "a risk needs correct"),
         (lambda x: operating_threshold([0.5, 0.6], [True, False], risk=0.1), "no coverage keeps a risk of 0.1"),

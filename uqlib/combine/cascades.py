@@ -107,7 +107,7 @@ def window_around(confidence: Column, threshold: float, *, share: float = 0.2) -
         share: of the inputs that go on, in [0, 1].
 
     Raises:
-        ValueError: if the share lies outside, the threshold is no number, or a confidence is not finite.
+        ValueError: if the share lies outside, or the threshold or a confidence is not finite.
 
     Source:
         Xia & Bouganis 2023 (arXiv:2303.08010), algorithm 2; ten percentiles on either side.
@@ -118,7 +118,7 @@ def window_around(confidence: Column, threshold: float, *, share: float = 0.2) -
         Window(low=0.3, high=0.7)
     """
     sure, half = check_confidence(confidence), check_fraction(share, "share") / 2
-    threshold = check_number(threshold, "threshold", finite=False)
+    threshold = check_number(threshold, "threshold")
     place = ((sure < threshold).double() + (sure == threshold).double() / 2).mean().item()
     return Window(_quantile(sure, place - half), _quantile(sure, place + half)) if half else NOTHING
 
