@@ -72,7 +72,7 @@ def decide_by_policies(
         labels: (n,).
         task: as in `measures_of`; where the window lies.
         fit_size: inputs that place the window.
-        splits: how many; split k is `base.split(n, fit_size, seed=seed + k)`.
+        splits: how many; split k is `splits.split(n, fit_size, seed=seed + k)`.
         seed: of the first split.
         share: that window, threshold and chance pass on.
 
