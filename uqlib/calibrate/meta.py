@@ -206,6 +206,33 @@ def map_by_curve(values: Column, grid: Column, curve: Column) -> Float[Array, " 
     return like(torch.from_numpy(moved).clamp(0, 1).to(p.device), values)
 
 
+def logits_by_curve(logits: Table, grid: Column, curve: Column, *, steps: int = 30) -> Float[Array, "n c"]:
+    """Logits of which each row has the temperature that makes its largest probability what the curve says of it.
+
+    No prediction changes. A largest probability cannot fall below 1 / c, nor come closer than 1e-4 to that or to 1.
+
+    Args:
+        logits: (n, c).
+        grid, curve: as in `map_by_curve`, of the largest probability.
+        steps: of a bisection of the logarithm of the temperature, which starts between 1e-4 and 1e4.
+
+    Examples:
+        >>> from uqlib.calibrate import logits_by_curve, max_probability
+        >>> max_probability(logits_by_curve([[4.0, 0.0], [0.5, 0.0]], [0.5, 1.0], [0.5, 0.8])).round(3)
+        array([0.789, 0.573])
+    """
+    table = check_logits(logits).double()
+    table = table - table.amax(-1, keepdim=True)
+    wanted = as_tensor(map_by_curve(table.softmax(-1).amax(-1), grid, curve))
+    wanted = wanted.clamp(1 / table.shape[1] + 1e-4, 1 - 1e-4)
+    low, high = torch.full_like(wanted, -9.2), torch.full_like(wanted, 9.2)
+    for _ in range(check_whole(steps, "steps", least=1)):
+        middle = (low + high) / 2
+        sure = 1 / (table * middle.exp()[:, None]).exp().sum(-1)
+        low, high = torch.where(sure < wanted, middle, low), torch.where(sure < wanted, high, middle)
+    return like(table * ((low + high) / 2).exp()[:, None], logits)
+
+
 def task_features(logits: Table) -> Float[Tensor, " d"]:
     """What a task shows without labels: means and quantiles of confidence and margin, and how evenly classes are predicted.
 
