@@ -34,6 +34,7 @@ import uqlib
 from uqlib import difficulty, losses, metrics, networks, store, training, uncertainty
 from uqlib.base.checks import check_logits
 from uqlib.bayes import laplace
+from uqlib.calibrate import meta
 from uqlib.combine import duos, dynamic
 from uqlib.images import INTERVENTIONS, Images, corruptions, noise_sets
 from uqlib.networks import heads
@@ -115,6 +116,8 @@ EXCEPTIONS = {
     "papers.cui2023.constant_of_equal_strength": "of arrays with names, in test_cui2023.py",
     "papers.cui2023.error_by_group": INNER,
     "papers.cui2023.agreement": INNER,
+    "papers.amininaieni2024.*": "of tasks of the library, in test_amininaieni2024.py",
+    "calibrate.meta.monotone": INNER,
     "papers.xia2023.*": "of answers and scores of the library, in test_xia2023.py",
     "papers.cui2023.easiest_and_hardest": INNER,
     "combine.repeat.decide_again": INNER,
@@ -207,6 +210,10 @@ ARRAYS: dict[str, np.ndarray] = {
     "trusted": CORRECT,
     "class_weights": np.array([0.5, 1.0, 1.0, 1.5]),
     "sizes": np.array([9, 6, 3, 2]),
+    "pits": CONFIDENCE,
+    "grid": np.array([0.0, 0.25, 0.5, 1.0]),
+    "curve": np.array([0.0, 0.125, 0.5, 0.75]),
+    "curves": LOGITS,
 }
 
 
@@ -300,6 +307,8 @@ OTHERS: dict[str, Any] = {
     "smallest": 2,
     "neighbours": 1,
     "share": 0.25,
+    "points": 9,
+    "components": 2,
 }
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -310,6 +319,8 @@ MADE: dict[type, Callable[[], Any]] = {
     dynamic.DynamicFit: lambda: dynamic.fit_dynamic_duo(
         *(ARRAYS[name] for name in ("large", "small", "large_features", "small_features", "labels")), iterations=2
     ),
+    meta.Family: lambda: meta.fit_family(ARRAYS["curves"], components=2),
+    meta.MetaFit: lambda: meta.fit_meta(ARRAYS["curves"], FEATURES, components=2),
     heads.Head: lambda: heads.fit_head(FEATURES, LABELS, iterations=5),
     nn.Module: lambda: Fresh(tiny),
     Key: lambda: Key("data", "test", "network", "0" * 16, "size=8", "0" * 16),
@@ -337,6 +348,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.strong_correct": UNIT | {"radius": 0.125},
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
+    "calibrate.map_by_curve": {"values": CONFIDENCE},
     "combine.decide": {"name": "ours"},
     "combine.cascade": {"windows": [(0.25, 0.75)] * (M - 1)},
     "combine.staged": {"stages": 1 + np.arange(N) % M},
