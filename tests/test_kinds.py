@@ -488,7 +488,9 @@ TAKES = {
         for name, each in (("samples_to", "errors"), ("crossing", "first"), ("crossing", "second"))
     },  # any number of curves
     ("label_noise.area_under_strengths", "errors"): {"empty", "one axis more"},  # any number of curves
-    **{(f"heads.{name}", "counts"): {"ignored 255"} for name in ("key_codes", "key_distance")},  # a count like any other
+    **{
+        (f"heads.{name}", "counts"): {"ignored 255"} for name in ("key_codes", "key_distance")
+    },  # a count like any other
     ("imbalance.minority_classes", "sizes"): {"ignored 255"},  # a size like any other
     ("imbalance.check_sizes", "sizes"): {"ignored 255"},
     ("base.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups
