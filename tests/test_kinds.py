@@ -335,6 +335,8 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.pgd": UNIT,
     "attack.robust_correct": UNIT,
     "attack.strong_correct": UNIT | {"radius": 0.125},
+    "papers.gaussian_design": {"dim": 4, "rows": 12},
+    "papers.bayes_error_of_two": {"dim": 4},
     "heads.samples_to": {"sizes": np.array([1.0, 2.0, 8.0]), "errors": _eighths(4, 3), "level": 0.5},
     "heads.crossing": {"sizes": np.array([1.0, 2.0, 8.0]), "first": _eighths(4, 3), "second": _eighths(4, 3)},
     "heads.learning_curve": {
