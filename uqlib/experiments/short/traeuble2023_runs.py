@@ -4,7 +4,7 @@ EdgeTPU's features are the components that are kept, so that the notebook can ru
 and scales come from images of CIFAR-100 without their labels. A rate that is tuned is the best of three on the test images, which favours it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -257,7 +257,7 @@ def _sizes(seed: int, device: str) -> Found:
     return Found(columns, {"tested": 10.0 * SIZES["tested"]})
 
 
-def stream_accuracies(kept: KeptRuns, part: str, names: Sequence[str], *, draws: int, seed: int = 0) -> xr.DataArray:
+def stream_accuracies(kept: KeptRuns, part: str, names: Collection[str], *, draws: int, seed: int = 0) -> xr.DataArray:
     """Accuracy at the end of each head on each backbone, of each seed and on draws of the test images.
 
     Args:
