@@ -56,7 +56,7 @@ def test_heads_learn_and_several_measures_stand_side_by_side():
 @given(st.lists(st.integers(-4, 4), min_size=4, max_size=4))
 @settings(max_examples=50)
 def test_crossing_and_samples_are_those_of_a_fine_grid(values):
-    place = np.linspace(np.log(SIZES[0]), np.log(SIZES[-1]), 20_001)
+    place = np.sort([*np.linspace(np.log(SIZES[0]), np.log(SIZES[-1]), 20_001), *np.log(SIZES)])
     line = np.interp(place, np.log(SIZES), values)
     reached = np.flatnonzero(line <= 1e-9)
     wanted = np.exp(place[reached[0]]) if len(reached) else np.inf
