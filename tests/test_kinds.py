@@ -38,7 +38,7 @@ from uqlib.calibrate import meta
 from uqlib.combine import duos, dynamic
 from uqlib.heads import HEADS, FeatureSums, KeyBook, feature_sums, fit_keys
 from uqlib.images import INTERVENTIONS, Images, corruptions, noise_sets
-from uqlib.networks import heads
+from uqlib.networks import linear_heads
 from uqlib.store import Key
 
 # functions that still give a wrong answer or another error on some kind
@@ -339,12 +339,12 @@ MADE: dict[type, Callable[[], Any]] = {
     FeatureSums: lambda: feature_sums(FEATURES, LABELS, classes=C),
     meta.Family: lambda: meta.fit_family(ARRAYS["curves"], components=2),
     meta.MetaFit: lambda: meta.fit_meta(ARRAYS["curves"], FEATURES, components=2),
-    heads.Head: lambda: heads.fit_head(FEATURES, LABELS, iterations=5),
+    linear_heads.Head: lambda: linear_heads.fit_head(FEATURES, LABELS, iterations=5),
     nn.Module: lambda: Fresh(tiny),
     Key: lambda: Key("data", "test", "network", "0" * 16, "size=8", "0" * 16),
     uncertainty.UncertaintyHead: lambda: Fresh(lambda: uncertainty.UncertaintyHead(D, width=4)),
     uncertainty.Heteroscedastic: lambda: uncertainty.fit_heteroscedastic(
-        FEATURES, LABELS, heads.fit_head(FEATURES, LABELS, iterations=5), epochs=1, samples=2
+        FEATURES, LABELS, linear_heads.fit_head(FEATURES, LABELS, iterations=5), epochs=1, samples=2
     ),
     laplace.LaplaceFit: lambda: laplace.last_layer_laplace(FEATURES, LABELS, ARRAYS["weight"], ARRAYS["bias"]),
 }
@@ -410,7 +410,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     },
     "images.intervene": {"kind": "noise"},
     "uncertainty.bagged_spread": {
-        "classifiers": [heads.fit_head(FEATURES, LABELS, iterations=each) for each in (2, 5)]
+        "classifiers": [linear_heads.fit_head(FEATURES, LABELS, iterations=each) for each in (2, 5)]
     },
     "uncertainty.bag_classifiers": {"options": {"iterations": 2}},
     "uncertainty.train_head": {"options": {"progress": False}},

@@ -25,7 +25,7 @@ from uqlib.base.checks import check_features, check_labels, check_size
 from uqlib.base.options import check_choice, check_fraction, check_number, check_result, check_whole
 from uqlib.difficulty.gaussians import _cholesky, _oas, _shrunk
 from uqlib.difficulty.statistics import LARGEST, ROWS, Moments, TensorMoments
-from uqlib.networks.heads import Head
+from uqlib.networks.linear_heads import Head
 
 TOWARDS = ("diagonal", "identity")  # what LDA shrinks to: the variances, or their mean
 SHARES = ("counted", "equal")  # of the classes, before an example is seen

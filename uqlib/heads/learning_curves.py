@@ -21,7 +21,7 @@ from uqlib.base.splits import uniform_numbers
 from uqlib.difficulty.statistics import moments
 from uqlib.heads.generative import feature_sums, lda, log_posteriors, naive_bayes, nearest_mean
 from uqlib.heads.nearest import neighbour_logits
-from uqlib.networks.heads import choose_head
+from uqlib.networks.linear_heads import choose_head
 
 Fitted = Callable[
     [Tensor, Tensor, Tensor, int], Any

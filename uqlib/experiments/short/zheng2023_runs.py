@@ -138,6 +138,14 @@ def read_needed(scale: str = "cpu") -> xr.DataArray:
     return together(parts, "classes", "training")
 
 
+def at_size(
+    found: Mapping[str, xr.DataArray], size: int | None = None, measure: str = "error"
+) -> dict[str, xr.DataArray]:
+    """A measure at so many images a class, or at the most that there are, by data set."""
+    picked = {name: each.sel(measure=measure) for name, each in found.items()}
+    return {name: each.isel(size=-1) if size is None else each.sel(size=size) for name, each in picked.items()}
+
+
 def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     """Cells of numbers by data set, each of encoder and training: means of the draws, with intervals over other encoders."""
     each = {name: one.mean("training").rename(encoder="training").expand_dims("draw") for name, one in found.items()}
