@@ -69,5 +69,5 @@ def test_the_kept_errors_are_those_of_the_published_arrays():
 
 def test_without_the_arrays_the_error_says_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setenv("UQLIB_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="git clone .*/instantcalibration"):
+    with pytest.raises(FileNotFoundError, match=r"git clone .*/instantcalibration"):
         runs.published("fern", "r")
