@@ -478,6 +478,7 @@ NAMES_TOO = {"text", "objects", "float labels", "bool labels", "ignored -1", "ig
 
 # Kinds that one array takes, where others of its type are refused
 TAKES = {
+    ("combine.window_around", "threshold"): {"inf"},  # of which nothing is accepted
     ("bayes.choose_prior_precision", "values"): {"inf"},  # which leaves the plain softmax
     ("bayes.last_layer_laplace", "prior_precision"): {"inf"},
     ("losses.ldr", "temperature"): {"inf"},

@@ -169,7 +169,18 @@ def fit_meta(curves: Table, features: Table, *, components: int = 3, l2: float =
 
 
 def predict_curves(meta: MetaFit, features: Table) -> Float[Tensor, "t k"]:
-    """The curves of new tasks by their features (t, d), made monotone; `fit_meta` has an example."""
+    """The curves of new tasks by their features, made monotone.
+
+    Args:
+        meta: from `fit_meta`.
+        features: (t, d) of the new tasks, in the order of those of the fit.
+
+    Examples:
+        >>> from uqlib.calibrate import fit_meta, predict_curves
+        >>> meta = fit_meta([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], [[1.0], [2.0], [3.0]], components=1)
+        >>> predict_curves(meta, [[2.0]]).tolist()
+        [[0.0, 2.0]]
+    """
     check_result(meta, MetaFit, "meta", "fit_meta")
     known = check_features(features, width=len(meta.centre)).double()
     found = ((known - meta.centre) / meta.spread) @ meta.weights
@@ -177,7 +188,14 @@ def predict_curves(meta: MetaFit, features: Table) -> Float[Tensor, "t k"]:
 
 
 def monotone(curves: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
-    """Isotonic regression of each row: the nearest that never falls. Memory grows with k²."""
+    """Isotonic regression of each row: the nearest curve that never falls. Memory grows with k².
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.calibrate import monotone
+        >>> monotone(torch.tensor([[0.0, 3.0, 1.0, 4.0]])).tolist()
+        [[0.0, 2.0, 2.0, 4.0]]
+    """
     k = curves.shape[-1]
     total = torch.cat([curves.new_zeros(len(curves), 1), curves.cumsum(-1)], -1)
     length = torch.arange(1, k + 1)[None, :] - torch.arange(k)[:, None]  # of the run from row to column

@@ -64,12 +64,12 @@ def operating_threshold(
     Args:
         confidence: (n,) any real score, higher = more certain.
         correct: (n,) whether each prediction equals its label; a coverage needs none.
-        risk: the error rate allowed among the accepted; the largest coverage that keeps it.
+        risk: the error rate allowed among the accepted; the largest coverage that keeps it. If none does, nothing is
+            accepted: infinity.
         coverage: the share to accept at least, in (0, 1].
 
     Raises:
-        ValueError: if neither or both are given, a risk comes without `correct`, no coverage keeps the risk, or a
-            confidence is not finite.
+        ValueError: if neither or both are given, a risk comes without `correct`, or a confidence is not finite.
 
     Examples:
         >>> from uqlib.combine import operating_threshold
@@ -90,9 +90,7 @@ def operating_threshold(
         raise ValueError("a risk needs correct, which says of each prediction whether it is right; pass it")
     curve = risk_coverage_curve(sure, correct)
     allowed = as_tensor(curve.risk) <= check_fraction(risk, "risk") + 1e-12
-    if not allowed.any():
-        raise ValueError(f"no coverage keeps a risk of {risk}: the most confident are wrong too often; allow more")
-    return float(as_tensor(curve.thresholds)[allowed][-1])
+    return float(as_tensor(curve.thresholds)[allowed][-1]) if allowed.any() else inf
 
 
 def window_around(confidence: Column, threshold: float, *, share: float = 0.2) -> Window:
@@ -107,7 +105,7 @@ def window_around(confidence: Column, threshold: float, *, share: float = 0.2) -
         share: of the inputs that go on, in [0, 1].
 
     Raises:
-        ValueError: if the share lies outside, or the threshold or a confidence is not finite.
+        ValueError: if the share lies outside, the threshold is no number, or a confidence is not finite.
 
     Source:
         Xia & Bouganis 2023 (arXiv:2303.08010), algorithm 2; ten percentiles on either side.
@@ -118,7 +116,7 @@ def window_around(confidence: Column, threshold: float, *, share: float = 0.2) -
         Window(low=0.3, high=0.7)
     """
     sure, half = check_confidence(confidence), check_fraction(share, "share") / 2
-    threshold = check_number(threshold, "threshold")
+    threshold = check_number(threshold, "threshold", finite=False)
     place = ((sure < threshold).double() + (sure == threshold).double() / 2).mean().item()
     return Window(_quantile(sure, place - half), _quantile(sure, place + half)) if half else NOTHING
 

@@ -27,6 +27,7 @@ with named():
 
 Tasks = Mapping[str, Mapping[str, float]]
 TITLE = "Window-Based Early-Exit Cascades for Uncertainty Estimation"
+COVERS = {"covers": "examples, trainings, networks"}  # of `other_networks`, where these are of several depths
 POLICIES = {
     "single": "one network",
     "window": "window cascade",
