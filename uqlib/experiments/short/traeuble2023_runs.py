@@ -33,10 +33,14 @@ from uqlib.heads import (
     naive_bayes,
     nearest_mean,
     run_stream,
+    stream_forgetting,
+    stream_plasticity,
     value_logits,
 )
+from uqlib.metrics.compare import cells
 
 with named():
+    import pandas as pd
     import xarray as xr
 
 COMPONENTS, NETWORK = "EdgeTPU", "tf_mobilenet_edgetpu_100"
@@ -257,6 +261,9 @@ def _sizes(seed: int, device: str) -> Found:
     return Found(columns, {"tested": 10.0 * SIZES["tested"]})
 
 
+RIVALS = ("linear", "ridge", "own_classes", "counts", "scaled")
+
+
 def stream_accuracies(kept: KeptRuns, part: str, names: Collection[str], *, draws: int, seed: int = 0) -> xr.DataArray:
     """Accuracy at the end of each head on each backbone, of each seed and on draws of the test images.
 
@@ -267,9 +274,9 @@ def stream_accuracies(kept: KeptRuns, part: str, names: Collection[str], *, draw
         draws, seed: of the test images, the same for all heads.
     """
     tested = 10 * RECIPE["tested"]
-    cells: dict[tuple[str, ...], str] = {(each,): f"{each}/{part}" for each in BACKBONES}
+    asked: dict[tuple[str, ...], str] = {(each,): f"{each}/{part}" for each in BACKBONES}
     found = [
-        1 - kept.errors(cells, "backbone", draws=draws, seed=seed, rows=slice(k * tested, (k + 1) * tested))
+        1 - kept.errors(asked, "backbone", draws=draws, seed=seed, rows=slice(k * tested, (k + 1) * tested))
         for k in range(len(names))
     ]
     return xr.concat(found, xr.DataArray(list(names), dims="head", name="head"))
@@ -294,6 +301,48 @@ def size_accuracies(kept: KeptRuns) -> xr.DataArray:
     table = np.array([*learnt.values(), [kept.column(run, "counted") for run in runs]], float)
     names = {"values": [*learnt, "counts"], "codebooks": SIZES["codebooks"], "keys": SIZES["keys"]}
     return xr.DataArray(table, dims=["values", "training", "codebooks", "keys"], coords=names)
+
+
+def less_rivals(ends: xr.DataArray, free: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Both bottlenecks less each rival, of `stream_accuracies`; under `order_free` less all heads that are sums."""
+    ours = ends.sel(head=["bottleneck", "gentle"])
+    less = {each: ours - ends.sel(head=each, drop=True) for each in RIVALS}
+    return less | {"order_free": ours - free.rename(head="rival")}
+
+
+def order_costs(ends: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """What is lost by classes in pairs, beside all at once: of both bottlenecks, and of the linear probe."""
+    both, mixed = ["bottleneck", "gentle"], ["mixed_bottleneck", "mixed_gentle"]
+    lost = ends.sel(head=mixed).assign_coords(head=both) - ends.sel(head=both)
+    return lost, ends.sel(head="mixed_linear", drop=True) - ends.sel(head="linear", drop=True)
+
+
+def course_cells(kept: KeptRuns, backbone: str) -> pd.DataFrame:
+    """Of each head the mean over seeds of its forgetting, its accuracy on a pair when learnt, and on all at the end."""
+    tasks = task_accuracies(kept, backbone).transpose("head", "training", "task", "after")
+    asked: dict[str, Callable[[np.ndarray], float]] = {
+        "forgetting": stream_forgetting,
+        "accuracy when learnt": stream_plasticity,
+        "at the end": lambda table: float(table[:, -1].mean()),
+    }
+    rows = [
+        {"head": head, "what": what, "value": float(np.mean([of(table) for table in tables]))}
+        for head, tables in zip(tasks["head"].values, tasks.values, strict=True)
+        for what, of in asked.items()
+    ]
+    return pd.DataFrame(rows).assign(low=None, high=None)
+
+
+def size_effects(kept: KeptRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy with the most codebooks, and keys, less with the fewest; and with gentle steps less full ones at the fewest keys."""
+    sizes = size_accuracies(kept).expand_dims("draw")
+    full = sizes.sel(values="bottleneck", drop=True)
+    grown = {
+        name: (full.isel({name: -1}, drop=True) - full.isel({name: 0}, drop=True)).mean(other)
+        for name, other in (("codebooks", "keys"), ("keys", "codebooks"))
+    }
+    gentle = (sizes.sel(values="gentle", drop=True) - full).isel(keys=0, drop=True)
+    return cells(grown, "size").assign(covers="trainings"), cells(gentle).assign(covers="trainings")
 
 
 def traeuble2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:

@@ -14,7 +14,7 @@ from uqlib.base.extras import named
 from uqlib.calibrate import fit_temperature, scale_logits
 from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
 from uqlib.experiments.short.frozen_features import ENCODERS, SEEN, SIDE, encoder_features
-from uqlib.heads import HEADS, learning_curve
+from uqlib.heads import HEADS, crossing, learning_curve, samples_to
 from uqlib.heads.learning_curves import LOGISTIC
 from uqlib.metrics import nll
 from uqlib.metrics.compare import cells, together
@@ -39,7 +39,7 @@ SIMULATED: dict[str, Any] = {
 }
 
 
-def judged(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
+def errors_and_nll(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
     """Error, and NLL before and after one temperature, which the even rows fit and the odd ones judge."""
     fit, judge = slice(0, None, 2), slice(1, None, 2)
     scaled = scale_logits(logits[judge], fit_temperature(logits[fit], labels[fit]).temperature)
@@ -53,7 +53,7 @@ def features_run(encoder: str, dataset: str, draw: int, device: str = "cpu") -> 
     asked, truth = encoder_features(encoder, f"{dataset}_test")
     curve = learning_curve(
         features, labels, asked, truth, {name: HEADS[name] for name in COMPARED}, SIZES[dataset], draws=1, seed=draw,
-        measure=judged,
+        measure=errors_and_nll,
     )  # fmt: skip
     return Found({"curve": curve[:, :, 0].astype(np.float32)}, {"tested": len(truth)})
 
@@ -144,6 +144,26 @@ def at_size(
     """A measure at so many images a class, or at the most that there are, by data set."""
     picked = {name: each.sel(measure=measure) for name, each in found.items()}
     return {name: each.isel(size=-1) if size is None else each.sel(size=size) for name, each in picked.items()}
+
+
+def to_own_end(error: xr.DataArray) -> xr.DataArray:
+    """Images a class, log10, after which each head is within a point of its own error with the most images."""
+    levels = error.isel(size=-1, drop=True) + 0.01
+    above = (error - levels).transpose(*levels.dims, "size")
+    needed = samples_to(above.values, error["size"].values, level=0)
+    return levels.copy(data=np.log10(needed))
+
+
+def crossings(errors: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+    """Images a class up to which naive Bayes leads logistic regression, over draws, by data set and encoder."""
+    frames = []
+    for name, error in errors.items():
+        each = error.transpose("head", "encoder", "training", "size")
+        first, second = (each.sel(head=head).values for head in ("naive Bayes", "logistic regression"))
+        found = crossing(first, second, each["size"].values)
+        ends = {"lowest": found.min(1), "median": np.median(found, 1), "highest": found.max(1)}
+        frames.append(pd.DataFrame({"data": name, "encoder": each["encoder"].values, **ends}))
+    return pd.concat(frames).set_index(["data", "encoder"])
 
 
 def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
