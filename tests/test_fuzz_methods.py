@@ -23,7 +23,7 @@ from uqlib.base import splits
 from uqlib.bayes import laplace
 from uqlib.combine import duos, dynamic, soups
 from uqlib.metrics import tasks
-from uqlib.networks import heads
+from uqlib.networks import linear_heads
 from uqlib.papers import zhou2025
 from uqlib.report import explorer
 
@@ -46,7 +46,7 @@ DUO = duos.fit_duo(LOGITS, SMALL, LABELS)
 DYNAMIC = dynamic.fit_dynamic_duo(LOGITS, SMALL, FEATURES, OTHER, LABELS, iterations=2)
 MOMENTS = difficulty.moments(FEATURES, LABELS, classes=C)
 GAUSSIANS = difficulty.fit_gaussians(MOMENTS)
-HEAD = heads.fit_head(FEATURES, LABELS, iterations=5)
+HEAD = linear_heads.fit_head(FEATURES, LABELS, iterations=5)
 STATES = [{"w": torch.ones(2)}, {"w": torch.zeros(2)}]
 
 # name: function, the arguments that are no arrays. "correct" is a mask here, and a table for `forgetting`.
@@ -54,8 +54,8 @@ CALLS = {
     "surprise": (losses.surprise, {}),
     "entropy_of": (losses.entropy_of, {}),
     "losses.difficulty": (losses.difficulty, {"alpha": 0.5}),
-    "fit_head": (heads.fit_head, {"iterations": 3, "l2": 0.1}),
-    "head_logits": (heads.head_logits, {"head": HEAD}),
+    "fit_head": (linear_heads.fit_head, {"iterations": 3, "l2": 0.1}),
+    "head_logits": (linear_heads.head_logits, {"head": HEAD}),
     "moments": (difficulty.moments, {"classes": C}),
     "ledoit_wolf": (difficulty.ledoit_wolf, {"moments": MOMENTS}),
     "mahalanobis": (difficulty.mahalanobis, {"gaussians": GAUSSIANS}),

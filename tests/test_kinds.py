@@ -34,9 +34,11 @@ import uqlib
 from uqlib import difficulty, losses, metrics, networks, store, training, uncertainty
 from uqlib.base.checks import check_logits
 from uqlib.bayes import laplace
+from uqlib.calibrate import meta
 from uqlib.combine import duos, dynamic
+from uqlib.heads import HEADS, FeatureSums, KeyBook, feature_sums, fit_keys
 from uqlib.images import INTERVENTIONS, Images, corruptions, noise_sets
-from uqlib.networks import heads
+from uqlib.networks import linear_heads
 from uqlib.store import Key
 
 # functions that still give a wrong answer or another error on some kind
@@ -96,6 +98,7 @@ EXCEPTIONS = {
     "book.build.html": "builds the book, in test_build.py",
     "bayes.laplace.find_last_layer": INNER,
     "combine.dynamic.decide_rows": INNER,
+    "combine.cascades.operating_threshold": "takes one of two numbers, in test_cascades.py",
     "images.labels.disputed": "of the votes and labels that the library loads, in test_data.py",
     "images.labels.mislabel": "of the labels of an image set, in test_data.py",
     "networks.inputs.grey_pixels": "of an image set, in test_inputs.py",
@@ -114,9 +117,13 @@ EXCEPTIONS = {
     "papers.cui2023.constant_of_equal_strength": "of arrays with names, in test_cui2023.py",
     "papers.cui2023.error_by_group": INNER,
     "papers.cui2023.agreement": INNER,
+    "papers.amininaieni2024.*": "of tasks of the library, in test_amininaieni2024.py",
+    "calibrate.meta.monotone": INNER,
+    "papers.xia2023.*": "of answers and scores of the library, in test_xia2023.py",
     "papers.cui2023.easiest_and_hardest": INNER,
     "combine.repeat.decide_again": INNER,
     "papers.zhou2025.gain_by_agreement": "of outcomes, in test_zhou2025.py",
+    "papers.traeuble2023.*": "a toy of the library, in test_traeuble2023.py",
     "papers.zhou2025.mean_way": "of an array of compare, in test_zhou2025.py",
     "papers.cui2023.resampled_medians": INNER,
     "papers.cui2023.accuracy_left": "makes a measure, whose numbers are in test_cui2023.py",
@@ -199,12 +206,23 @@ ARRAYS: dict[str, np.ndarray] = {
     "losses": RNG.integers(1, 128, N) / 64,
     "database": _eighths(20, D),
     "known": _eighths(20, D),
+    "asked": _eighths(20, D),
     "transition": 0.5 * np.eye(C) + 0.125,
     "estimated": 0.5 * np.eye(C) + 0.125,
     "true": 0.25 * np.eye(C) + 0.1875,
     "trusted": CORRECT,
     "class_weights": np.array([0.5, 1.0, 1.0, 1.5]),
     "sizes": np.array([9, 6, 3, 2]),
+    "scores": CONFIDENCE,
+    "truth": CONFIDENCE,
+    "outcomes": CORRECT,
+    "codes": np.stack([np.arange(N) % 5, np.arange(N) // 5 % 5], 1),
+    "counts": np.array([[3, 0, 2, 1, 1], [1, 2, 3, 4, 5]]),
+    "tested": LABELS[:20],
+    "pits": CONFIDENCE,
+    "grid": np.array([0.0, 0.25, 0.5, 1.0]),
+    "curve": np.array([0.0, 0.125, 0.5, 0.75]),
+    "curves": LOGITS,
 }
 
 
@@ -297,6 +315,16 @@ OTHERS: dict[str, Any] = {
     "largest": 9,
     "smallest": 2,
     "neighbours": 1,
+    "codebooks": 2,
+    "keys": 5,
+    "width": 2,
+    "decay": 0.5,
+    "rate": 0.5,
+    "smoothing": 0.125,
+    "prior": 0.5,
+    "share": 0.25,
+    "points": 9,
+    "components": 2,
 }
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -307,12 +335,16 @@ MADE: dict[type, Callable[[], Any]] = {
     dynamic.DynamicFit: lambda: dynamic.fit_dynamic_duo(
         *(ARRAYS[name] for name in ("large", "small", "large_features", "small_features", "labels")), iterations=2
     ),
-    heads.Head: lambda: heads.fit_head(FEATURES, LABELS, iterations=5),
+    KeyBook: lambda: fit_keys(FEATURES, codebooks=2, keys=5, width=2, epochs=1, seed=0),
+    FeatureSums: lambda: feature_sums(FEATURES, LABELS, classes=C),
+    meta.Family: lambda: meta.fit_family(ARRAYS["curves"], components=2),
+    meta.MetaFit: lambda: meta.fit_meta(ARRAYS["curves"], FEATURES, components=2),
+    linear_heads.Head: lambda: linear_heads.fit_head(FEATURES, LABELS, iterations=5),
     nn.Module: lambda: Fresh(tiny),
     Key: lambda: Key("data", "test", "network", "0" * 16, "size=8", "0" * 16),
     uncertainty.UncertaintyHead: lambda: Fresh(lambda: uncertainty.UncertaintyHead(D, width=4)),
     uncertainty.Heteroscedastic: lambda: uncertainty.fit_heteroscedastic(
-        FEATURES, LABELS, heads.fit_head(FEATURES, LABELS, iterations=5), epochs=1, samples=2
+        FEATURES, LABELS, linear_heads.fit_head(FEATURES, LABELS, iterations=5), epochs=1, samples=2
     ),
     laplace.LaplaceFit: lambda: laplace.last_layer_laplace(FEATURES, LABELS, ARRAYS["weight"], ARRAYS["bias"]),
 }
@@ -332,9 +364,36 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.pgd": UNIT,
     "attack.robust_correct": UNIT,
     "attack.strong_correct": UNIT | {"radius": 0.125},
+    "losses.cape_targets": {"by": "kernel", "width": 0.125},
+    "label_noise.outcome_probabilities": {"scenario": "linear"},
+    "heads.fit_values": {"values": _eighths(2, 5, C)},
+    "heads.value_logits": {"values": _eighths(2, 5, C)},
+    "heads.run_stream": {
+        "learn": lambda before, rows: rows,
+        "answer": lambda rows: 4.0 * np.eye(C)[LABELS[:20]] - np.arange(C) / 8,
+        "order": [2, 0, 1, 3],
+        "each": 2,
+    },
+    "heads.stream_forgetting": {"accuracy": np.array([[0.5, 0.25], [0.0, 0.75]])},
+    "heads.stream_plasticity": {"accuracy": np.array([[0.5, 0.25], [0.0, 0.75]])},
+    "papers.gaussian_design": {"dim": 4, "rows": 12},
+    "papers.bayes_error_of_two": {"dim": 4},
+    "heads.samples_to": {"sizes": np.array([1.0, 2.0, 8.0]), "errors": _eighths(4, 3), "level": 0.5},
+    "heads.crossing": {"sizes": np.array([1.0, 2.0, 8.0]), "first": _eighths(4, 3), "second": _eighths(4, 3)},
+    "heads.learning_curve": {
+        "sizes": np.array([2, 4]),
+        "test_features": FEATURES[:20],
+        "test_labels": LABELS[:20],
+        "heads": {"nearest": HEADS["nearest class mean"]},
+    },
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
+    "calibrate.map_by_curve": {"values": CONFIDENCE},
     "combine.decide": {"name": "ours"},
+    "combine.cascade": {"windows": [(0.25, 0.75)] * (M - 1)},
+    "combine.staged": {"stages": 1 + np.arange(N) % M},
+    "combine.mean_cost": {"stages": 1 + np.arange(N) % M, "costs": np.array([1.0, 2.0, 4.0]), "weights": np.ones(N)},
+    "combine.window_around": {"threshold": 0.5},
     "calibrate.fit_calibrator": {"name": "vector"},
     "calibrate.cross_calibrate": {"name": "vector", "cluster": np.arange(N) // 2, "options": {"strength": 0.5}},
     "calibrate.fit_prediction_sets": {"groups": np.arange(N) % 2},
@@ -351,7 +410,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     },
     "images.intervene": {"kind": "noise"},
     "uncertainty.bagged_spread": {
-        "classifiers": [heads.fit_head(FEATURES, LABELS, iterations=each) for each in (2, 5)]
+        "classifiers": [linear_heads.fit_head(FEATURES, LABELS, iterations=each) for each in (2, 5)]
     },
     "uncertainty.bag_classifiers": {"options": {"iterations": 2}},
     "uncertainty.train_head": {"options": {"progress": False}},
@@ -373,6 +432,8 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "store.put_answers": {"features": FEATURES},
     "training.train": {"labels": np.arange(6) % C, "options": {"batch": 3, "progress": False}},
     "losses.loss": {"name": "focal"},
+    "losses.aldr": {"alpha": 2.0},
+    "losses.expected_minimisers": {"criterion": losses.ldr()},
     "losses.optimal_confidence": {"strength": RNG.integers(1, 99, N) / 64},
     "calibrate.confidence": {"name": "energy"},
     "combine.repeat_duo": {"fit_size": 36},
@@ -417,13 +478,22 @@ NAMES_TOO = {"text", "objects", "float labels", "bool labels", "ignored -1", "ig
 
 # Kinds that one array takes, where others of its type are refused
 TAKES = {
+    ("combine.window_around", "threshold"): {"inf"},  # of which nothing is accepted
     ("bayes.choose_prior_precision", "values"): {"inf"},  # which leaves the plain softmax
     ("bayes.last_layer_laplace", "prior_precision"): {"inf"},
+    ("losses.ldr", "temperature"): {"inf"},
     ("losses.optimal_confidence", "strength"): {"one number", "one axis more"},
     ("images.corrupt", "images"): {"list of tensors"},  # gives a list, in test_corruptions.py
     ("networks.preprocess", "images"): {"empty"},
     ("combine.greedy_soup", "scores"): {"inf", "-inf"},
+    **{
+        (f"heads.{name}", each): {"empty", "one axis more"}
+        for name, each in (("samples_to", "errors"), ("crossing", "first"), ("crossing", "second"))
+    },  # any number of curves
     ("label_noise.area_under_strengths", "errors"): {"empty", "one axis more"},  # any number of curves
+    **{
+        (f"heads.{name}", "counts"): {"ignored 255"} for name in ("key_codes", "key_distance")
+    },  # a count like any other
     ("imbalance.minority_classes", "sizes"): {"ignored 255"},  # a size like any other
     ("imbalance.check_sizes", "sizes"): {"ignored 255"},
     ("base.split", "labels"): {"bool labels", "ignored -1", "ignored -100", "ignored 255", "text"},  # any groups

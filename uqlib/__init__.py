@@ -27,6 +27,7 @@ FAMILIES = (
     "losses",
     "images",
     "networks",
+    "heads",
     "store",
     "training",
     "attack",

@@ -19,6 +19,7 @@ BORROWED = (
     "label_noise",
     "imbalance",
     "uncertainty",
+    "heads",
 )  # families in which every function has an example
 WITHOUT = {
     "fit_class_temperatures", "cross_platt",  # as the ones for a single number, on more rows than an example should have

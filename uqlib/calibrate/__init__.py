@@ -13,6 +13,21 @@ from uqlib.calibrate.confidences import (
 )
 from uqlib.calibrate.conformal import conformal_threshold
 from uqlib.calibrate.guarantees import Guarantee, guaranteed_coverage
+from uqlib.calibrate.meta import (
+    Family,
+    MetaFit,
+    fit_family,
+    fit_meta,
+    hit_curve,
+    logits_by_curve,
+    map_by_curve,
+    monotone,
+    pit_curve,
+    pit_error,
+    predict_curves,
+    project_curve,
+    task_features,
+)
 from uqlib.calibrate.platt import cross_platt, platt_scale
 from uqlib.calibrate.prediction_sets import (
     SET_SCORES,
@@ -36,7 +51,9 @@ __all__ = [
     "SET_SCORES",
     "Calibrator",
     "ClassTemperatureFit",
+    "Family",
     "Guarantee",
+    "MetaFit",
     "PredictionSets",
     "SetSummary",
     "TemperatureFit",
@@ -48,15 +65,26 @@ __all__ = [
     "energy",
     "fit_calibrator",
     "fit_class_temperatures",
+    "fit_family",
+    "fit_meta",
     "fit_prediction_sets",
     "fit_temperature",
     "guaranteed_coverage",
+    "hit_curve",
+    "logits_by_curve",
+    "map_by_curve",
     "margin",
     "max_logit",
     "max_probability",
+    "monotone",
     "mutual_information",
     "neg_entropy",
+    "pit_curve",
+    "pit_error",
     "platt_scale",
+    "predict_curves",
+    "project_curve",
     "scale_logits",
     "set_summary",
+    "task_features",
 ]

@@ -25,7 +25,7 @@ from uqlib.files.exclusive import hold_alone
 from uqlib.files.fingerprint import fingerprint
 from uqlib.files.whole import DamagedError, cache_folder, write_text
 from uqlib.images.sets import ImageSet
-from uqlib.networks import Preprocessing, heads
+from uqlib.networks import Preprocessing, linear_heads
 from uqlib.store.fill import ask_network, fill_entry, key_of
 
 JUDGE = 0.1  # share of the training images that judges trials and soups
@@ -57,9 +57,9 @@ def make_with_head(network: Network, images: ImageSet, rows: np.ndarray, device:
     }
     answers = ask_network(network.architecture, model, images, **options)
     features, labels = answers.features[rows].to(device), answers.labels[rows]
-    head = heads.choose_head(features, labels, classes=len(set(images.labels.tolist())))
+    head = linear_heads.choose_head(features, labels, classes=len(set(images.labels.tolist())))
     log = {"l2": head.l2, "loss": head.loss, "gradient": head.gradient, "seconds": round(time.monotonic() - began, 1)}
-    return heads.install(model, head), preparation, log
+    return linear_heads.install(model, head), preparation, log
 
 
 def make_network(bench: Benchmark, network: Network, images: ImageSet, device: str) -> Made:

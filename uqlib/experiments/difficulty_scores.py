@@ -38,7 +38,7 @@ from uqlib.files.exclusive import hold_alone
 from uqlib.images.labels import noisy_labels
 from uqlib.images.sets import ImageSet, join_sets
 from uqlib.images.sources import load_images
-from uqlib.networks import heads
+from uqlib.networks import linear_heads
 from uqlib.store.fill import ask_network
 
 with named():
@@ -224,11 +224,11 @@ def score_noisy(scorer: str) -> Iterator[tuple[str, Columns]]:
 def predict_held_out(features: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
     """Probabilities (n, 10) of logistic regressions that did not see the image; the penalty is chosen by noisy labels too."""
     quick = {"classes": 10, "iterations": 40}
-    l2 = heads.choose_head(features, labels, strengths=(0.1, 0.3, 1.0), held_out=0.25, **quick).l2
+    l2 = linear_heads.choose_head(features, labels, strengths=(0.1, 0.3, 1.0), held_out=0.25, **quick).l2
     probs = torch.empty(len(labels), 10)
     for learn, judge in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(features, labels):
-        head = heads.fit_head(features[learn], labels[learn], l2=l2, **quick)
-        probs[judge] = as_tensor(heads.head_logits(head, features[judge])).softmax(-1)
+        head = linear_heads.fit_head(features[learn], labels[learn], l2=l2, **quick)
+        probs[judge] = as_tensor(linear_heads.head_logits(head, features[judge])).softmax(-1)
     return probs
 
 
@@ -296,8 +296,8 @@ def digits_case(share: float, *, seed: int, epochs: int = 60) -> LabelCase:
         torch.empty(len(both), 10),
     )
     for learn, judge in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(features, given):
-        head = heads.fit_head(features[learn], given[learn], l2=0.1, classes=10)
-        probs[judge] = as_tensor(heads.head_logits(head, features[judge])).softmax(-1)
+        head = linear_heads.fit_head(features[learn], given[learn], l2=0.1, classes=10)
+        probs[judge] = as_tensor(linear_heads.head_logits(head, features[judge])).softmax(-1)
     network = MLPClassifier(64, random_state=seed)
     for _ in range(epochs):
         network.partial_fit(features / 255, given, classes=range(10))

@@ -8,6 +8,7 @@ row sums to one. `losses.forward` and `losses.corrected` learn with it.
     estimated = transition_by_trusted(probs, labels)
 """
 
+from uqlib.label_noise.coins import draw_coins, outcome_probabilities
 from uqlib.label_noise.estimation import transition_by_anchors, transition_by_trusted, transition_error
 from uqlib.label_noise.strengths import area_under_strengths
 from uqlib.label_noise.transitions import (
@@ -22,8 +23,10 @@ __all__ = [
     "area_under_strengths",
     "check_transition",
     "corrupt_labels",
+    "draw_coins",
     "flip_transition",
     "hierarchical_transition",
+    "outcome_probabilities",
     "transition_by_anchors",
     "transition_by_trusted",
     "transition_error",

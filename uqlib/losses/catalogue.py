@@ -8,6 +8,7 @@ from uqlib.base.options import check_choice
 from uqlib.losses.corrections import corrected, forward, weighted
 from uqlib.losses.criterion import Criterion
 from uqlib.losses.memoryless import cross_entropy, entropy, focal, l1_norm, label_smoothing, poly
+from uqlib.losses.robust import aldr, gce, ldr, mae, sce
 from uqlib.losses.stateful import difficulty, ranking
 
 LOSSES: dict[str, Callable[..., Criterion]] = {
@@ -22,6 +23,11 @@ LOSSES: dict[str, Callable[..., Criterion]] = {
     "forward": forward,
     "corrected": corrected,
     "weighted": weighted,
+    "ldr": ldr,
+    "aldr": aldr,
+    "gce": gce,
+    "sce": sce,
+    "mae": mae,
 }
 
 

@@ -18,10 +18,12 @@ from uqlib.base.checks import (
     check_labels,
     check_logits,
     check_probs,
+    check_rows,
+    check_share,
     check_weights,
 )
 from uqlib.base.exact import exact_sum, rounded_mean
-from uqlib.base.options import check_whole
+from uqlib.base.options import check_fraction, check_whole
 from uqlib.metrics.rows import rows_that_count
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
@@ -188,6 +190,57 @@ def brier(probs: Table, labels: Column, *, weights: Column | None = None, ignore
     return _mean(as_tensor(brier_each(probs, labels)), weights)
 
 
+def mse_p(scores: Column, truth: Column) -> float:
+    """Mean square of an estimated probability less the true one, lower is better: the error that outcomes alone cannot show.
+
+    With outcomes y of the truth p, the square of score less outcome, half of the two-class `brier`, is on average mse_p plus
+    p (1 - p), whatever the scores are: so differences of Brier scores estimate differences of mse_p.
+
+    Args:
+        scores: (n,) estimated probabilities of outcome 1, in [0, 1].
+        truth: (n,) the true ones.
+
+    Raises:
+        ValueError: if a probability is outside [0, 1], or the lengths differ.
+
+    Source:
+        Liu et al. 2022 (arXiv:2111.10734), metrics of the synthetic data.
+
+    Examples:
+        >>> from uqlib.metrics import mse_p
+        >>> mse_p([0.5, 0.75], [0.25, 0.75])
+        0.03125
+    """
+    estimate, true = _two_columns(scores, truth)
+    return _mean((estimate - true).square(), None)
+
+
+def kl_p(scores: Column, truth: Column, *, epsilon: float = 1e-10) -> float:
+    """Mean divergence of the estimated probability from the true one in nats, lower is better: KL(truth || scores).
+
+    Args:
+        scores, truth: as of `mse_p`.
+        epsilon: the least probability that an estimate grants to either outcome. With 0 an estimate that excludes what can happen
+            costs infinitely much.
+
+    Raises:
+        ValueError: if a probability is outside [0, 1], the lengths differ, or epsilon is outside [0, 1).
+
+    Source:
+        Liu et al. 2022 (arXiv:2111.10734), metrics of the synthetic data; epsilon as in their code.
+
+    Examples:
+        >>> from uqlib.metrics import kl_p
+        >>> round(kl_p([0.5, 0.5], [0.5, 1.0]), 4)  # half of log 2
+        0.3466
+    """
+    estimate, true = _two_columns(scores, truth)
+    epsilon = check_fraction(epsilon, "epsilon", within="[0, 1)")
+    sides = ((true, estimate), (1 - true, 1 - estimate))
+    each = torch.stack([torch.xlogy(p, p) - torch.xlogy(p, q.clamp_min(epsilon)) for p, q in sides]).sum(0)
+    return _mean(each, None) if each.isfinite().all() else torch.inf
+
+
 def average(values: Column, *, weights: Column | None = None) -> float:
     """The mean of one value an example, such as nll_each: the statistic of a bootstrap that has the values already.
 
@@ -281,6 +334,13 @@ def _mean(each: Tensor, weights: Column | None) -> float:
         return rounded_mean(exact_sum(each), len(each))
     weight = check_weights(weights, len(each), each.device)
     return ((weight * each).sum() / weight.sum()).item()
+
+
+def _two_columns(scores: Column, truth: Column) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Estimated and true probabilities, float64, on one device."""
+    estimate, true = check_share(scores, "scores").double(), check_share(truth, "truth").double()
+    check_rows(true, len(estimate), "truth")
+    return estimate, true.to(estimate.device)
 
 
 def _within(table: Float[Tensor, "n c"], labels: Int[Tensor, " n"], k: int) -> Float[Tensor, " n"]:

@@ -10,8 +10,8 @@ Importing this package registers the networks of `uqlib.networks.zoo` with timm.
 
 from uqlib.networks.costs import count_parameters, macs
 from uqlib.networks.creation import create
-from uqlib.networks.heads import Head, choose_head, fit_head, head_logits, install
 from uqlib.networks.inputs import Preprocessing, grey_pixels, preprocess, preprocessing
+from uqlib.networks.linear_heads import Head, choose_head, fit_head, head_logits, install
 from uqlib.networks.outputs import Outputs, features_and_logits
 from uqlib.networks.timing import largest_batch, take_turns
 

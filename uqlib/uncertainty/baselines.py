@@ -11,7 +11,7 @@ from uqlib.base.arrays import Array, Column, Table, as_tensor, like
 from uqlib.base.checks import check_features, check_labels
 from uqlib.base.options import check_fraction, check_result, check_whole
 from uqlib.metrics.retrieval import nearest_neighbours
-from uqlib.networks.heads import Head, fit_head, head_logits
+from uqlib.networks.linear_heads import Head, fit_head, head_logits
 from uqlib.training.loops import loop
 
 

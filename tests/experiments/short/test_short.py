@@ -10,7 +10,7 @@ from uqlib.experiments.keeping import kept_runs
 from uqlib.experiments.keeping.kept_runs import load_made
 from uqlib.experiments.short import asked_short, components_runs
 from uqlib.files.columns import read_header
-from uqlib.networks.heads import fit_head, head_logits
+from uqlib.networks.linear_heads import fit_head, head_logits
 
 REPOSITORY = Path(__file__).parents[3]
 

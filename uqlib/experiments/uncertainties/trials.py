@@ -33,7 +33,7 @@ from uqlib.images.sets import ImageSet
 from uqlib.metrics.compare import compare
 from uqlib.metrics.outcomes import Judged
 from uqlib.metrics.retrieval import r_auroc, retrieved
-from uqlib.networks.heads import Head, fit_head, head_logits
+from uqlib.networks.linear_heads import Head, fit_head, head_logits
 from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, card_text, uncertainty_of
 
 FOLDER, HEADS = Path("data/trained/uncertainty"), Path("data/heads")

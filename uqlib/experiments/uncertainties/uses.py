@@ -16,7 +16,7 @@ from uqlib.images.interventions import INTERVENTIONS
 from uqlib.images.labels import human_counts
 from uqlib.metrics.detection import auroc
 from uqlib.metrics.retrieval import nearest_neighbours
-from uqlib.networks.heads import head_logits
+from uqlib.networks.linear_heads import head_logits
 from uqlib.uncertainty.uncertainty_heads import UncertaintyHead, uncertainty_of
 
 with named():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from uqlib.metrics import auroc, ece, paired_difference, resample
 from uqlib.metrics.outcomes import MEASURES, Judged, outcome_of
-from uqlib.networks.heads import fit_head, head_logits
+from uqlib.networks.linear_heads import fit_head, head_logits
 from uqlib.report.lessons.sorted_answers import five_numbers
 from uqlib.report.moving import Axis, Choice, Mark, Panel, Slider, View, moving_figure
 from uqlib.report.telling import counted

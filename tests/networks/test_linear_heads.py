@@ -6,7 +6,7 @@ from conftest import default_dtype
 from sklearn.linear_model import LogisticRegression
 
 from uqlib import networks
-from uqlib.networks.heads import choose_head, fit_head, head_logits, install
+from uqlib.networks.linear_heads import choose_head, fit_head, head_logits, install
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,92 @@
+"""What is alone of Xia & Bouganis 2023: rival policies on shared splits, and an interval for other networks."""
+
+from itertools import permutations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from uqlib.metrics import risk_at_coverage
+from uqlib.papers import xia2023
+
+
+@pytest.fixture(scope="module")
+def answers():
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, 5, 600))
+    logits = [
+        2 * torch.eye(5, dtype=torch.float64)[labels] + torch.from_numpy(rng.normal(size=(600, 5))) for _ in range(3)
+    ]
+    return {name: SimpleNamespace(logits=each, labels=labels) for name, each in zip("abc", logits, strict=True)}
+
+
+def test_the_title_is_that_of_the_ledger(repository):
+    assert f'title = "{xia2023.TITLE}' in (repository / "data/ledger/xia2023.toml").read_text(encoding="utf-8")
+
+
+def test_policies_pass_what_they_say_and_a_pair_of_one_network_gains_nothing(answers):
+    tasks = xia2023.tasks_at(0.1)
+    how = dict(fit_size=200, splits=2, draws=4)
+    found = xia2023.compare_policies(answers, tasks, share=0.2, **how)
+    shares = found.passed.mean(["first", "second", "measure"])
+    assert shares.sel(variant="single") == 0
+    assert shares.sel(variant="ensemble") == 1
+    assert float(shares.sel(variant="random")) == pytest.approx(float(shares.sel(variant="window")), abs=1e-3)
+    assert float(shares.sel(variant="threshold")) == pytest.approx(0.2, abs=0.05)
+    both = found.scores.sel(variant="ensemble")
+    xr.testing.assert_allclose(both.sel(first="a", second="b", drop=True), both.sel(first="b", second="a", drop=True))
+    alone = xia2023.judge_alone(answers["a"], tasks, **how)
+    xr.testing.assert_equal(
+        alone, found.scores.sel(first="a", second="b", variant="single", measure=list(tasks), drop=True)
+    )
+    same = xia2023.compare_policies(dict.fromkeys("ab", answers["a"]), tasks, share=0.2, **how).scores
+    assert float(abs(same - same.sel(variant="single")).max()) == 0
+
+
+def test_the_jackknife_is_that_of_a_loop_over_networks_that_are_left_out():
+    rng, names = np.random.default_rng(1), list("abcd")
+    table = rng.normal(size=(4, 4, 3))
+    table[range(4), range(4)] = np.nan
+    found = xia2023.other_networks(xr.DataArray(table, {"first": names, "second": names, "draw": range(3)}))
+    for left in range(4):
+        kept = [table[i, j] for i, j in permutations(range(4), 2) if left not in (i, j)]
+        assert np.allclose(found[left], 4 * np.nanmean(table, (0, 1)) - 3 * np.mean(kept, 0))
+    assert np.allclose(found.mean("training"), np.nanmean(table, (0, 1)))
+
+
+def test_pooled_draws_are_those_of_all_splits():
+    table = np.arange(24.0).reshape(2, 3, 4)
+    pooled = xia2023.pool_splits(xr.DataArray(table, {"variant": ["a", "b"], "split": range(3), "draw": range(4)}))
+    assert pooled.sel(variant="a").values.tolist() == [4.0, 1, 2, 3, 5, 6, 7, 9, 10, 11]
+
+
+def test_windows_over_known_and_over_all_images(answers):
+    known = answers["a"].logits, answers["b"].logits
+    other = tuple(each.roll(1, 0) / 2 for each in known)
+    how = dict(fit_size=200, tpr=0.8, score="energy", share=0.2)
+    sides, passed = xia2023.detect_by_policies(known, other, **how)
+    assert passed.sel(variant="ensemble").values.tolist() == [1, 1]
+    assert float(passed.sel(variant="window", side="known")) == pytest.approx(0.2, abs=0.1)
+    assert float(passed.sel(variant="mixture").mean()) == pytest.approx(0.2, abs=0.1)
+    assert sides["single"][0].correct.sum() == 400
+
+
+def test_a_frozen_window_on_unchanged_images_is_the_window(answers):
+    logits, labels = {k: v.logits for k, v in answers.items()}, answers["a"].labels
+    frozen = xia2023.compare_frozen(logits, logits, labels, coverage=0.8, share=0.2, draws=2, groups=2)
+    probs = (logits["a"].softmax(-1) + logits["b"].softmax(-1)) / 2
+    asked = dict(first="a", second="b", draw=0)
+    expected = risk_at_coverage(probs.amax(-1), probs.argmax(-1) == labels, coverage=0.8)
+    assert float(frozen.scores.sel(asked | dict(variant="ensemble"))) == pytest.approx(expected)
+    assert float(frozen.passed.sel(first="a", second="b", variant="window")) == pytest.approx(0.2, abs=0.01)
+
+
+def test_versions_of_an_image_stand_side_by_side():
+    kinds = [("cifar10_c", "fog"), ("cifar10_c", "snow")]
+    shaken = xia2023.corrupted_versions(["cifar_resnet20"], kinds)
+    assert len(shaken.labels) == shaken.images * shaken.groups
+    by_image = shaken.labels.view(shaken.images, -1)
+    assert shaken.groups == 10
+    assert (by_image == by_image[:, :1]).all()

@@ -1,0 +1,177 @@
+"""Learning curves of Zheng et al. 2023 (arXiv:2302.02334): heads on features of networks, and on Gaussians of many dimensions."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uqlib.base.arrays import as_tensor
+from uqlib.base.extras import named
+from uqlib.calibrate import fit_temperature, scale_logits
+from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
+from uqlib.experiments.short.frozen_features import ENCODERS, SEEN, SIDE, encoder_features
+from uqlib.heads import HEADS, crossing, learning_curve, samples_to
+from uqlib.heads.learning_curves import LOGISTIC
+from uqlib.metrics import nll
+from uqlib.metrics.compare import cells, together
+from uqlib.papers.zheng2023 import gaussian_design
+
+with named():
+    import pandas as pd
+    import xarray as xr
+
+COMPARED = ("logistic regression", "naive Bayes", "nearest class mean", "shrinkage LDA")
+MEASURED = ("error", "nll", "nll_scaled")
+SIZES = {"cifar10": [2, 5, 10, 20, 50, 100, 200, 400], "cifar100": [2, 5, 10, 20, 50]}  # examples a class
+DRAWS = 5
+SIMULATED: dict[str, Any] = {
+    "classes": [2, 3],
+    "dims": [50, 100, 200, 400],
+    "heads": ["logistic, raw", "logistic, standardised", "naive Bayes"],
+    "growth": 1.25,  # of the samples, from two a class
+    "excess": 0.01,  # above the error of Bayes, which is less than 1e-6 in all of these designs
+    "most": 30,  # samples a dimension
+    "test": 4000,
+}
+
+
+def errors_and_nll(logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Error, and NLL before and after one temperature, which the even rows fit and the odd ones judge."""
+    fit, judge = slice(0, None, 2), slice(1, None, 2)
+    scaled = scale_logits(logits[judge], fit_temperature(logits[fit], labels[fit]).temperature)
+    error = (logits.argmax(-1) != labels).double().mean().item()
+    return error, nll(logits[judge], labels[judge]), nll(scaled, labels[judge])
+
+
+def features_run(encoder: str, dataset: str, draw: int, device: str = "cpu") -> Found:
+    """What every head makes of one draw, at every size."""
+    features, labels = encoder_features(encoder, f"{dataset}_train")
+    asked, truth = encoder_features(encoder, f"{dataset}_test")
+    curve = learning_curve(
+        features, labels, asked, truth, {name: HEADS[name] for name in COMPARED}, SIZES[dataset], draws=1, seed=draw,
+        measure=errors_and_nll,
+    )  # fmt: skip
+    return Found({"curve": curve[:, :, 0].astype(np.float32)}, {"tested": len(truth)})
+
+
+def samples_needed(head: str, classes: int, dim: int, seed: int) -> float:
+    """The least number of examples, on a grid, with which a head errs at most `excess` more than Bayes; infinity if none."""
+    with named():
+        from sklearn.linear_model import LogisticRegression
+    pool, labels = gaussian_design(classes, dim, SIMULATED["most"] * dim, seed=2 * seed)
+    asked, truth = gaussian_design(classes, dim, SIMULATED["test"], seed=2 * seed + 1)
+    size = 2.0 * classes
+    while size <= len(pool):
+        x, y, z = pool[: int(size)], labels[: int(size)], asked
+        if head == "naive Bayes":
+            drawn = torch.from_numpy(x), torch.from_numpy(y)
+            preds = as_tensor(HEADS[head](*drawn, torch.from_numpy(z), classes)).argmax(-1).numpy()
+        else:
+            scale = x.std(0) if head == "logistic, standardised" else 1.0
+            preds = LogisticRegression(C=1.0, max_iter=1000).fit(x / scale, y).predict(z / scale)
+        if (preds != truth).mean() <= SIMULATED["excess"]:
+            return float(int(size))
+        size = max(size * SIMULATED["growth"], size + 1)
+    return math.inf
+
+
+def simulation_run(classes: int, repeat: int, device: str = "cpu") -> Found:
+    """Samples needed by every head in every dimension."""
+    needed = [[samples_needed(head, classes, d, repeat) for d in SIMULATED["dims"]] for head in SIMULATED["heads"]]
+    return Found({"needed": np.array(needed, np.float32)}, {"tested": SIMULATED["test"]})
+
+
+def zheng2023_runs(scale: str = "cpu") -> Iterator[KeptRun]:
+    """A run for each encoder, data set and draw, and for each number of classes and repeat of the simulation."""
+    for draw in range(DRAWS):
+        for classes in SIMULATED["classes"]:
+            make = partial(simulation_run, classes, draw)
+            yield KeptRun("zheng2023", f"simulation/{classes}/{draw}", SIMULATED, make, value=2.0, folder="short")
+        for dataset, sizes in SIZES.items():
+            seen = {name: rows for name, rows in SEEN.items() if name.startswith(f"{dataset}_")}
+            settings = {
+                "heads": COMPARED,
+                "logistic": LOGISTIC,
+                "sizes": sizes,
+                "seen": seen,
+                "side": SIDE,
+                "measured": MEASURED,
+            }
+            for encoder in ENCODERS:
+                make = partial(features_run, encoder, dataset, draw)
+                yield KeptRun("zheng2023", f"{encoder}/{dataset}/{draw}", settings, make, folder="short")
+
+
+def read_curves(scale: str = "cpu") -> dict[str, xr.DataArray]:
+    """What is kept of each data set: encoder, training (the draw of the examples), head, size (a class), measure.
+
+    Raises:
+        FileNotFoundError: if nothing is; the message says what makes it.
+    """
+    kept, found = load_made(zheng2023_runs(scale)), {}
+    for dataset, sizes in SIZES.items():
+        names = {"head": list(COMPARED), "size": sizes, "measure": list(MEASURED)}
+        parts = {
+            (printed, draw): xr.DataArray(kept.column(f"{name}/{dataset}/{draw}", "curve").astype(float), coords=names)
+            for name, printed in ENCODERS.items()
+            for draw in kept.seeds(f"{name}/{dataset}")
+        }
+        found[dataset] = together(parts, "encoder", "training")
+    return found
+
+
+def read_needed(scale: str = "cpu") -> xr.DataArray:
+    """Samples that each head needs in the simulation: classes, training (the repeat), head, dim."""
+    kept = load_made(zheng2023_runs(scale))
+    names = {"head": SIMULATED["heads"], "dim": SIMULATED["dims"]}
+    parts = {
+        (classes, repeat): xr.DataArray(
+            kept.column(f"simulation/{classes}/{repeat}", "needed").astype(float), coords=names
+        )
+        for classes in SIMULATED["classes"]
+        for repeat in kept.seeds(f"simulation/{classes}")
+    }
+    return together(parts, "classes", "training")
+
+
+def at_size(
+    found: Mapping[str, xr.DataArray], size: int | None = None, measure: str = "error"
+) -> dict[str, xr.DataArray]:
+    """A measure at so many images a class, or at the most that there are, by data set."""
+    picked = {name: each.sel(measure=measure) for name, each in found.items()}
+    return {name: each.isel(size=-1) if size is None else each.sel(size=size) for name, each in picked.items()}
+
+
+def to_own_end(error: xr.DataArray) -> xr.DataArray:
+    """Images a class, log10, after which each head is within a point of its own error with the most images."""
+    levels = error.isel(size=-1, drop=True) + 0.01
+    above = (error - levels).transpose(*levels.dims, "size")
+    needed = samples_to(above.values, error["size"].values, level=0)
+    return levels.copy(data=np.log10(needed))
+
+
+def crossings(errors: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+    """Images a class up to which naive Bayes leads logistic regression, over draws, by data set and encoder."""
+    frames = []
+    for name, error in errors.items():
+        each = error.transpose("head", "encoder", "training", "size")
+        first, second = (each.sel(head=head).values for head in ("naive Bayes", "logistic regression"))
+        found = crossing(first, second, each["size"].values)
+        ends = {"lowest": found.min(1), "median": np.median(found, 1), "highest": found.max(1)}
+        frames.append(pd.DataFrame({"data": name, "encoder": each["encoder"].values, **ends}))
+    return pd.concat(frames).set_index(["data", "encoder"])
+
+
+def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+    """Cells of numbers by data set, each of encoder and training: means of the draws, with intervals over other encoders."""
+    each = {name: one.mean("training").rename(encoder="training").expand_dims("draw") for name, one in found.items()}
+    plain = {name: one.drop_vars(set(one.coords) - set(one.dims)) for name, one in each.items()}
+    frame = cells(together(plain, "dataset"))
+    alone = frame["seeds"] < 2
+    frame = frame.assign(covers="networks").astype({name: object for name in ("low", "high", "level", "covers")})
+    frame.loc[alone, ["low", "high", "level", "covers"]] = None
+    return frame.drop(columns="seeds")
