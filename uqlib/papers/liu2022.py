@@ -31,7 +31,7 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.partition(".")[0], name) not in ARRAYS:
-            raise pickle.UnpicklingError(f"a file of arrays asks for {module}.{name}; it is not read")
+            raise ValueError(f"a file of arrays asks for {module}.{name}; it is not read")
         return super().find_class(module, name)
 
 
@@ -43,7 +43,7 @@ def read_published(scenario: str) -> tuple[dict[str, np.ndarray], np.ndarray, np
 
     Raises:
         FileNotFoundError: if there is no clone of their repository; the message has the command that makes one.
-        pickle.UnpicklingError: if a file holds anything but arrays.
+        ValueError: if a file holds anything but arrays.
     """
     theirs = PUBLISHED[check_choice(scenario, PUBLISHED, "scenario")]
     folders = [folder / REPOSITORY["folder"] for folder in split_places(None)]
