@@ -92,6 +92,10 @@ EXCEPTIONS = {
         f"report.{name}.*": "of cells that compare made, in tests/report"
         for name in ("charts", "computed", "moving", "tables", "telling", "verbs")
     },
+    **{
+        f"report.cards.reliability.{name}": "of cards, in test_reliability.py"
+        for name in ("reliability_card", "show_card", "record_card")
+    },
     "report.lessons.*": "figures of the library's own answers, in test_lessons.py",
     "book.pages.*": INNER,
     "book.staleness.*": "of names of notebooks, in test_staleness.py",
@@ -217,11 +221,9 @@ ARRAYS: dict[str, np.ndarray] = {
     "truth": CONFIDENCE,
     "outcomes": CORRECT,
     "codes": np.stack([np.arange(N) % 5, np.arange(N) // 5 % 5], 1),
-    "counts": np.array([[3, 0, 2, 1, 1], [1, 2, 3, 4, 5]]),
     "tested": LABELS[:20],
     "pits": CONFIDENCE,
     "grid": np.array([0.0, 0.25, 0.5, 1.0]),
-    "curve": np.array([0.0, 0.125, 0.5, 0.75]),
     "curves": LOGITS,
 }
 
@@ -366,6 +368,10 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "attack.strong_correct": UNIT | {"radius": 0.125},
     "losses.cape_targets": {"by": "kernel", "width": 0.125},
     "label_noise.outcome_probabilities": {"scenario": "linear"},
+    **{
+        f"heads.{name}": {"counts": np.array([[3, 0, 2, 1, 1], [1, 2, 3, 4, 5]])}
+        for name in ("key_codes", "key_distance")
+    },
     "heads.fit_values": {"values": _eighths(2, 5, C)},
     "heads.value_logits": {"values": _eighths(2, 5, C)},
     "heads.run_stream": {
@@ -388,7 +394,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     },
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
-    "calibrate.map_by_curve": {"values": CONFIDENCE},
+    "calibrate.map_by_curve": {"values": CONFIDENCE, "curve": np.array([0.0, 0.125, 0.5, 0.75])},
     "combine.decide": {"name": "ours"},
     "combine.cascade": {"windows": [(0.25, 0.75)] * (M - 1)},
     "combine.staged": {"stages": 1 + np.arange(N) % M},

@@ -4,11 +4,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from statistics import median
 
 from uqlib.base.options import check_choice
 from uqlib.experiments import short
-from uqlib.experiments.keeping.kept_runs import KeptRun, about_runs
+from uqlib.experiments.keeping.kept_runs import KeptRun, about_runs, place_of
 from uqlib.experiments.worklist import Job
 
 END = "_runs"
@@ -44,7 +45,9 @@ def short_jobs(paper: str | None = None, run: str | None = None, *, scale: str =
 
 
 def missing_short_jobs(scale: str = "cpu") -> list[Job]:
-    """What is not there yet of all that is asked for at a scale."""
+    """What is not there yet of all that is asked for at a scale; a checkout without data/trained/short asks for nothing."""
+    if not Path(place_of("components", "short")).parent.is_dir():
+        return []
     return [job for job in short_jobs(scale=scale) if job.is_missing()]
 
 
