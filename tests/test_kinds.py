@@ -394,6 +394,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     },
     "difficulty.forgetting": {"correct": RNG.random((4, N)) < 0.5},
     "difficulty.moments_of": {"batches": [(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])]},
+    "calibrate.logits_by_curve": {"curve": np.array([0.0, 0.125, 0.5, 0.75])},
     "calibrate.map_by_curve": {"values": CONFIDENCE, "curve": np.array([0.0, 0.125, 0.5, 0.75])},
     "combine.decide": {"name": "ours"},
     "combine.cascade": {"windows": [(0.25, 0.75)] * (M - 1)},
