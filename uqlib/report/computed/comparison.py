@@ -31,7 +31,7 @@ def comparison_table(results: Iterable[Result], titles: Mapping[str, str]) -> st
     for paper, place in sorted(cards, key=lambda key: order.index(key[0])):
         methods = cards[paper, place]
         first, *others = methods
-        name = escape(titles.get(paper, "What combines with what" if paper == TOGETHER else paper))
+        name = escape(titles.get(paper, "Four chapters on one card" if paper == TOGETHER else paper))
         to = f"{paper}/index.html" if paper in titles else "results/synthesis/cards.html"
         title = f'<a href="{to}">{name}</a> <small>{escape(place)}; less <i>{escape(first)}</i></small>'
         lines.append(f'<tbody><tr class="paper"><th scope="rowgroup" colspan="{len(CARD) + 2}">{title}</th></tr>')
