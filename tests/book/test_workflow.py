@@ -163,7 +163,7 @@ def test_the_command_says_the_same(built):
     text = subprocess.run(command, cwd=built, capture_output=True, text=True, check=True, env=env).stdout
     assert "zhou2025/one_pair" not in text.split("pages:")[0]
     assert "cui2023/measures: new\n" in text
-    assert re.search(r"^pages: after cui2023/architectures, .* and \d+ more$", text, re.M)
+    assert re.search(r"^pages: after amininaieni2024/scenes, .* and \d+ more$", text, re.M)
 
 
 def test_what_a_killed_run_began_is_stale(built):

@@ -11,11 +11,11 @@ from uqlib import networks
 from uqlib.base.arrays import as_tensor
 from uqlib.base.options import check_choice
 from uqlib.experiments.image_sets import first_rows
+from uqlib.experiments.uncertainties.upstream_features import SIDE
 from uqlib.images.sets import ImageSet
 from uqlib.images.sources import load_images
 from uqlib.store.fill import ask_network
 
-SIDE = 128  # pixels
 ENCODERS = {  # name, and name in print; the strongest first
     "tf_mobilenet_edgetpu_100": "EdgeTPU",
     "tf_mobilenetv2_100": "MobileNetV2",

@@ -13,7 +13,8 @@ from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.calibrate import fit_temperature, scale_logits
 from uqlib.experiments.keeping.kept_runs import Found, KeptRun, load_made
-from uqlib.experiments.short.frozen_features import ENCODERS, SEEN, SIDE, encoder_features
+from uqlib.experiments.short.frozen_features import ENCODERS, SEEN, encoder_features
+from uqlib.experiments.uncertainties.upstream_features import SIDE
 from uqlib.heads import HEADS, crossing, learning_curve, samples_to
 from uqlib.heads.learning_curves import LOGISTIC
 from uqlib.metrics import nll
