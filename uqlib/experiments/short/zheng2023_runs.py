@@ -164,7 +164,7 @@ def crossings(errors: Mapping[str, xr.DataArray]) -> pd.DataFrame:
         found = crossing(first, second, each["size"].values)
         ends = {"lowest": found.min(1), "median": np.median(found, 1), "highest": found.max(1)}
         frames.append(pd.DataFrame({"data": name, "encoder": each["encoder"].values, **ends}))
-    return pd.concat(frames).set_index(["data", "encoder"])
+    return pd.concat(frames, ignore_index=True)
 
 
 def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
