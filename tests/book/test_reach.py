@@ -270,23 +270,23 @@ def test_nothing_that_the_live_objects_reach_is_missed(oracle, copy):
 
 
 def test_little_more_is_reached_and_all_of_it_is_named(oracle, copy):
-    package = graph.Package(copy / NAME)
+    package, known = graph.Package(copy / NAME), {}
     for name, found in reached(copy).items():
-        text = " ".join(
-            [(copy / f"notebooks/{name}.ipynb").read_text()]
-            + [sources(package, each) for each in found]
-        )  # fmt: skip
+        words = set(re.findall(r"\w+", (copy / f"notebooks/{name}.ipynb").read_text()))
+        for each in found:
+            words |= known[each] if each in known else known.setdefault(each, words_beside(package, each))
         for each in set(found) - oracle[name]:
             last = each.rpartition(".")[2]
-            assert last == graph.EFFECTS or re.search(rf"\b{last}\b", text), f"{name}: {each} is named nowhere"
+            assert last == graph.EFFECTS or last in words, f"{name}: {each} is named nowhere"
 
 
-def sources(package, name: str) -> str:
-    """The text of the file in which a definition stands, without its own line."""
+def words_beside(package, name: str) -> set[str]:
+    """The words of the file in which a definition stands, without its own line."""
     module = max((m for m in package.paths if name.startswith(f"{m}.")), key=len)
     own = name.rpartition(".")[2]
+    line = re.compile(rf"\s*(def|class) {own}\b|{re.escape(own)}\b.* = ")
     lines = package.paths[module].read_text().splitlines()
-    return "\n".join(line for line in lines if not re.match(rf"\s*(def|class) {own}\b|{re.escape(own)}\b.* = ", line))
+    return set(re.findall(r"\w+", "\n".join(each for each in lines if not line.match(each))))
 
 
 def changed(source: str, name: str, *, words: bool = False) -> str:
