@@ -240,6 +240,20 @@ def cells(found: Any, *names: str, level: float = 0.95) -> pd.DataFrame:
     return kept.where(kept.notna(), None).infer_objects().reset_index(drop=True)
 
 
+def over_trainings(found: xr.DataArray, covers: str = "trainings") -> pd.DataFrame:
+    """Cells of numbers of which there are no draws of examples: intervals over other trainings, none of a single one.
+
+    Args:
+        found: with the dimension training, and with one draw or without that dimension.
+        covers: what the entries of that dimension are, where they are other units, such as networks.
+    """
+    frame = cells(found if "draw" in found.dims else found.expand_dims("draw"))
+    alone = frame["seeds"] < 2
+    frame = frame.assign(covers=covers).astype({name: object for name in ("low", "high", "level", "covers")})
+    frame.loc[alone, ["low", "high", "level", "covers"]] = None
+    return frame
+
+
 def rank_correlation(one: xr.DataArray, other: xr.DataArray, dim: str) -> xr.DataArray:
     """Spearman's correlation over one dimension, for every entry of the others; ties share their mean rank."""
     last: dict[str, Any] = {"input_core_dims": [[dim]], "output_core_dims": [[dim]], "kwargs": {"axis": -1}}

@@ -5,11 +5,11 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from statistics import median
 
 from uqlib.base.options import check_choice
 from uqlib.experiments import short
-from uqlib.experiments.keeping.kept_runs import KeptRun, about_runs, place_of
+from uqlib.experiments.keeping.kept_jobs import job_of_run
+from uqlib.experiments.keeping.kept_runs import KeptRun, place_of
 from uqlib.experiments.worklist import Job
 
 END = "_runs"
@@ -38,10 +38,10 @@ def short_jobs(paper: str | None = None, run: str | None = None, *, scale: str =
         ValueError: if there is no such paper or run.
     """
     if paper is None:
-        return [_short_job(each) for each in short_runs(scale)]
+        return [job_of_run(each, 1) for each in short_runs(scale)]
     own = {each.name: each for each in short_papers()[check_choice(paper, short_papers(), "short study")](scale)}
     chosen = own if run is None else [check_choice(run, own, f"run of {paper}")]
-    return [_short_job(own[name]) for name in chosen]
+    return [job_of_run(own[name], 1) for name in chosen]
 
 
 def missing_short_jobs(scale: str = "cpu") -> list[Job]:
@@ -49,17 +49,3 @@ def missing_short_jobs(scale: str = "cpu") -> list[Job]:
     if not Path(place_of("components", "short")).parent.is_dir():
         return []
     return [job for job in short_jobs(scale=scale) if job.is_missing()]
-
-
-def _short_job(run: KeptRun) -> Job:
-    return Job(
-        name=f"{run.task}/{run.name}", command=f"uqlib short {run.task} {run.name}", place=f"{run.task}/{run.name}",
-        make=run.keep, is_missing=run.is_missing, value=run.value, repeat=run.seed, seconds=_like_seconds(run),
-    )  # fmt: skip
-
-
-def _like_seconds(run: KeptRun) -> float | None:
-    """What runs of the same first part took."""
-    about = about_runs(run.task, run.folder)
-    like = [each["seconds"] for name, each in about.items() if name.split("/")[0] == run.name.split("/")[0]]
-    return median(like) if like else None

@@ -18,7 +18,7 @@ from uqlib.experiments.uncertainties.upstream_features import SIDE
 from uqlib.heads import HEADS, crossing, learning_curve, samples_to
 from uqlib.heads.learning_curves import LOGISTIC
 from uqlib.metrics import nll
-from uqlib.metrics.compare import cells, together
+from uqlib.metrics.compare import over_trainings, together
 from uqlib.papers.zheng2023 import gaussian_design
 
 with named():
@@ -171,8 +171,4 @@ def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     """Cells of numbers by data set, each of encoder and training: means of the draws, with intervals over other encoders."""
     each = {name: one.mean("training").rename(encoder="training").expand_dims("draw") for name, one in found.items()}
     plain = {name: one.drop_vars(set(one.coords) - set(one.dims)) for name, one in each.items()}
-    frame = cells(together(plain, "dataset"))
-    alone = frame["seeds"] < 2
-    frame = frame.assign(covers="networks").astype({name: object for name in ("low", "high", "level", "covers")})
-    frame.loc[alone, ["low", "high", "level", "covers"]] = None
-    return frame.drop(columns="seeds")
+    return over_trainings(together(plain, "dataset"), "networks").drop(columns="seeds")

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from statistics import median
 
 from uqlib.base.options import check_choice
-from uqlib.experiments.keeping.kept_runs import KeptRun, KeptRuns, about_runs, load_runs
+from uqlib.experiments.keeping.kept_jobs import job_of_run
+from uqlib.experiments.keeping.kept_runs import KeptRun, KeptRuns, load_runs
 from uqlib.experiments.transfer import (
     adversarial_runs,
     clean_runs,
@@ -71,7 +71,9 @@ def pretraining_jobs(scale: str = "cpu") -> list[Job]:
     names = [
         name for name in upstream_networks.UPSTREAMS if upstream_networks.upstream_settings(name)["network"] in starting
     ]
-    return [_upstream_job(name) for name in names if name != BY_NAME] + [_run_job(run) for run in asked_runs(scale)]
+    return [_upstream_job(name) for name in names if name != BY_NAME] + [
+        job_of_run(run, 2) for run in asked_runs(scale)
+    ]
 
 
 def missing_jobs(scale: str = "cpu") -> list[Job]:
@@ -111,17 +113,3 @@ def _upstream_job(name: str) -> Job:
         make=partial(upstream_networks.make_upstream, name), is_missing=lambda: not Path(place).is_file(), value=UPSTREAM_VALUES.get(name, 0.9),
         courses=(Course(upstream_networks.upstream_checkpoint(name), epochs),),
     )  # fmt: skip
-
-
-def _run_job(run: KeptRun) -> Job:
-    return Job(
-        name=f"{run.task}/{run.name}", command=f"uqlib pretrain {run.task} {run.name}", place=f"{run.task}/{run.name}",
-        make=run.keep, is_missing=run.is_missing, value=run.value, repeat=run.seed, seconds=_like_seconds(run),
-    )  # fmt: skip
-
-
-def _like_seconds(run: KeptRun) -> float | None:
-    """What runs of the same start and method took."""
-    about = about_runs(run.task)
-    like = [each["seconds"] for name, each in about.items() if name.split("/")[:2] == run.name.split("/")[:2]]
-    return median(like) if like else None

@@ -9,7 +9,7 @@ from uqlib.evidence import ledger
 from uqlib.experiments.keeping import kept_columns, kept_runs
 from uqlib.experiments.keeping.kept_runs import add_run, pack_bits
 from uqlib.experiments.transfer.reading import read_noise
-from uqlib.metrics.compare import cells
+from uqlib.metrics.compare import cells, over_trainings
 
 pytestmark = pytest.mark.usefixtures("every_run_counts")
 
@@ -61,9 +61,7 @@ def test_without_any_run_all_is_nan_and_has_no_cells(keep):
     areas, strengths = read_noise.noise_areas(errors)
     assert strengths == {"CIFAR-10": [], "CIFAR-100": []}
     assert read_noise.counted_seeds(areas) == "no"
-    assert not len(
-        read_noise.over_trainings(read_noise.noise_areas(read_noise.matrix_errors(["scratch"], ["forward"])).areas)
-    )
+    assert not len(over_trainings(read_noise.noise_areas(read_noise.matrix_errors(["scratch"], ["forward"])).areas))
     assert read_noise.courses_so_far("scratch", "drops", "0.6").isnull().all()
 
 
@@ -147,7 +145,7 @@ def test_courses_come_back_epoch_by_epoch(keep):
 def test_intervals_over_trainings_are_students_and_one_training_has_none():
     values = np.array([[0.2, 0.25, 0.24], [0.3, np.nan, np.nan]])
     found = xr.DataArray(values, coords={"dataset": ["many", "one"], "training": range(3)})
-    many, one = read_noise.over_trainings(found).to_dict("records")
+    many, one = over_trainings(found).to_dict("records")
     low, high = stats.t.interval(0.95, 2, loc=values[0].mean(), scale=stats.sem(values[0]))
     assert (many["low"], many["high"], many["covers"]) == (pytest.approx(low), pytest.approx(high), "trainings")
     assert (one["value"], one["low"], one["covers"]) == (0.3, None, None)

@@ -233,19 +233,6 @@ def kept_so_far(task: str) -> KeptRuns | None:
         return None
 
 
-def over_trainings(found: xr.DataArray) -> pd.DataFrame:
-    """Cells of numbers of which there are no draws of images: intervals over other trainings, none of a single training.
-
-    Args:
-        found: with the dimension training, and with one draw or without that dimension.
-    """
-    frame = cells(found if "draw" in found.dims else found.expand_dims("draw"))
-    alone = frame["seeds"] < 2
-    frame = frame.assign(covers="trainings").astype({name: object for name in ("low", "high", "level", "covers")})
-    frame.loc[alone, ["low", "high", "level", "covers"]] = None
-    return frame
-
-
 def counted_seeds(found: xr.DataArray) -> str:
     """How many trainings its cells are of, with draws or without: "3", "1 to 3"; "no" where there is none."""
     counts = cells(found if "draw" in found.dims else found.expand_dims("draw"))["seeds"]
