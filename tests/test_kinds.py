@@ -67,6 +67,7 @@ EXCEPTIONS = {
     "images.photos.*": "inner: the images of corrupt, preprocess and write_prepared, which are walked",
     "files.fingerprint.*": "of any value, in test_fingerprint.py",
     "solve.*": INNER,
+    "difficulty.statistics.joined_means": INNER,
     "calibrate.maps.*": INNER,
     "metrics.selective.risks_in_row_order": INNER,
     "metrics.selective.last_of_ties": INNER,

@@ -1,6 +1,6 @@
 """Counts, means and products of features in one pass over them, mergeable across processes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -97,6 +97,14 @@ def moments_of(
     return _moments_like(running.moments(), first)
 
 
+def joined_means(parts: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Counts (k,) and class means (k, d) of the union of parts that have both; 0 for a class without examples."""
+    counts = add_up(part.counts for part in parts)
+    anchor = parts[0].means  # differences of means are small where means are large
+    shift = add_up((part.means - anchor) * part.counts[:, None] for part in parts) / counts.clamp(min=1)[:, None]
+    return counts, torch.where(counts[:, None] > 0, anchor + shift, 0.0)
+
+
 def merge_moments(first: Moments, *others: Moments) -> Moments:
     """The moments of the union of disjoint examples, such as the shares of several processes; to rounding, as of a whole.
 
@@ -115,10 +123,7 @@ def merge_moments(first: Moments, *others: Moments) -> Moments:
             )
     device = parts[0].means.device
     parts = [TensorMoments(*(array.to(device) for array in part)) for part in parts]
-    counts = add_up(part.counts for part in parts)
-    anchor = parts[0].means  # differences of means are small where means are large
-    shift = add_up((part.means - anchor) * part.counts[:, None] for part in parts) / counts.clamp(min=1)[:, None]
-    means = torch.where(counts[:, None] > 0, anchor + shift, 0.0)
+    counts, means = joined_means(parts)
     within = add_up(part.within for part in parts)
     for part in parts:
         shared = (part.counts > 0) & (part.counts < counts)

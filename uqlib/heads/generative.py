@@ -24,7 +24,7 @@ from uqlib.base.arrays import Array, Column, Table, add_up, as_tensor, by_rows, 
 from uqlib.base.checks import check_features, check_labels, check_size
 from uqlib.base.options import check_choice, check_fraction, check_number, check_result, check_whole
 from uqlib.difficulty.gaussians import _cholesky, _oas, _shrunk
-from uqlib.difficulty.statistics import LARGEST, ROWS, Moments, TensorMoments
+from uqlib.difficulty.statistics import LARGEST, ROWS, Moments, TensorMoments, joined_means
 from uqlib.networks.linear_heads import Head
 
 TOWARDS = ("diagonal", "identity")  # what LDA shrinks to: the variances, or their mean
@@ -101,9 +101,7 @@ def merge_sums(first: FeatureSums, *others: FeatureSums) -> FeatureSums:
                 f"sums must have one shape (classes, width); those at place {place} have {tuple(part.means.shape)}, the "
                 f"first {tuple(parts[0].means.shape)}"
             )
-    counts, anchor = add_up(part.counts for part in parts), parts[0].means
-    shift = add_up((part.means - anchor) * part.counts[:, None] for part in parts) / counts.clamp(min=1)[:, None]
-    means = torch.where(counts[:, None] > 0, anchor + shift, 0.0)
+    counts, means = joined_means(parts)
     apart = add_up(((part.means - means).square() * part.counts[:, None]).sum(0) for part in parts)
     within = add_up(part.within for part in parts) + apart
     return FeatureSums(*(like(part, first.counts) for part in (counts, means, within)))
