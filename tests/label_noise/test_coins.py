@@ -29,7 +29,7 @@ def test_a_seed_is_a_draw_and_certainty_is_no_coin():
 
 
 def test_brier_is_mse_p_and_what_coins_add():
-    """Brier = MSE_p + mean (y - p)^2 + 2 mean (score - p)(p - y), for any scores."""
+    """Brier = MSEₚ + mean (y - p)^2 + 2 mean (score - p)(p - y), for any scores."""
     truth = outcome_probabilities(LABELS, "linear")
     coins, scores = draw_coins(truth, seed=1), RNG.random(len(truth))
     noise = ((coins - truth) ** 2).mean() + 2 * ((scores - truth) * (truth - coins)).mean()

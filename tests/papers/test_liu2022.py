@@ -12,7 +12,7 @@ from uqlib.label_noise import outcome_probabilities
 from uqlib.papers import liu2022
 from uqlib.store import load_answers
 
-# Of the published files, computed once by NumPy and scikit-learn alone: MSE_p, KL_p, Brier, log loss, KS, AUC
+# Of the published files, computed once by NumPy and scikit-learn alone: MSEₚ, KLₚ, Brier, log loss, KS, AUC
 ELSEWHERE = {
     ("linear", "fresh"): (0.01224, 0.0305, 0.19384, 0.5658, 0.0270, 0.7086),
     ("linear", "cape_bin"): (0.02413, 0.0625, 0.20675, 0.5992, 0.0294, 0.6692),

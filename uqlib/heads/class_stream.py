@@ -82,6 +82,12 @@ def stream_forgetting(accuracy: Array) -> float:
 
     Args:
         accuracy: (t, t) of `run_stream`. The best is taken from when a task was learnt to the last task but one.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import stream_forgetting
+        >>> round(stream_forgetting(torch.tensor([[0.9, 0.6], [0.0, 0.8]])), 6)
+        0.3
     """
     table = _square(accuracy)
     return torch.stack([table[t, t:-1].max() - table[t, -1] for t in range(len(table) - 1)]).mean().item()
@@ -92,6 +98,12 @@ def stream_plasticity(accuracy: Array) -> float:
 
     Args:
         accuracy: (t, t) of `run_stream`.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import stream_plasticity
+        >>> round(stream_plasticity(torch.tensor([[0.9, 0.6], [0.0, 0.8]])), 6)
+        0.85
     """
     return _square(accuracy).diagonal().mean().item()
 

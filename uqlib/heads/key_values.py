@@ -120,6 +120,14 @@ def key_codes(features: Table, book: KeyBook, *, counts: Table | None = None) ->
 
     Raises:
         ValueError: if features do not fit the book, or a codebook has no key that was fetched.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import KeyBook, key_codes
+        >>> book = KeyBook(torch.eye(2)[None], torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]))
+        >>> key_codes(torch.tensor([[0.1, 0.2], [0.9, 0.7]]), book)
+        tensor([[0],
+                [1]])
     """
     return like(_snapped(features, book, counts)[1], features)
 
@@ -129,6 +137,13 @@ def key_distance(features: Table, book: KeyBook, *, counts: Table | None = None)
 
     Args:
         features, book, counts: as in `key_codes`.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import KeyBook, key_distance
+        >>> book = KeyBook(torch.eye(2)[None], torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]))
+        >>> key_distance(torch.tensor([[1.0, 1.0], [4.0, 5.0]]), book)
+        tensor([0., 5.], dtype=torch.float64)
     """
     return like(_snapped(features, book, counts)[0], features)
 
@@ -171,6 +186,13 @@ def fetch_counts(codes: Table, *, keys: int) -> Int[Array, "c j"]:
     Args:
         codes: (n, c) of `key_codes`.
         keys: in each codebook.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import fetch_counts
+        >>> fetch_counts(torch.tensor([[0, 1], [0, 2], [2, 2]]), keys=3)
+        tensor([[2, 0, 1],
+                [0, 1, 2]])
     """
     keys = check_whole(keys, "keys", least=2)
     return like(_counted(_codes(codes, keys), keys), codes)
@@ -209,6 +231,16 @@ def fit_values(
 
     Source:
         Träuble et al. 2023, section 3.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import fit_values, value_logits
+        >>> codes, labels = torch.tensor([[0], [1], [0], [1]]), torch.tensor([0, 1, 0, 1])
+        >>> values = fit_values(codes, labels, classes=2, keys=3, seed=0)
+        >>> value_logits(values, codes).argmax(1)
+        tensor([0, 1, 0, 1])
+        >>> values[0, 2]  # no image fetched the third key
+        tensor([0., 0.], dtype=torch.float64)
     """
     classes, batch = check_whole(classes, "classes", least=2), check_whole(batch, "batch", least=1)
     keys = check_whole(keys, "keys", least=2)
@@ -244,6 +276,14 @@ def count_values(
     Args:
         codes, labels, classes, keys: as in `fit_values`.
         prior: images of each class that every key is taken to have seen.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import count_values
+        >>> codes, labels = torch.tensor([[0], [0], [1]]), torch.tensor([0, 0, 1])
+        >>> count_values(codes, labels, classes=2, keys=2).exp()
+        tensor([[[0.7500, 0.2500],
+                 [0.3333, 0.6667]]], dtype=torch.float64)
     """
     keys, classes = check_whole(keys, "keys", least=2), check_whole(classes, "classes", least=2)
     z, prior = _codes(codes, keys), check_number(prior, "prior", above=0)
@@ -258,6 +298,14 @@ def value_logits(values: Any, codes: Table) -> Float[Array, "n classes"]:
     Args:
         values: (c, j, classes) of `fit_values` or `count_values`.
         codes: (n, c) of `key_codes`.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import value_logits
+        >>> values = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 4.0]]])
+        >>> value_logits(values, torch.tensor([[0, 0], [0, 1]]))
+        tensor([[1.5000, 0.0000],
+                [0.5000, 2.0000]], dtype=torch.float64)
     """
     table = _values(values)
     z = _codes(codes, table.shape[1]).to(table.device)
@@ -273,6 +321,13 @@ def key_interference(codes: Table, labels: Column, *, keys: int) -> float:
     Args:
         codes, keys: as in `fit_values`.
         labels: (n,), of at least two classes.
+
+    Examples:
+        >>> import torch
+        >>> from uqlib.heads import key_interference
+        >>> codes, labels = torch.tensor([[0], [1], [1], [2]]), torch.tensor([0, 0, 1, 1])
+        >>> key_interference(codes, labels, keys=3)
+        0.25
     """
     keys = check_whole(keys, "keys", least=2)
     z = _codes(codes, keys)

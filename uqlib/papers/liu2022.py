@@ -20,7 +20,7 @@ NAMES = {
     "temperature": "early stopping + temperature", "platt": "early stopping + Platt",
     "isotonic": "early stopping + isotonic", "cape_platt": "CaPE + Platt", "ensemble": "five networks",
     "mobilenetv1_025": "MobileNet 0.25", "cifar_resnet20": "ResNet-20", "linear": "Linear", "discrete": "Discrete",
-    "skewed": "Skewed", "mse_p": "MSE_p", "kl_p": "KL_p", "brier": "Brier", "nll": "NLL", "ece": "ECE", "mce": "MCE",
+    "skewed": "Skewed", "mse_p": "MSEₚ", "kl_p": "KLₚ", "brier": "Brier", "nll": "NLL", "ece": "ECE", "mce": "MCE",
     "ks": "KS", "auc": "AUC",
 }  # fmt: skip
 ARRAYS = {("numpy", name) for name in ("dtype", "ndarray", "_reconstruct")}  # all that a pickled array asks for

@@ -228,7 +228,7 @@ def keep_published(scenario: str, device: str) -> Found:
 
 
 def read_halves() -> xr.DataArray:
-    """MSE_p and Brier of the published files on halves: scenario, variant, measure, split, draw."""
+    """MSEₚ and Brier of the published files on halves: scenario, variant, measure, split, draw."""
     kept, variants = load_made(liu2022_runs()), [*REGIMES, *MAPS]
     dims = {"variant": variants, "measure": ["mse_p", "brier"], "split": range(HALVES["splits"])}
     dims["draw"] = range(1 + HALVES["draws"])
