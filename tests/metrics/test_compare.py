@@ -285,10 +285,36 @@ def test_the_interval_covers_as_often_as_it_says():
 
 
 def test_an_interval_over_splits_holds_the_draws_of_all():
-    table = torch.tensor([[1.0, 0.0, 2.0, 4.0], [3.0, 6.0, 8.0, 10.0]], dtype=torch.float64)
-    found = interval_over_splits(table, level=0.9)
-    low, high = np.quantile([0, 2, 4, 6, 8, 10], [0.05, 0.95])
+    draws = torch.arange(40, dtype=torch.float64).view(2, 20)
+    found = interval_over_splits(torch.cat([torch.tensor([[1.0], [3.0]], dtype=torch.float64), draws], 1), level=0.9)
+    low, high = np.quantile(np.arange(40), [0.05, 0.95])
     assert found[:3] == pytest.approx((2.0, low, high), abs=1e-12)
+
+
+def test_what_too_few_draws_cannot_say_is_not_said():
+    """Of one draw, or of one training without draws, there is no interval; of a few it is wide, and holds the value."""
+    for table in ([[1.0, 0.9]], [[1.0], [2.0]]):
+        assert math.isnan(interval_over_splits(torch.tensor(table)[:, :2].double()).low)
+    for table in ([[1.0]], [[1.0, 0.9]], [[1.0, 0.9], [1.4, 1.6]]):
+        assert math.isnan(interval_over_trainings(torch.tensor(table).double()).low)
+    several = interval_over_trainings(torch.tensor([[1.0], [2.0], [3.0]]).double())
+    assert several.high == pytest.approx(2 + stats.t.ppf(0.975, 2) / math.sqrt(3))
+    few = interval_over_trainings(
+        torch.tensor([[1.0, 0.5, 1.0, 2.0]]).double()
+    )  # Student's, of three draws of the images
+    spread = np.std([0.5, 1.0, 2.0], ddof=1)
+    assert few.high == pytest.approx(1 + stats.t.ppf(0.975, 2) * spread)
+    split = interval_over_splits(torch.tensor([[1.0, 0.5, 1.0, 2.0]]).double())
+    assert split.high == pytest.approx(1 + stats.t.ppf(0.975, 2) * spread * math.sqrt(4 / 3))
+
+
+def test_intervals_of_few_draws_hold_one_more_draw_as_often_as_they_say():
+    drawn = torch.randn(4000, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inside = 0
+    for row in drawn:
+        found = interval_over_splits(torch.cat([row[:6].mean()[None], row[:6]])[None])
+        inside += found.low < row[6] < found.high
+    assert inside / 4000 == pytest.approx(0.95, abs=0.012)  # three standard errors and a half
 
 
 def test_the_interval_of_one_split_covers_the_truth():

@@ -1,6 +1,5 @@
-"""What is alone of Xia & Bouganis 2023: rival policies on shared splits, and an interval for other networks."""
+"""What is alone of Xia & Bouganis 2023: rival policies on shared splits."""
 
-from itertools import permutations
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from uqlib.metrics import risk_at_coverage
+from uqlib.metrics import fpr_at_tpr, risk_at_coverage
 from uqlib.papers import xia2023
 
 
@@ -45,23 +44,6 @@ def test_policies_pass_what_they_say_and_a_pair_of_one_network_gains_nothing(ans
     assert float(abs(same - same.sel(variant="single")).max()) == 0
 
 
-def test_the_jackknife_is_that_of_a_loop_over_networks_that_are_left_out():
-    rng, names = np.random.default_rng(1), list("abcd")
-    table = rng.normal(size=(4, 4, 3))
-    table[range(4), range(4)] = np.nan
-    found = xia2023.other_networks(xr.DataArray(table, {"first": names, "second": names, "draw": range(3)}))
-    for left in range(4):
-        kept = [table[i, j] for i, j in permutations(range(4), 2) if left not in (i, j)]
-        assert np.allclose(found[left], 4 * np.nanmean(table, (0, 1)) - 3 * np.mean(kept, 0))
-    assert np.allclose(found.mean("training"), np.nanmean(table, (0, 1)))
-
-
-def test_pooled_draws_are_those_of_all_splits():
-    table = np.arange(24.0).reshape(2, 3, 4)
-    pooled = xia2023.pool_splits(xr.DataArray(table, {"variant": ["a", "b"], "split": range(3), "draw": range(4)}))
-    assert pooled.sel(variant="a").values.tolist() == [4.0, 1, 2, 3, 5, 6, 7, 9, 10, 11]
-
-
 def test_windows_over_known_and_over_all_images(answers):
     known = answers["a"].logits, answers["b"].logits
     other = tuple(each.roll(1, 0) / 2 for each in known)
@@ -71,6 +53,21 @@ def test_windows_over_known_and_over_all_images(answers):
     assert float(passed.sel(variant="window", side="known")) == pytest.approx(0.2, abs=0.1)
     assert float(passed.sel(variant="mixture").mean()) == pytest.approx(0.2, abs=0.1)
     assert sides["single"][0].correct.sum() == 400
+
+
+def test_detection_is_compared_for_every_pair_score_and_level(answers):
+    known, other = {k: v.logits for k, v in answers.items()}, {k: v.logits.roll(1, 0) / 2 for k, v in answers.items()}
+    options = dict(fit_size=200, share=0.2)
+    found = xia2023.compare_detection(known, other, levels=[0.8, 0.95], draws=2, seed=3, **options)
+    assert [found.scores.sizes[each] for each in ("first", "second", "variant", "draw")] == [3, 3, 4, 3]
+    assert list(found.scores["accepted"].values) == ["80%", "95%"]
+    sides, passed = xia2023.detect_by_policies(
+        *((said["a"], said["b"]) for said in (known, other)), tpr=0.95, score="energy", seed=3, **options
+    )
+    cell = dict(first="a", second="b", score="energy", accepted="95%")
+    xr.testing.assert_equal(found.passed.sel(cell, drop=True), passed.astype(float))
+    theirs = fpr_at_tpr(sides["window"][0].confidence, sides["window"][0].correct, tpr=0.95)
+    assert float(found.scores.sel(cell | {"variant": "window", "draw": 0})) == pytest.approx(theirs)
 
 
 def test_a_frozen_window_on_unchanged_images_is_the_window(answers):

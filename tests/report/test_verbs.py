@@ -9,6 +9,7 @@ import pytest
 
 from uqlib.base import provenance
 from uqlib.evidence import ledger
+from uqlib.report import verbs
 from uqlib.report.verbs import begin
 
 LEDGER = """
@@ -331,3 +332,50 @@ def test_a_table_says_what_made_it_and_what_it_rests_on(run):
     assert re.search(made + " · 95 % intervals over other examples and trainings, 2 splits, 3 trainings · <a", shown)
     assert "<td>+20.00<small> [+10.00, +30.00]</small></td>" in shown
     assert re.search(made + " · Table 1 of the paper", run.reported("toy2000-T1", caption="c")._repr_html_())
+
+
+@pytest.mark.parametrize(
+    ("given", "rule", "message"),
+    [
+        (1.0, "(0, 1)", r"given must lie in \(0, 1\); it is 1.0"),
+        ([0.5, 2], "(0, 1)", r"given\[1\] must lie in \(0, 1\); it is 2"),
+        ([], "(0, 1)", "given is empty; it needs an entry or more"),
+        (10, range(2, 10), "given must be a whole number of at least 2 and of at most 9; it is 10"),
+        (0, 1, "given must be a whole number of at least 1; it is 0"),
+        ("c", ["a", "b"], "unknown given 'c'; choose from a, b"),
+        (0.0, "(0, 9]", "given must be a finite number above 0.0 and of at most 9.0; it is 0.0"),
+    ],
+)
+def test_what_is_not_allowed_is_named_before_anything_runs(names, given, rule, message):
+    with pytest.raises(ValueError, match=message):
+        begin("toy2000/one", names | {"given": given}, draws=[2, 9], allowed={"given": rule})
+
+
+def test_what_is_allowed_passes(names):
+    given = {"share": 0.5, "levels": [0.1, 0.9], "heads": 3, "network": "a", "classes": 2, "price": 1e9}
+    rules = {
+        "share": "(0, 1)",
+        "levels": "[0, 1]",
+        "heads": 1,
+        "network": ("a", "b"),
+        "classes": range(2, 4),
+        "price": "[0, inf)",
+    }
+    begin("toy2000/one", names | given, draws=[2, 9], allowed=rules)
+
+
+def test_a_verdict_of_other_parameters_says_so(names, tmp_path, monkeypatch):
+    """The claim is about the parameters of the notebook as it stands; draws, the seed and what stands aside change no claim."""
+    source = 'scale = "cpu"\nseed = 0\ndraws = 0\nshare = 0.2\nepochs = 0\nrecord = ""\n'
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source.splitlines(keepends=True)}
+    (tmp_path / "one.ipynb").write_text(json.dumps({"cells": [cell]}))
+    monkeypatch.setattr(
+        verbs, "in_checkout", lambda place: tmp_path / "one.ipynb" if place.endswith("one.ipynb") else None
+    )
+    for given, words in [
+        ({"share": 0.2, "epochs": 0, "seed": 4, "draws": 7}, ""),
+        ({"share": 0.5, "epochs": 3}, " (with share = 0.5, epochs = 3)"),
+        ({}, ""),
+    ]:
+        assert begin("toy2000/one", names | given, draws=[2, 9]).changed == words
+    assert begin("toy2000/one", names | {"epochs": 3}, draws=[2, 9], aside=["epochs"]).changed == ""

@@ -1,5 +1,6 @@
 """Heads that are trained at once, beside a loop of torch.nn networks that are trained one by one."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,7 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from uqlib.training.stacked import first_heads, orders_of_epoch, stacked_logits, train_heads
+from uqlib import losses
+from uqlib.training.stacked import (
+    each_logits,
+    first_heads,
+    orders_of_epoch,
+    stacked_logits,
+    train_each,
+    train_heads,
+)
 
 D, H, C, N = 6, 5, 3, 37
 SEEDS, VARIANTS = 3, 2
@@ -85,3 +94,86 @@ def test_what_does_not_fit_is_refused(examples):
             train_heads(x, y, bonus, **RECIPE | {name: 0})
     with pytest.raises(ValueError, match="lr must be"):
         train_heads(x, y, bonus, **RECIPE | {"lr": 0})
+
+
+OWN = dict(seeds=[5, 9], rates=[0.05, 0.2], classes=C, hidden=H, epochs=4, batch=8)
+
+
+@pytest.fixture
+def own():
+    """Examples of two heads, 32 each, and as many held out."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 64, D, generator=generator)
+    y = (x[..., :C] + 0.5 * torch.randn(2, 64, C, generator=generator)).argmax(-1)
+    return x[:, :32], y[:, :32], (x[:, 32:], y[:, 32:])
+
+
+def torch_alone(x, y, start, *, seed, rate, epochs, decay=0.0, weights=None):
+    """One head, by torch's own layers, loss and optimizer; the accuracy after each epoch is the caller's."""
+    net = nn.Sequential(nn.Linear(D, H), nn.ReLU(), nn.Linear(H, C))
+    with torch.no_grad():
+        for own, value in zip(net.parameters(), (start[0].T, start[1][0], start[2].T, start[3][0]), strict=True):
+            own.copy_(value)
+    generator = torch.Generator().manual_seed(seed)
+    for shape in ((D, H), (1, H), (H, C), (1, C)):  # the weights come first from the same stream
+        torch.rand(shape, generator=generator)
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(x) // 8))
+    nets = []
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(8)[: len(x) // 8]:
+            terms = nn.functional.cross_entropy(net(x[rows]), y[rows], reduction="none")
+            part = torch.ones(len(rows)) if weights is None else weights[rows]
+            optimizer.zero_grad()
+            ((terms * part).sum() / part.sum()).backward()
+            optimizer.step()
+            schedule.step()
+        nets.append(copy.deepcopy(net))
+    return nets
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_each_of_its_own_examples_is_what_torch_would_train(own, weighted):
+    x, y, held = own
+    weights = torch.rand(2, 32, generator=torch.Generator().manual_seed(3)) + 0.1 if weighted else None
+    found = train_each(x, y, losses.loss("cross_entropy"), held=held, weight_decay=1e-2, weights=weights, **OWN)
+    start = train_each(x, y, losses.loss("cross_entropy"), held=held, **OWN | {"rates": [0.0, 0.0]}).last
+    for k, (seed, rate) in enumerate(zip(OWN["seeds"], OWN["rates"], strict=True)):
+        nets = torch_alone(
+            x[k], y[k], [each[k] for each in start], seed=seed, rate=rate, epochs=4, decay=1e-2,
+            weights=None if weights is None else weights[k],
+        )  # fmt: skip
+        right = [(net(held[0][k]).argmax(-1) == held[1][k]).float().mean().item() for net in nets]
+        assert found.held[k].item() == pytest.approx(right[-1])
+        assert found.held_best[k].item() == pytest.approx(max(right))
+        torch.testing.assert_close(each_logits(found.last, held[0])[k], nets[-1](held[0][k]), rtol=1e-4, atol=1e-4)
+        best = nets[right.index(max(right))]
+        torch.testing.assert_close(each_logits(found.best, held[0])[k], best(held[0][k]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_loss_that_remembers_sees_each_head_in_rows_of_its_own(own):
+    x, y, held = own
+    criterion = losses.loss("aldr", examples=64, temperature=1.0)
+    found = train_each(x, y, criterion, held=held, **OWN)
+    for k in range(2):
+        alone = losses.loss("aldr", examples=32, temperature=1.0)
+        how = OWN | {"seeds": OWN["seeds"][k : k + 1], "rates": OWN["rates"][k : k + 1]}
+        one = train_each(x[k : k + 1], y[k : k + 1], alone, held=tuple(part[k : k + 1] for part in held), **how)
+        torch.testing.assert_close(
+            each_logits(one.last, held[0][k]), each_logits(found.last, held[0])[k : k + 1], rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(alone.temperatures, criterion.temperatures.view(2, 32)[k], rtol=1e-4, atol=1e-5)
+
+
+def test_heads_of_their_own_refuse_what_does_not_fit(own):
+    x, y, held = own
+    plain = losses.loss("cross_entropy")
+    with pytest.raises(
+        ValueError, match=r"seeds, rates and held must have an entry a head, 2; they have 1, 2 and 2 and 2"
+    ):
+        train_each(x, y, plain, held=held, **OWN | {"seeds": [1]})
+    with pytest.raises(ValueError, match="labels must lie in"):
+        train_each(x, y + 1, plain, held=held, **OWN)
+    for name, value in {"hidden": 0, "epochs": 0, "batch": 33}.items():
+        with pytest.raises(ValueError, match=name):
+            train_each(x, y, plain, held=held, **OWN | {name: value})

@@ -129,7 +129,7 @@ def fit_gaussians(
         basis = _principal(within + apart.T @ apart, components)
         within, apart = basis.T @ within @ basis, apart @ basis
     within, shrunk = regularise(within, n, strength)
-    lower = _cholesky(within, found, components)
+    lower = cholesky_of(within, found, components)
     present = int((found.counts > 0).sum())
     whitened = torch.linalg.solve_triangular(lower, apart.T, upper=False)
     few = len(apart) < len(whitened)  # fewer classes than dimensions: the means leave axes free, which are wanted too
@@ -146,22 +146,29 @@ def _ridge(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[F
     return _added(covariance, strength * covariance.diagonal().mean().item()), 0.0
 
 
-def _shrunk(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[Float[Tensor, "d d"], float]:
+def shrink_covariance(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[Float[Tensor, "d d"], float]:
+    """It, moved by a strength towards the multiple of the identity that has its trace; and the strength."""
     mean = covariance.diagonal().mean().item()
     return _added((1 - strength) * covariance, strength * mean), strength
 
 
-def _oas(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[Float[Tensor, "d d"], float]:
+def oas_covariance(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[Float[Tensor, "d d"], float]:
+    """The same with the strength of the approximating oracle, for n examples."""
     d, square, mean = len(covariance), covariance.square().mean().item(), covariance.diagonal().mean().item()
     away = (n + 1) * (square - mean**2 / d)
-    return _shrunk(covariance, n, min(1.0, (square + mean**2) / away) if away > 0 else 1.0)
+    return shrink_covariance(covariance, n, min(1.0, (square + mean**2) / away) if away > 0 else 1.0)
 
 
 def _empirical(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[Float[Tensor, "d d"], float]:
     return covariance, 0.0
 
 
-COVARIANCES: dict[str, Callable] = {"ridge": _ridge, "oas": _oas, "shrunk": _shrunk, "empirical": _empirical}
+COVARIANCES: dict[str, Callable] = {
+    "ridge": _ridge,
+    "oas": oas_covariance,
+    "shrunk": shrink_covariance,
+    "empirical": _empirical,
+}
 
 
 def _added(covariance: Float[Tensor, "d d"], amount: float) -> Float[Tensor, "d d"]:
@@ -172,7 +179,9 @@ def _principal(covariance: Float[Tensor, "d d"], components: int) -> Float[Tenso
     return torch.linalg.eigh(covariance).eigenvectors[:, len(covariance) - components :].flip(-1)
 
 
-def _cholesky(covariance: Float[Tensor, "d d"], moments: TensorMoments, components: int | None) -> Float[Tensor, "d d"]:
+def cholesky_of(
+    covariance: Float[Tensor, "d d"], moments: TensorMoments, components: int | None
+) -> Float[Tensor, "d d"]:
     """Its lower factor; the squared pivots over the variances are what the earlier features leave of each feature."""
     lower, _ = torch.linalg.cholesky_ex(covariance)
     size = moments.means.abs().amax(0) if components is None else moments.means.abs().max().expand(components)

@@ -1,11 +1,11 @@
 """Classifiers on frozen features, fitted in one pass: naive Bayes, LDA, nearest class mean, nearest neighbours; learning curves;
-a bottleneck of keys and values, and streams in which classes come one after the other.
+a bottleneck of keys and values, linear probes, and streams in which classes come one after the other.
 
     from uqlib.heads import feature_sums, log_posteriors, naive_bayes
     head = naive_bayes(feature_sums(features, labels, classes=10))
     logits = log_posteriors(head, others)
 
-Logistic regression is `networks.fit_head`.
+Logistic regression to its end is `networks.fit_head`.
 """
 
 from uqlib.heads.class_stream import Streamed, run_stream, stream_forgetting, stream_plasticity
@@ -32,6 +32,7 @@ from uqlib.heads.key_values import (
 )
 from uqlib.heads.learning_curves import HEADS, crossing, learning_curve, nested_rows, samples_to
 from uqlib.heads.nearest import neighbour_logits
+from uqlib.heads.probes import fit_probe
 
 __all__ = [
     "HEADS",
@@ -44,6 +45,7 @@ __all__ = [
     "feature_sums",
     "fetch_counts",
     "fit_keys",
+    "fit_probe",
     "fit_values",
     "key_codes",
     "key_distance",

@@ -23,7 +23,7 @@ from torch import Tensor
 from uqlib.base.arrays import Array, Column, Table, add_up, as_tensor, by_rows, like
 from uqlib.base.checks import check_features, check_labels, check_size
 from uqlib.base.options import check_choice, check_fraction, check_number, check_result, check_whole
-from uqlib.difficulty.gaussians import _cholesky, _oas, _shrunk
+from uqlib.difficulty.gaussians import cholesky_of, oas_covariance, shrink_covariance
 from uqlib.difficulty.statistics import LARGEST, ROWS, Moments, TensorMoments, joined_means
 from uqlib.networks.linear_heads import Head
 
@@ -202,9 +202,9 @@ def lda(
     scale = variance.sqrt() if check_choice(towards, TOWARDS, "towards") == "diagonal" else torch.ones_like(variance)
     scaled = covariance / scale / scale[:, None]
     freedom = max(1, n - int((found.counts > 0).sum()))
-    scaled, _ = _oas(scaled, freedom, 0.0) if strength is None else _shrunk(scaled, n, strength)
+    scaled, _ = oas_covariance(scaled, freedom, 0.0) if strength is None else shrink_covariance(scaled, n, strength)
     means = found.means / scale
-    lower = _cholesky(scaled, TensorMoments(found.counts, means, within), None)
+    lower = cholesky_of(scaled, TensorMoments(found.counts, means, within), None)
 
     def solved(apart: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
         return torch.cholesky_solve((apart / scale).T, lower).T / scale

@@ -34,6 +34,7 @@ with named():
     from scipy import stats
 
 FEW = (3, 8)  # units of which all orders are looked at
+MANY = 40  # draws, whose own number is no longer felt
 UNITS = ("split", "training")  # what is repeated; draws are new in every split, the same in every training
 
 
@@ -322,7 +323,8 @@ def interval_over_trainings(samples: Float[Tensor, "s columns"], *, level: float
     The variance of the mean has two parts: that between trainings, divided by their number, and that of the mean over
     the draws of the test images. Student's t has the degrees of freedom of the sum (Welch-Satterthwaite), the draws
     counting as many: with three trainings that differ, the interval is as wide as three numbers allow. One training
-    says nothing of others: its interval is of the images alone.
+    says nothing of others: its interval is of the images alone. Of fewer than 40 draws their freedom counts as
+    well; a single one says nothing of the images, and one training without draws nothing at all: then there is no interval.
 
     Args:
         samples: a row a training: on all examples, then on each draw of them, the same for all.
@@ -336,9 +338,13 @@ def interval_over_trainings(samples: Float[Tensor, "s columns"], *, level: float
     """
     check_fraction(level, "level", within="(0, 1)")
     values, draws = samples[:, 0], samples[:, 1:]
-    images = draws.mean(0).var().item() if draws.shape[1] > 1 else 0.0
-    trainings = values.var().item() / len(values) if len(values) > 1 else 0.0
-    freedom = (images + trainings) ** 2 / (trainings**2 / (len(values) - 1)) if trainings else math.inf
+    value, count, drawn = values.mean().item(), len(values), draws.shape[1]
+    if drawn == 1 or (count < 2 and not drawn):
+        return Interval(value, math.nan, math.nan, level, drawn)
+    images = draws.mean(0).var().item() if drawn else 0.0
+    trainings = values.var().item() / count if count > 1 else 0.0
+    lost = trainings**2 / (count - 1) if trainings else 0.0
+    lost += images**2 / (drawn - 1) if 1 < drawn < MANY else 0.0
+    freedom = (images + trainings) ** 2 / lost if lost else math.inf
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(images + trainings)
-    value = values.mean().item()
-    return Interval(value, value - reach, value + reach, level, draws.shape[1])
+    return Interval(value, value - reach, value + reach, level, drawn)

@@ -130,8 +130,3 @@ def judge_groups(groups: Mapping[str, Sequence[tuple[Task, Mapping[str, Tensor]]
         ]
         table.append(np.mean(scores, 0))
     return xr.DataArray(np.stack(table), {"group": list(groups), "variant": names, "measure": list(JUDGED)})
-
-
-def over_groups(scores: xr.DataArray) -> xr.DataArray:
-    """Groups as repetitions, whose interval is for other groups: what `compare.intervals` takes as trainings."""
-    return scores.assign_coords(group=range(scores.sizes["group"])).rename(group="training").expand_dims(draw=1)

@@ -5,10 +5,9 @@ Its rival policies over repeated splits, for every ordered pair of some networks
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,8 @@ from uqlib.base.splits import split
 from uqlib.combine import cascades
 from uqlib.metrics import selective
 from uqlib.metrics.compare import compare, together
-from uqlib.metrics.outcomes import Judged, Measure, Outcome, outcome_of
+from uqlib.metrics.detection import fpr_at_tpr
+from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome, outcome_of
 from uqlib.metrics.tasks import both_sides
 from uqlib.store import load_answers
 
@@ -27,7 +27,9 @@ with named():
 
 Tasks = Mapping[str, Mapping[str, float]]
 TITLE = "Window-Based Early-Exit Cascades for Uncertainty Estimation"
-COVERS = {"covers": "examples, trainings, networks"}  # of `other_networks`, where these are of several depths
+COVERS = {
+    "covers": "examples, trainings, networks"
+}  # of `metrics.repetitions.other_networks`, where these are of several depths
 POLICIES = {
     "single": "one network",
     "window": "window cascade",
@@ -142,36 +144,6 @@ def judge_alone(answers: Any, tasks: Tasks, *, fit_size: int, splits: int, draws
     return scores.sel(variant="alone", drop=True)
 
 
-def pool_splits(scores: xr.DataArray) -> xr.DataArray:
-    """The mean over the splits, and all draws of all splits as draws of it: they spread by the inputs and by the split."""
-    table = scores.transpose(..., "split", "draw")
-    drawn = table.values[..., 1:].reshape(*table.shape[:-2], -1)
-    rows = np.concatenate([table.values[..., 0].mean(-1, keepdims=True), drawn], -1)
-    names = {dim: table[dim].values for dim in table.dims[:-2]}
-    return xr.DataArray(rows, {**names, "draw": range(rows.shape[-1])})
-
-
-def other_networks(scores: xr.DataArray) -> xr.DataArray:
-    """The mean over all ordered pairs, as pseudo-values of the jackknife: their interval is for other networks of the kind.
-
-    Pairs share networks, so they are no repetitions. Leaving one network out leaves out all its pairs; a pseudo-value is
-    n times the mean of all less n - 1 times the mean without one.
-
-    Args:
-        scores: of the dimensions first and second, both of the same networks, NaN where they are equal; without splits.
-
-    Returns:
-        The dimension training in their place, an entry a network.
-
-    Source:
-        Arvesen 1969, Annals of Mathematical Statistics 40(6), 2076-2100.
-    """
-    names, both = list(scores["first"].values), ("first", "second")
-    whole, n = scores.mean(both), len(names)
-    without = [scores.drop_sel(first=each, second=each).mean(both) for each in names]
-    return xr.concat([n * whole - (n - 1) * each for each in without], "training").assign_coords(training=range(n))
-
-
 def detect_by_policies(
     known: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], *, fit_size: int, tpr: float, score: str, share: float, seed: int = 0
 ) -> tuple[dict[str, list[Judged]], xr.DataArray]:  # fmt: skip
@@ -209,6 +181,31 @@ def detect_by_policies(
         sides[name] = [both_sides(inside.confidence, outside.confidence)]
         passed.append([cascades.mean_cost(said.stages, [0, 1]) for said in (inside, outside)])
     return sides, xr.DataArray(passed, {"variant": list(windows), "side": ["known", "other"]})
+
+
+def compare_detection(
+    known: Mapping[str, Tensor], others: Mapping[str, Tensor], *, levels: Sequence[float], draws: int, seed: int = 0, **options: Any
+) -> Policies:  # fmt: skip
+    """The share of other images that pass where so many known ones do, by policy, for every ordered pair, score and level.
+
+    Args:
+        known, others: of each network, logits (n, c) and (m, c).
+        levels: shares of the known images to accept.
+        draws: of the images to judge.
+        seed: of the split and of the draws.
+        options: as in `detect_by_policies`.
+    """
+    scores: dict[tuple[str, ...], xr.DataArray] = {}
+    passed: dict[tuple[str, ...], xr.DataArray] = {}
+    for (one, two), score, tpr in product(permutations(known, 2), cascades.SCORES, levels):
+        pairs = ((said[one], said[two]) for said in (known, others))
+        sides, went = detect_by_policies(*pairs, tpr=tpr, score=score, seed=seed, **options)
+        rate = MEASURES["fpr95"]._replace(statistic=partial(fpr_at_tpr, tpr=tpr))
+        drawn = compare(sides, {"fpr": rate}, over="split", draws=draws, seed=seed)
+        scores[one, two, score, f"{tpr:.0%}"] = drawn.isel(measure=0, split=0, drop=True)
+        passed[one, two, score, f"{tpr:.0%}"] = went
+    names = "first", "second", "score", "accepted"
+    return Policies(together(scores, *names), together(passed, *names))
 
 
 class Versions(NamedTuple):

@@ -10,10 +10,12 @@ A notebook goes this way:
     run.done()
 """
 
+import ast
 import base64
 import difflib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from types import SimpleNamespace
@@ -21,7 +23,7 @@ from typing import Any
 
 from uqlib.base import provenance
 from uqlib.base.extras import named
-from uqlib.base.options import check_whole
+from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
 from uqlib.base.scales import at_scale, check_scale
 from uqlib.evidence import ledger, verdicts
 from uqlib.evidence.ledger import Ledger
@@ -52,6 +54,7 @@ class Report:
         self._known: dict[
             tuple[float, ...], set[str]
         ] = {}  # what is recorded of a cell, and what the paper reports for it
+        self.changed = ""  # the parameters that are not those of the claims, as words that follow a verdict
         self.claimed = {claim.quantity for row in paper.rows for claim in row.claims} if paper else None
 
     def record(
@@ -305,7 +308,10 @@ class Report:
             glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
     def done(self) -> tables.Shown:
-        """Save the record; show what it says of the paper's claims, and give the prose each verdict as `claim.ID`."""
+        """Save the record; show what it says of the paper's claims, and give the prose each verdict as `claim.ID`.
+
+        Where parameters are not those of the notebook as it is published, a verdict says so: the claim is about others.
+        """
         self.run.save()
         own = [row for row in self.paper.rows if row.notebook == self.run.notebook] if self.paper else []
         here = {result.quantity for result in self.run.results}
@@ -317,10 +323,10 @@ class Report:
             each for row in own for claim in row.claims
             for each in verdicts.judge_row(ledger.replace(row, claims=(claim,)), results)
         ]  # fmt: skip
-        self.note(**{f"claim.{each.claim.id}": each.verdict for each in found})
+        self.note(**{f"claim.{each.claim.id}": each.verdict + self.changed for each in found})
         self._note_evidence(found)
         lines = [
-            {"claim": each.claim.text, "verdict": each.verdict, "surely in": each.certain, "by value in": each.likely,
+            {"claim": each.claim.text, "verdict": each.verdict + self.changed, "surely in": each.certain, "by value in": each.likely,
              "surely not in": each.against, "of": len(each.results)} for each in found
         ]  # fmt: skip
         if not lines:
@@ -402,20 +408,33 @@ def _nothing(what: str) -> tables.Shown:
     return tables.Shown(f"<p>{escape(plain)}</p>", name="", data=None, plain=plain)
 
 
-def begin(notebook: str, namespace: dict[str, Any], **scales: Any) -> Report:
+Allowed = str | int | range | Collection[Any]
+
+
+def begin(
+    notebook: str,
+    namespace: dict[str, Any],
+    *,
+    allowed: Mapping[str, Allowed] | None = None,
+    aside: Collection[str] = (),
+    **scales: Any,
+) -> Report:
     """Begin a run: parameters checked and filled in by the scale, style set, and all that is read from here on noted.
 
     Args:
         notebook: PAPER/NAME.
         namespace: `globals()` of the notebook, right after its parameters and imports. What is 0 or empty there is set.
+        allowed: by parameter what it may be, beyond its type: an interval such as "(0, 1]" or "(0, 9]" of a number, the least whole number, a
+            range of whole numbers, or the names to choose from. Of a list, each entry; it must have one.
+        aside: parameters that no claim rests on, such as those of a live part beside what is kept.
         scales: by parameter its values at smoke, cpu and gpu, such as `draws=[100, 2000]`; the last one goes on.
 
     Raises:
-        ValueError: if a scale gives a parameter that the notebook does not have, not one to three values, or the scale is
-            unknown.
+        ValueError: if a parameter is not allowed, a scale gives a parameter that the notebook does not have, not one to three
+            values, or the scale is unknown.
         TypeError: if a parameter is of another type than its values.
     """
-    scale = check_scale(namespace.get("scale", "cpu"))
+    scale, given = check_scale(namespace.get("scale", "cpu")), dict(namespace)
     for name, values in scales.items():
         if name not in namespace:
             raise ValueError(
@@ -432,6 +451,13 @@ def begin(notebook: str, namespace: dict[str, Any], **scales: Any) -> Report:
         elif not isinstance(value, type(smoke)):
             raise TypeError(f"{name} must be of type {type(smoke).__name__}, such as {smoke!r}; it is {value!r}")
         namespace[name] = value
+    for name, rule in (allowed or {}).items():
+        _check_allowed(name, namespace[name], rule)
+    changed = [
+        f"{name} = {given[name]}"
+        for name, value in _defaults(notebook).items()
+        if name not in aside and given.get(name, value) != value
+    ]
     plots.use_style()
     provenance.INPUTS.clear()
     parameters = {
@@ -442,6 +468,43 @@ def begin(notebook: str, namespace: dict[str, Any], **scales: Any) -> Report:
     run.inputs = provenance.INPUTS
     paper, _, _ = notebook.rpartition("/")
     try:
-        return Report(run, ledger.read_ledger(ledger.find(paper)) if paper else None)
+        report = Report(run, ledger.read_ledger(ledger.find(paper)) if paper else None)
     except FileNotFoundError:  # a draft of somebody's own has no ledger
-        return Report(run, None)
+        report = Report(run, None)
+    report.changed = f" (with {', '.join(changed)})" if changed else ""
+    return report
+
+
+def _defaults(notebook: str) -> dict[str, Any]:
+    """The parameters of the notebook as it stands in the checkout, which its claims are about; draws say only how surely."""
+    if (path := in_checkout(f"notebooks/{notebook}.ipynb")) is None:
+        return {}
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    source = "".join("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+    set_at = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    ]
+    found = {node.targets[0].id: ast.literal_eval(node.value) for node in set_at}  # type: ignore[attr-defined]
+    return {name: value for name, value in found.items() if name not in (*NO_PARAMETERS, "seed", "draws")}
+
+
+def _check_allowed(name: str, value: Any, rule: Allowed) -> None:
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError(f"{name} is empty; it needs an entry or more")
+        for k, each in enumerate(value):
+            _check_allowed(f"{name}[{k}]", each, rule)
+    elif isinstance(rule, str):
+        low, high = (float(end) for end in rule[1:-1].split(","))
+        if (low, high) == (0, 1):
+            check_fraction(value, name, within=rule)
+        else:
+            check_number(value, name, most=high, **{"least" if rule[0] == "[" else "above": low})
+    elif isinstance(rule, range):
+        check_whole(value, name, least=rule.start, most=rule[-1])
+    elif isinstance(rule, int):
+        check_whole(value, name, least=rule)
+    else:
+        check_choice(value, rule, name)

@@ -1,13 +1,19 @@
-"""Many small networks at once: heads of one hidden layer on the same features, whose products are stacked into one.
+"""Many small networks at once: heads of one hidden layer on frozen features, whose products are stacked into one.
 
     heads = train_heads(features, labels, bonus, classes=10, hidden=64, epochs=10, batch=100, lr=0.05)
     logits = stacked_logits(heads, others)  # (s, v, n, c): seed, variant, example, class
 
 The heads of a seed share their initial weights and the order of the examples, so their differences are paired; what tells
 them apart is how much each example is rewarded for entropy. Each head ends as it would if it were trained alone.
+
+    found = train_each(features, labels, losses.loss("gce"), seeds=range(5), rates=[0.03] * 5, classes=10, hidden=128, epochs=12)
+    logits = each_logits(found.last, others)  # (s, n, c)
+
+Here every head has examples, labels and a learning rate of its own, and all have one loss.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +23,7 @@ from torch import Tensor
 from uqlib.base.arrays import Column, Table, as_tensor
 from uqlib.base.checks import check_labels
 from uqlib.base.options import check_number, check_whole
+from uqlib.losses.criterion import Criterion
 
 
 class Heads(NamedTuple):
@@ -126,3 +133,105 @@ def _logits(heads: Heads, x: Float[Tensor, "s n d"]) -> Float[Tensor, "s v n c"]
     variants = heads.second.shape[1]
     inner = torch.baddbmm(heads.shift, x, heads.first).relu().unflatten(-1, (variants, -1))
     return inner.transpose(1, 2) @ heads.second + heads.offset
+
+
+class Each(NamedTuple):
+    """Weights of s heads: logits = relu(x @ first + shift) @ second + offset."""
+
+    first: Float[Tensor, "s d h"]
+    shift: Float[Tensor, "s 1 h"]
+    second: Float[Tensor, "s h c"]
+    offset: Float[Tensor, "s 1 c"]
+
+
+class TrainedEach(NamedTuple):
+    """Heads after the last epoch and after the best one, and their accuracies then on the held-out labels."""
+
+    last: Each
+    best: Each
+    held: Float[Tensor, " s"]
+    held_best: Float[Tensor, " s"]
+
+
+def train_each(
+    features: Float[Tensor, "s n d"],
+    labels: Int[Tensor, "s n"],
+    criterion: Criterion,
+    *,
+    seeds: Sequence[int],
+    rates: Sequence[float],
+    classes: int,
+    hidden: int,
+    epochs: int,
+    batch: int = 128,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    held: tuple[Float[Tensor, "s m d"], Int[Tensor, "s m"]],
+    weights: Float[Tensor, "s n"] | None = None,
+) -> TrainedEach:
+    """Train a head a seed on examples of its own by SGD with momentum, at a rate of its own that falls to 0 by a cosine.
+
+    Heads with the same seed have the same first weights and the same order, whatever else differs. A loss that remembers
+    examples sees those of head k as the rows k n to (k + 1) n. Time is that of the products of all heads, one after the other.
+
+    Args:
+        features: the examples of each head.
+        labels: theirs, in [0, classes).
+        criterion: of `uqlib.losses`; it is told all labels first.
+        seeds: a head each, of its weights and the order of its examples.
+        rates: a learning rate a head, at the beginning.
+        classes, hidden, epochs, batch: how many; the last examples of an epoch that fill no batch are left out of it.
+        momentum, weight_decay: as of `torch.optim.SGD`.
+        held: examples and labels that choose the best epoch; none of them is learnt from.
+        weights: of the examples, whose terms are averaged by them within each head; by default all count alike.
+
+    Raises:
+        ValueError: if sizes differ, labels lie outside, or an option is out of range.
+    """
+    heads, n, d = features.shape
+    labels = check_labels(labels.flatten(), classes, heads * n).view(heads, n)
+    if not len(seeds) == len(rates) == heads or any(len(part) != heads for part in held):
+        raise ValueError(
+            f"seeds, rates and held must have an entry a head, {heads}; they have {len(seeds)}, {len(rates)} and "
+            f"{' and '.join(str(len(part)) for part in held)}"
+        )
+    epochs, hidden = check_whole(epochs, "epochs", least=1), check_whole(hidden, "hidden", least=1)
+    batch = check_whole(batch, "batch", least=1, most=n)
+    draws = [torch.Generator().manual_seed(check_whole(seed, "seed", least=0)) for seed in seeds]
+    shapes = ((d, hidden), d), ((1, hidden), d), ((hidden, classes), hidden), ((1, classes), hidden)
+    now = [
+        torch.stack([2 * torch.rand(shape, generator=g) - 1 for g in draws]) / math.sqrt(fan) for shape, fan in shapes
+    ]
+    speeds, kept = [torch.zeros_like(each) for each in now], [each.clone() for each in now]
+    own, best = torch.arange(heads)[:, None], torch.full((heads,), -1.0)
+    criterion.begin(labels.flatten())
+    steps, done = n // batch * epochs, 0
+    for _ in range(epochs):
+        order = torch.stack([torch.randperm(n, generator=g) for g in draws])
+        for rows in order.split(batch, 1)[: n // batch]:
+            now = [each.detach().requires_grad_() for each in now]
+            asked = each_logits(Each(*now), features[own, rows]).flatten(0, 1), labels[own, rows].flatten()
+            places = (n * own + rows).flatten()
+            if weights is None:
+                value = heads * criterion(*asked, places)  # the gradient of each head's own mean
+            else:
+                part = weights[own, rows]
+                value = ((criterion.terms(*asked, places).view(heads, -1) * part).sum(1) / part.sum(1)).sum()
+            slopes = torch.autograd.grad(value, now)
+            rate = torch.tensor(rates)[:, None, None] * (1 + math.cos(math.pi * done / steps)) / 2
+            done += 1
+            with torch.no_grad():
+                for each, speed, slope in zip(now, speeds, slopes, strict=True):
+                    speed.mul_(momentum).add_(slope + weight_decay * each)
+                    each.sub_(rate * speed)
+        with torch.no_grad():
+            right = (each_logits(Each(*now), held[0]).argmax(-1) == held[1]).float().mean(1)
+            kept = [torch.where((right > best)[:, None, None], new, old) for new, old in zip(now, kept, strict=True)]
+            best = torch.maximum(best, right)
+    return TrainedEach(Each(*(each.detach() for each in now)), Each(*kept), right, best)
+
+
+def each_logits(heads: Each, features: Tensor) -> Float[Tensor, "s n c"]:
+    """What each head says of examples of its own, (s, n, d), or of the same for all, (n, d)."""
+    x = features.expand(len(heads.first), *features.shape[-2:])
+    return torch.baddbmm(heads.offset, torch.baddbmm(heads.shift, x, heads.first).relu(), heads.second)

@@ -101,13 +101,29 @@ def test_what_is_frozen_stays_to_the_bit_and_is_let_go(toy):
     network = transfers.begin_from("cifar10", "scratch", 0)
     before = {name: each.clone() for name, each in network.model.state_dict().items()}
     parts = transfers.load_parts("cifar10")
-    clean_runs.fit_part(network, parts.train.images, parts.train.labels, transfers.TUNED | {"frozen": True}, 0)
+    clean_runs.fit_part(network, parts.train.images, parts.train.labels, transfers.TUNED | {"frozen": "yes"}, 0)
     for name, each in network.model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
         assert torch.equal(each, before[name]) == (not name.startswith("linear."))
     assert all(p.requires_grad for p in network.model.parameters())
-    assert {m.momentum for m in network.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
+
+
+def test_what_is_frozen_is_what_is_asked_even_while_it_trains(toy):
+    """The classifier learns from the features that it is asked about, not from those of a batch normalised by itself."""
+    network = transfers.begin_from("cifar10", "scratch", 0)
+    x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked = network.model.eval()(x).detach()
+    assert not torch.equal(network.model.train()(x), asked)
+    kept = {name: each.clone() for name, each in network.model.state_dict().items()}
+    network = transfers.begin_from("cifar10", "scratch", 0)
+    with transfers.frozen(network):
+        said = network.model.train()(x)
+        assert torch.equal(said, network.model.eval()(x))
+        assert torch.equal(network.model.train()(x[:3]), said[:3])
+    torch.testing.assert_close(said, asked)
+    assert network.model.state_dict().keys() == kept.keys()
+    assert not torch.equal(network.model.train()(x), said)  # let go
 
 
 def test_no_image_both_trains_and_judges(toy):

@@ -6,7 +6,7 @@ time.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -174,9 +174,7 @@ class KeptRuns:
         }
         whole = {key: some for key, some in runs.items() if some}
         if not whole:
-            raise FileNotFoundError(
-                f"no run of {', '.join(cells.values())}; `{FOLDERS[self.folder]} {self.task}` makes them"
-            )
+            raise FileNotFoundError(self._lacks(cells.values()))
         outcomes = {"|".join(key): some for key, some in whole.items()}
         scores = compare(outcomes, ["accuracy"], over="training", draws=draws, seed=seed)
         parts = {
@@ -188,6 +186,35 @@ class KeptRuns:
         found = together({key if len(dims) > 1 else key[0]: part for key, part in parts.items()}, *dims)
         names = {dim: list(dict.fromkeys(key[k] for key in cells)) for k, dim in enumerate(dims)}
         return 1 - found.reindex(names).sortby("training")
+
+    def table(
+        self, cells: Mapping[Any, str], *dims: str, column: str, names: Mapping[str, Sequence[Any]]
+    ) -> xr.DataArray:
+        """A column of numbers of each cell and seed, as an array with names.
+
+        Args:
+            cells: START/METHOD/LEVEL by key, a name, or a tuple of names where there are several dims.
+            dims: what these names are of.
+            column: of the same shape in every run.
+            names: of its dimensions, in order, and what stands there.
+
+        Returns:
+            Dimensions dims, training (the seed) and those of the column; NaN where a seed is not there, and no cell without any.
+
+        Raises:
+            FileNotFoundError: if there is no run; the message says what makes them.
+        """
+        parts = {}
+        for key, cell in cells.items():
+            if seeds := self.seeds(cell):
+                found = np.stack([self.column(f"{cell}/{seed}", column) for seed in seeds]).astype(float)
+                parts[key] = xr.DataArray(found, {"training": seeds, **names}, ["training", *names])
+        if not parts:
+            raise FileNotFoundError(self._lacks(cells.values()))
+        return together(parts, *dims).sortby("training")
+
+    def _lacks(self, cells: Iterable[str]) -> str:
+        return f"no run of {', '.join(cells)}; `{FOLDERS[self.folder]} {self.task}` makes them"
 
     def _judged(self, name: str, column: str, rows: Any) -> Judged:
         right = torch.from_numpy(self.correct(name, column)[rows])

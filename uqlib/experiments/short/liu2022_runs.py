@@ -7,7 +7,7 @@ what early stopping, CaPE and their rivals make of the same coins differs by wha
 import copy
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ from uqlib.files.fingerprint import fingerprint
 from uqlib.label_noise import draw_coins, outcome_probabilities
 from uqlib.label_noise.coins import SCENARIOS
 from uqlib.losses import cape_targets
-from uqlib.metrics.compare import together
 from uqlib.papers.liu2022 import NAMES, PUBLISHED, REGIMES, read_published
 from uqlib.store import load_answers
 
@@ -229,22 +228,22 @@ def keep_published(scenario: str, device: str) -> Found:
 
 def read_halves() -> xr.DataArray:
     """MSEₚ and Brier of the published files on halves: scenario, variant, measure, split, draw."""
-    kept, variants = load_made(liu2022_runs()), [*REGIMES, *MAPS]
-    dims = {"variant": variants, "measure": ["mse_p", "brier"], "split": range(HALVES["splits"])}
-    dims["draw"] = range(1 + HALVES["draws"])
-    parts = {each: kept.column(f"published/{each}/0", "halves").astype(float) for each in PUBLISHED}
-    return together({NAMES[each]: xr.DataArray(part, coords=dims) for each, part in parts.items()}, "scenario")
+    names = {"variant": [*REGIMES, *MAPS], "measure": ["mse_p", "brier"], "split": range(HALVES["splits"])}
+    return read_scored("halves", names | {"draw": range(1 + HALVES["draws"])})
+
+
+def read_scored(column: str, names: Mapping[str, Sequence[Any]]) -> xr.DataArray:
+    """A column of what was made of the published files: scenario, and the names of its dimensions."""
+    cells = {NAMES[each]: f"published/{each}" for each in PUBLISHED}
+    found = load_made(liu2022_runs()).table(cells, "scenario", column=column, names=names)
+    return found.isel(training=0, drop=True)
 
 
 def read_coins() -> xr.DataArray:
-    """Scores of all that was trained on coins: place, variant, measure, training; NaN where a seed is missing."""
-    kept, parts = load_made(liu2022_runs()), {}
-    for network, scenario in SETTINGS:
-        if seeds := kept.seeds(cell := f"{network}/{scenario}"):
-            table = np.stack([kept.column(f"{cell}/{seed}", "scores").astype(float) for seed in seeds])
-            names = {"training": seeds, "variant": list(METHODS), "measure": list(MEASURED)}
-            parts[f"{NAMES[network]}, {NAMES[scenario]}"] = xr.DataArray(table, coords=names)
-    return together(parts, "place").sortby("training")
+    """Scores of all that was trained on coins: place, training, variant, measure; NaN where a seed is missing."""
+    cells = {f"{NAMES[network]}, {NAMES[scenario]}": f"{network}/{scenario}" for network, scenario in SETTINGS}
+    names = {"variant": list(METHODS), "measure": list(MEASURED)}
+    return load_made(liu2022_runs()).table(cells, "place", column="scores", names=names)
 
 
 def read_carded() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from uqlib.base.extras import named
@@ -24,6 +23,7 @@ from uqlib.heads import (
     count_values,
     fetch_counts,
     fit_keys,
+    fit_probe,
     fit_values,
     key_codes,
     key_distance,
@@ -37,7 +37,7 @@ from uqlib.heads import (
     stream_plasticity,
     value_logits,
 )
-from uqlib.metrics.compare import cells
+from uqlib.metrics.compare import cells, together
 
 with named():
     import pandas as pd
@@ -104,21 +104,22 @@ def probe_stream(
     mean, std = task.others.mean(0), task.others.std(0).clamp(min=1e-6)
     x, z = ((task.x - mean) / std, (task.z - mean) / std) if scaled else (task.x, task.z)
 
-    def learn(state: Any, rows: Tensor) -> Any:
-        weight, bias, kept = state or (torch.zeros(x.shape[1], 10), torch.zeros(10), rows[:0])
-        generator = torch.Generator().manual_seed(task.seed)
-        all_rows = torch.cat([rows, kept.repeat(len(rows) // len(kept))]) if len(kept) else rows
-        for _ in range(RECIPE["epochs"]):
-            for part in all_rows[torch.randperm(len(all_rows), generator=generator)].split(256):
-                classes = torch.zeros(10).index_fill(0, task.y[part], 1.0) if own else torch.ones(10)
-                logits = (x[part] @ weight + bias).masked_fill(classes == 0, -torch.inf)
-                target = 0.9 * F.one_hot(task.y[part], 10) + 0.1 * classes / classes.sum()
-                slope = (logits.softmax(-1) - target) / len(part)
-                weight, bias = weight - rate * (x[part].T @ slope + decay * weight), bias - rate * slope.sum(0)
-        fresh = [rows[task.y[rows] == k][:memory] for k in task.y[rows].unique()]
-        return weight, bias, torch.cat([kept, *fresh])
+    options: dict[str, Any] = dict(
+        classes=10, rate=rate, epochs=RECIPE["epochs"], l2=decay, own_classes=own, seed=task.seed
+    )
 
-    return task.stream(learn, lambda state: z @ state[0] + state[1], each)
+    def learn(state: Any, rows: Tensor) -> Any:
+        probe, kept = state or (None, rows[:0])
+        again = torch.cat([rows, kept.repeat(len(rows) // len(kept))]) if len(kept) else rows
+        fresh = [rows[task.y[rows] == k][:memory] for k in task.y[rows].unique()]
+        return fit_probe(x[again], task.y[again], probe=probe, **options), torch.cat([kept, *fresh])
+
+    return task.stream(learn, lambda state: ask_probe(state[0], z), each)
+
+
+def ask_probe(probe: LinearHead, features: Tensor) -> Tensor:
+    """Logits."""
+    return features @ torch.as_tensor(probe.weight).T + torch.as_tensor(probe.bias)
 
 
 def _tuned(task: StreamTask, **options: Any) -> Streamed:
@@ -216,7 +217,7 @@ def last_answers(
     learnt, counted, lda = keyed.learnt(rate), keyed.counted(), order_free_heads(task.x, task.y)["lda"]
     inside, away = (-torch.as_tensor(key_distance(each, keyed.book, counts=keyed.counts)) for each in (task.z, outside))
     found = {
-        "linear": {"logits": probe.logits, "outside": outside @ probe.state[0] + probe.state[1]},
+        "linear": {"logits": probe.logits, "outside": ask_probe(probe.state[0], outside)},
         "bottleneck": {"logits": learnt.logits, "outside": keyed.answer(learnt.state, outside)},
         "distance": {"logits": learnt.logits, "confidence": inside, "confidence_out": away},
         "counts": {"logits": counted.logits, "outside": keyed.answer(counted.state, outside)},
@@ -283,24 +284,25 @@ def stream_accuracies(kept: KeptRuns, part: str, names: Collection[str], *, draw
 
 
 def task_accuracies(kept: KeptRuns, backbone: str) -> xr.DataArray:
-    """Accuracy on each task after each task: head, training, task, after."""
-    hits = np.stack([kept.column(f"{backbone}/stream/{each}", "tasks") for each in kept.seeds(f"{backbone}/stream")], 1)
-    names = {"head": list(STREAMED), "task": range(1, 6), "after": range(1, 6)}
-    return xr.DataArray(
-        hits.astype(float) / (2 * RECIPE["tested"]), dims=["head", "training", "task", "after"], coords=names
-    )
+    """Accuracy on each task after each task: training, head, task, after."""
+    names: dict[str, Any] = {"head": list(STREAMED), "task": range(1, 6), "after": range(1, 6)}
+    hits = kept.table({backbone: f"{backbone}/stream"}, "backbone", column="tasks", names=names)
+    return hits.sel(backbone=backbone, drop=True) / (2 * RECIPE["tested"])
 
 
 def size_accuracies(kept: KeptRuns) -> xr.DataArray:
     """Mean accuracy at the end for each size: how values are made, training, codebooks, keys."""
-    runs = [f"sizes/{each}" for each in kept.seeds("sizes")]
-    learnt = {
-        name: [kept.column(run, f"{name}_tasks")[..., -1].mean(-1) / (2 * SIZES["tested"]) for run in runs]
-        for name in RECIPE["rates"]
+    sizes: dict[str, Any] = {name: SIZES[name] for name in ("codebooks", "keys")}
+    tasks = {"task": range(5), "after": range(5)}
+    columns = {name: (f"{name}_tasks", sizes | tasks) for name in RECIPE["rates"]} | {"counts": ("counted", sizes)}
+    found = {
+        name: kept.table({"": "sizes"}, "all", column=column, names=names).isel(all=0, drop=True)
+        for name, (column, names) in columns.items()
     }
-    table = np.array([*learnt.values(), [kept.column(run, "counted") for run in runs]], float)
-    names = {"values": [*learnt, "counts"], "codebooks": SIZES["codebooks"], "keys": SIZES["keys"]}
-    return xr.DataArray(table, dims=["values", "training", "codebooks", "keys"], coords=names)
+    ends = {
+        name: found[name].isel(after=-1, drop=True).mean("task") / (2 * SIZES["tested"]) for name in RECIPE["rates"]
+    }
+    return together(ends | {"counts": found["counts"]}, "values")
 
 
 def less_rivals(ends: xr.DataArray, free: xr.DataArray) -> dict[str, xr.DataArray]:

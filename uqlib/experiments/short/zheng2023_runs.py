@@ -19,6 +19,7 @@ from uqlib.heads import HEADS, crossing, learning_curve, samples_to
 from uqlib.heads.learning_curves import LOGISTIC
 from uqlib.metrics import nll
 from uqlib.metrics.compare import over_trainings, together
+from uqlib.metrics.repetitions import as_trainings
 from uqlib.papers.zheng2023 import gaussian_design
 
 with named():
@@ -113,30 +114,21 @@ def read_curves(scale: str = "cpu") -> dict[str, xr.DataArray]:
     Raises:
         FileNotFoundError: if nothing is; the message says what makes it.
     """
-    kept, found = load_made(zheng2023_runs(scale)), {}
-    for dataset, sizes in SIZES.items():
-        names = {"head": list(COMPARED), "size": sizes, "measure": list(MEASURED)}
-        parts = {
-            (printed, draw): xr.DataArray(kept.column(f"{name}/{dataset}/{draw}", "curve").astype(float), coords=names)
-            for name, printed in ENCODERS.items()
-            for draw in kept.seeds(f"{name}/{dataset}")
-        }
-        found[dataset] = together(parts, "encoder", "training")
-    return found
+    kept, heads = load_made(zheng2023_runs(scale)), {"head": list(COMPARED)}
+    return {
+        dataset: kept.table(
+            {printed: f"{name}/{dataset}" for name, printed in ENCODERS.items()}, "encoder",
+            column="curve", names={**heads, "size": sizes, "measure": list(MEASURED)},
+        )
+        for dataset, sizes in SIZES.items()
+    }  # fmt: skip
 
 
 def read_needed(scale: str = "cpu") -> xr.DataArray:
     """Samples that each head needs in the simulation: classes, training (the repeat), head, dim."""
-    kept = load_made(zheng2023_runs(scale))
+    cells = {each: f"simulation/{each}" for each in SIMULATED["classes"]}
     names = {"head": SIMULATED["heads"], "dim": SIMULATED["dims"]}
-    parts = {
-        (classes, repeat): xr.DataArray(
-            kept.column(f"simulation/{classes}/{repeat}", "needed").astype(float), coords=names
-        )
-        for classes in SIMULATED["classes"]
-        for repeat in kept.seeds(f"simulation/{classes}")
-    }
-    return together(parts, "classes", "training")
+    return load_made(zheng2023_runs(scale)).table(cells, "classes", column="needed", names=names)
 
 
 def at_size(
@@ -169,6 +161,6 @@ def crossings(errors: Mapping[str, xr.DataArray]) -> pd.DataFrame:
 
 def over_networks(found: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     """Cells of numbers by data set, each of encoder and training: means of the draws, with intervals over other encoders."""
-    each = {name: one.mean("training").rename(encoder="training").expand_dims("draw") for name, one in found.items()}
+    each = {name: as_trainings(one.mean("training"), "encoder") for name, one in found.items()}
     plain = {name: one.drop_vars(set(one.coords) - set(one.dims)) for name, one in each.items()}
     return over_trainings(together(plain, "dataset"), "networks").drop(columns="seeds")

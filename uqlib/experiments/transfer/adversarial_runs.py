@@ -107,6 +107,7 @@ def _run(dataset: str, start: str, method: str, trained: str, seed: int, value: 
     settings = {
         "start": start, "method": method, "trained": trained, "seed": seed, "attack": attack_of(dataset), "judged": JUDGED, "strong": STRONG,
         "attacked": ATTACKED, "plan": plan_of(dataset, start), **whole_too(setting_of(dataset)),
+        **({"frozen": "all but the classifier, batch norm as when asked"} if method == "head" else {}),
     }  # fmt: skip
     make = partial(run_adversarial, dataset, start, method, trained, seed)
     return KeptRun(f"adversarial_{dataset}", f"{start}/{method}/{trained}/{seed}", settings, make, value)

@@ -45,12 +45,12 @@ UNNAMED = ("BACKGROUND_Google",)  # a class of Caltech-101 of which nobody says 
 
 
 def plans(dataset: str, start: str, method: str, images: int) -> list[dict[str, Any]]:
-    """What is trained one after the other; `frozen` says whether all but the classifier is held."""
+    """What is trained one after the other; `frozen` says what is held."""
     if start == SCRATCH:
         long = {"epochs": long_epochs(dataset, images)} if method == "long" else {}
         return [plan_of(dataset, start) | long]
     tuned = plan_of(dataset, start)
-    held = tuned | {"frozen": True}
+    held = tuned | {"frozen": "all but the classifier, batch norm as when asked"}
     return {"tuned": [tuned], "frozen": [held], "probed": [held | {"epochs": 3}, tuned]}[method]
 
 

@@ -221,18 +221,24 @@ def errors_by_class(logits: Tensor, labels: Any) -> dict[str, float]:
 
 @contextmanager
 def frozen(network: Beginning) -> Iterator[None]:
-    """All but the classifier stays where it is for a while, the statistics of batch norm too."""
+    """All but the classifier stays what it is for a while: no weight learns, and batch norm normalises as when it is asked.
+
+    In a batch of its own statistics the classifier would learn from other features than it is asked about.
+    """
     own = set(map(id, network.model.get_classifier().parameters()))  # type: ignore[operator]
     others = [p for p in network.model.parameters() if id(p) not in own]
-    norms = {m: m.momentum for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)}
+    norms = [m for m in network.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [m.register_forward_pre_hook(_as_when_asked) for m in norms]
     for p in others:
         p.requires_grad_(False)
-    for m in norms:
-        m.momentum = 0.0
     try:
         yield
     finally:
         for p in others:
             p.requires_grad_(True)
-        for m, momentum in norms.items():
-            m.momentum = momentum
+        for hook in hooks:
+            hook.remove()
+
+
+def _as_when_asked(norm: nn.Module, _: Any) -> None:
+    norm.eval()  # whoever called train() on the whole

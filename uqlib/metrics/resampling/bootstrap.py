@@ -3,6 +3,7 @@
 The metrics of uqlib take the fast path of `uqlib.metrics.resampling.draws`; anything else is called once a draw.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor
 from uqlib.base.checks import check_confidence, check_rows, check_weights
+from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.metrics.bins import Bins
 from uqlib.metrics.ranking import Ranking
@@ -24,7 +26,7 @@ PART = 2**18  # of them counted at a time: what is made of so many stays in the 
 
 
 class Interval(NamedTuple):
-    """The statistic on all examples, and the percentiles of its draws that enclose `level` of them."""
+    """The statistic on all examples, and the percentiles of its draws that enclose `level` of them; nan of a single draw."""
 
     value: float
     low: float
@@ -250,8 +252,8 @@ def pool(values: Column, draws: Sequence[Column] | Table, *, level: float = 0.95
 
     Examples:
         >>> from uqlib.metrics import pool
-        >>> pool([0.10, 0.12], [[0.08, 0.10, 0.12], [0.10, 0.12, 0.14]], level=0.8)[:3]
-        (0.11, 0.09, 0.13)
+        >>> pool([0.10, 0.12], [[0.08, 0.10, 0.12], [0.10, 0.12, 0.14]], level=0.5)[:3]
+        (0.11, 0.1, 0.12)
     """
     level = check_fraction(level, "level", within="(0, 1)")
     values = check_confidence(values, "values").double().tolist()
@@ -396,7 +398,18 @@ def _check_examples(methods: Mapping[str, Sequence[Column]]) -> int:
 
 
 def percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> Interval:
-    """The interval of a value from its draws."""
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = values.quantile(tails).tolist()
-    return Interval(value, low, high, level, len(values))
+    """The interval of a value from its draws.
+
+    Where so few draws are that none is expected beyond an end, fewer than 40 at 95 %, their percentiles would be too near:
+    Student's interval for one more draw around the value takes their place, as wide as so few can know. One draw gives none.
+    """
+    tail, draws = (1 - level) / 2, len(values)
+    if draws * tail >= 1:
+        low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+        return Interval(value, low, high, level, draws)
+    if draws < 2:
+        return Interval(value, math.nan, math.nan, level, draws)
+    with named():
+        from scipy import stats
+    reach = float(stats.t.ppf(1 - tail, draws - 1)) * values.std().item() * math.sqrt(1 + 1 / draws)
+    return Interval(value, value - reach, value + reach, level, draws)
