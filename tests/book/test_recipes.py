@@ -2,13 +2,16 @@
 
 import ast
 import contextlib
+import importlib
 import io
+import pkgutil
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import uqlib
 from uqlib import networks
 
 WIDEST = 76  # columns of code that a page shows at 1280 px
@@ -146,3 +149,27 @@ def test_the_code_of_the_chapter_on_pretraining_runs(code_of):
     assert names["forward"].tolist() == pytest.approx([0.7, 0.2, 0.1], abs=1e-6)  # the true classes, from wrong labels
     assert names["measured"] == pytest.approx(names["expected"], rel=0.25)  # a hundred bins: a root of chi-squared
     assert names["ratio"] == pytest.approx((2 * names["d"] / np.pi) ** 0.5, rel=0.3)  # the deviation of 200 draws
+
+
+def test_code_of_a_page_imports_what_of_the_library_it_calls(repository):
+    """A block, with those above it on its page: every family and function of uqlib that it uses was imported."""
+    families = {
+        each.name: importlib.import_module(f"uqlib.{each.name}") for each in pkgutil.iter_modules(uqlib.__path__)
+    }
+    functions = {
+        name for each in families.values() for name in getattr(each, "__all__", ()) if callable(getattr(each, name))
+    }
+    fence, blocks = re.compile(r"^(```|~~~)python\n(.*?)^\1\s*$", re.M | re.S), 0
+    for page in [repository / "README.md", *(repository / "book").glob("**/*.md")]:
+        there: set[str] = set()
+        for _, block in fence.findall(page.read_text(encoding="utf-8")):
+            nodes, blocks = list(ast.walk(ast.parse(block))), blocks + 1
+            imports = [each for each in nodes if isinstance(each, ast.Import | ast.ImportFrom)]
+            there |= {(alias.asname or alias.name).partition(".")[0] for each in imports for alias in each.names}
+            there |= {each.id for each in nodes if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+            owners = [(each.value, each.attr) for each in nodes if isinstance(each, ast.Attribute)]
+            asked = {of.id for of, name in owners if isinstance(of, ast.Name) and hasattr(families.get(of.id), name)}
+            called = [each.func for each in nodes if isinstance(each, ast.Call)]
+            asked |= {each.id for each in called if isinstance(each, ast.Name)} & functions
+            assert asked <= there, (page.name, asked - there, block)
+    assert blocks > 60

@@ -133,3 +133,21 @@ def test_what_travels_with_the_checkout_was_made_with_the_settings_that_the_code
 def _metadata(task):
     path = Path(__file__).parents[3] / kept_runs.place_of(task)
     return read_header(path).metadata if path.is_file() else {"about": "{}"}
+
+
+def test_a_column_of_many_runs_is_an_array_with_names(place):
+    for method, seed in [("none", 0), ("none", 2), ("glc", 2)]:
+        made = Found({"scores": np.array([[seed, 1], [2, 3]], np.float16) + 10 * (method == "glc")}, {})
+        KeptRun("toy", f"scratch/{method}/{seed}", {}, lambda device, made=made: made).keep()
+    kept, names = load_runs("toy"), {"head": ["a", "b"], "size": [5, 7]}
+    cells = {"plain": "scratch/none", "corrected": "scratch/glc", "nothing": "scratch/forward"}
+    found = kept.table(cells, "way", column="scores", names=names)
+    assert found.dims == ("way", "training", "head", "size")
+    assert found.dtype == np.float64
+    assert list(found["way"].values) == ["plain", "corrected"]
+    assert list(found["training"].values) == [0, 2]
+    assert found.sel(way="plain", training=2, head="a").values.tolist() == [2, 1]
+    assert found.sel(way="corrected", training=2, size=7).values.tolist() == [11, 13]
+    assert found.sel(way="corrected", training=0).isnull().all()
+    with pytest.raises(FileNotFoundError, match="no run of scratch/forward; `uqlib pretrain toy` makes them"):
+        kept.table({"nothing": "scratch/forward"}, "way", column="scores", names=names)
