@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uqlib.heads import LinearHead, fit_probe, log_posteriors
+from uqlib.heads import LinearHead, fit_probe, log_posteriors, probes
 
 X = torch.randn(90, 5, generator=torch.Generator().manual_seed(0))
 Y = (X @ torch.randn(5, 3, generator=torch.Generator().manual_seed(1))).argmax(1)
@@ -27,12 +27,13 @@ def by_torch(x, y, *, epochs, batch, smoothing, l2, start=None, rate, seed, clas
 
 
 @pytest.mark.parametrize("more", [{"smoothing": 0.1, "l2": 0.0}, {"smoothing": 0.0, "l2": 0.05}])
-def test_it_is_what_torch_would_train_and_goes_on_as_torch_would(more):
-    first = fit_probe(X, Y, epochs=3, batch=16, **more, **HOW)
+def test_it_is_what_torch_would_train_and_goes_on_as_torch_would(more, monkeypatch):
+    monkeypatch.setattr(probes, "BATCH", 16)
+    first = fit_probe(X, Y, epochs=3, **more, **HOW)
     theirs = by_torch(X, Y, epochs=3, batch=16, **more, **HOW)
     for one, other in zip(first, theirs, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
-    second = fit_probe(X, Y, probe=first, epochs=1, batch=16, **more, **HOW)
+    second = fit_probe(X, Y, probe=first, epochs=1, **more, **HOW)
     for one, other in zip(second, by_torch(X, Y, start=first, epochs=1, batch=16, **more, **HOW), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -63,6 +64,6 @@ def test_what_does_not_fit_is_refused():
         fit_probe(X, Y, probe=other, **HOW)
     with pytest.raises(ValueError, match="weights overflow with steps of 1e\\+30"):
         fit_probe(X, Y, **HOW | {"rate": 1e30, "l2": 1.0})
-    for name, value in {"rate": 0.0, "epochs": 0, "batch": 0, "smoothing": 1.0, "l2": -1.0, "seed": -1}.items():
+    for name, value in {"rate": 0.0, "epochs": 0, "smoothing": 1.0, "l2": -1.0, "seed": -1}.items():
         with pytest.raises(ValueError, match=name):
             fit_probe(X, Y, **HOW | {name: value})

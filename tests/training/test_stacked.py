@@ -10,6 +10,7 @@ from torch import nn
 
 from uqlib import losses
 from uqlib.training.stacked import (
+    Recipe,
     each_logits,
     first_heads,
     orders_of_epoch,
@@ -96,7 +97,7 @@ def test_what_does_not_fit_is_refused(examples):
         train_heads(x, y, bonus, **RECIPE | {"lr": 0})
 
 
-OWN = dict(seeds=[5, 9], rates=[0.05, 0.2], classes=C, hidden=H, epochs=4, batch=8)
+OWN = dict(recipe=Recipe(hidden=H, epochs=4, batch=8), seeds=[5, 9], rates=[0.05, 0.2], classes=C)
 
 
 @pytest.fixture
@@ -136,7 +137,14 @@ def torch_alone(x, y, start, *, seed, rate, epochs, decay=0.0, weights=None):
 def test_each_of_its_own_examples_is_what_torch_would_train(own, weighted):
     x, y, held = own
     weights = torch.rand(2, 32, generator=torch.Generator().manual_seed(3)) + 0.1 if weighted else None
-    found = train_each(x, y, losses.loss("cross_entropy"), held=held, weight_decay=1e-2, weights=weights, **OWN)
+    found = train_each(
+        x,
+        y,
+        losses.loss("cross_entropy"),
+        held=held,
+        weights=weights,
+        **OWN | {"recipe": OWN["recipe"]._replace(weight_decay=1e-2)},
+    )
     start = train_each(x, y, losses.loss("cross_entropy"), held=held, **OWN | {"rates": [0.0, 0.0]}).last
     for k, (seed, rate) in enumerate(zip(OWN["seeds"], OWN["rates"], strict=True)):
         nets = torch_alone(
@@ -176,4 +184,4 @@ def test_heads_of_their_own_refuse_what_does_not_fit(own):
         train_each(x, y + 1, plain, held=held, **OWN)
     for name, value in {"hidden": 0, "epochs": 0, "batch": 33}.items():
         with pytest.raises(ValueError, match=name):
-            train_each(x, y, plain, held=held, **OWN | {name: value})
+            train_each(x, y, plain, held=held, **OWN | {"recipe": OWN["recipe"]._replace(**{name: value})})

@@ -13,6 +13,7 @@ from uqlib.base.checks import check_features, check_labels, check_size
 from uqlib.base.options import check_fraction, check_number, check_result, check_whole
 from uqlib.heads.generative import LinearHead
 
+BATCH = 256  # examples a step
 LARGEST = 1e15  # of a feature: float32 holds sums of its squares
 
 
@@ -24,7 +25,6 @@ def fit_probe(
     probe: LinearHead | None = None,
     rate: float,
     epochs: int = 4,
-    batch: int = 256,
     smoothing: float = 0.1,
     l2: float = 0.0,
     own_classes: bool = False,
@@ -38,8 +38,7 @@ def fit_probe(
         classes: how many.
         probe: to go on from, of this function; by default all is 0.
         rate: length of a step.
-        epochs: passes.
-        batch: examples a step.
+        epochs: passes, in steps of BATCH examples.
         smoothing: of the labels, in [0, 1).
         l2: of the weights, not the biases: l2 / 2 times the sum of their squares is added to the loss.
         own_classes: whether softmax and smoothing see the classes of the batch alone, so that no step pushes others down.
@@ -65,12 +64,12 @@ def fit_probe(
     x, classes = checked.float(), check_whole(classes, "classes", least=2)
     y = check_labels(labels, classes, rows=len(x)).to(x.device)
     rate, l2 = check_number(rate, "rate", above=0), check_number(l2, "l2", least=0)
-    epochs, batch = check_whole(epochs, "epochs", least=1), check_whole(batch, "batch", least=1)
+    epochs = check_whole(epochs, "epochs", least=1)
     smoothing = check_fraction(smoothing, "smoothing", within="[0, 1)")
     weight, bias = _start(probe, classes, x)
     generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
     for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch):
+        for rows in torch.randperm(len(x), generator=generator).to(x.device).split(BATCH):
             there = torch.ones(classes, device=x.device)
             if own_classes:
                 there = torch.zeros_like(there).index_fill(0, y[rows], 1.0)

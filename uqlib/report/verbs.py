@@ -408,7 +408,7 @@ def _nothing(what: str) -> tables.Shown:
     return tables.Shown(f"<p>{escape(plain)}</p>", name="", data=None, plain=plain)
 
 
-Allowed = str | int | range | Collection[Any]
+Allowed = str | int | range | Collection[str]
 
 
 def begin(
@@ -501,7 +501,9 @@ def _check_allowed(name: str, value: Any, rule: Allowed) -> None:
         if (low, high) == (0, 1):
             check_fraction(value, name, within=rule)
         else:
-            check_number(value, name, most=high, **{"least" if rule[0] == "[" else "above": low})
+            check_number(
+                value, name, most=high, least=low if rule[0] == "[" else None, above=low if rule[0] == "(" else None
+            )
     elif isinstance(rule, range):
         check_whole(value, name, least=rule.start, most=rule[-1])
     elif isinstance(rule, int):

@@ -6,7 +6,7 @@
 The heads of a seed share their initial weights and the order of the examples, so their differences are paired; what tells
 them apart is how much each example is rewarded for entropy. Each head ends as it would if it were trained alone.
 
-    found = train_each(features, labels, losses.loss("gce"), seeds=range(5), rates=[0.03] * 5, classes=10, hidden=128, epochs=12)
+    found = train_each(features, labels, losses.loss("gce"), Recipe(128, 12), seeds=range(5), rates=[0.03] * 5, classes=10, held=held)
     logits = each_logits(found.last, others)  # (s, n, c)
 
 Here every head has examples, labels and a learning rate of its own, and all have one loss.
@@ -135,6 +135,16 @@ def _logits(heads: Heads, x: Float[Tensor, "s n d"]) -> Float[Tensor, "s v n c"]
     return inner.transpose(1, 2) @ heads.second + heads.offset
 
 
+class Recipe(NamedTuple):
+    """How heads with examples of their own are trained: SGD as torch has it."""
+
+    hidden: int  # units
+    epochs: int
+    batch: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
 class Each(NamedTuple):
     """Weights of s heads: logits = relu(x @ first + shift) @ second + offset."""
 
@@ -157,15 +167,11 @@ def train_each(
     features: Float[Tensor, "s n d"],
     labels: Int[Tensor, "s n"],
     criterion: Criterion,
+    recipe: Recipe,
     *,
     seeds: Sequence[int],
     rates: Sequence[float],
     classes: int,
-    hidden: int,
-    epochs: int,
-    batch: int = 128,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
     held: tuple[Float[Tensor, "s m d"], Int[Tensor, "s m"]],
     weights: Float[Tensor, "s n"] | None = None,
 ) -> TrainedEach:
@@ -178,10 +184,10 @@ def train_each(
         features: the examples of each head.
         labels: theirs, in [0, classes).
         criterion: of `uqlib.losses`; it is told all labels first.
+        recipe: the last examples of an epoch that fill no batch are left out of it.
         seeds: a head each, of its weights and the order of its examples.
         rates: a learning rate a head, at the beginning.
-        classes, hidden, epochs, batch: how many; the last examples of an epoch that fill no batch are left out of it.
-        momentum, weight_decay: as of `torch.optim.SGD`.
+        classes: how many.
         held: examples and labels that choose the best epoch; none of them is learnt from.
         weights: of the examples, whose terms are averaged by them within each head; by default all count alike.
 
@@ -195,8 +201,8 @@ def train_each(
             f"seeds, rates and held must have an entry a head, {heads}; they have {len(seeds)}, {len(rates)} and "
             f"{' and '.join(str(len(part)) for part in held)}"
         )
-    epochs, hidden = check_whole(epochs, "epochs", least=1), check_whole(hidden, "hidden", least=1)
-    batch = check_whole(batch, "batch", least=1, most=n)
+    epochs, hidden = check_whole(recipe.epochs, "epochs", least=1), check_whole(recipe.hidden, "hidden", least=1)
+    batch = check_whole(recipe.batch, "batch", least=1, most=n)
     draws = [torch.Generator().manual_seed(check_whole(seed, "seed", least=0)) for seed in seeds]
     shapes = ((d, hidden), d), ((1, hidden), d), ((hidden, classes), hidden), ((1, classes), hidden)
     now = [
@@ -222,7 +228,7 @@ def train_each(
             done += 1
             with torch.no_grad():
                 for each, speed, slope in zip(now, speeds, slopes, strict=True):
-                    speed.mul_(momentum).add_(slope + weight_decay * each)
+                    speed.mul_(recipe.momentum).add_(slope + recipe.weight_decay * each)
                     each.sub_(rate * speed)
         with torch.no_grad():
             right = (each_logits(Each(*now), held[0]).argmax(-1) == held[1]).float().mean(1)

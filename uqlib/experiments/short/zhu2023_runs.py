@@ -21,7 +21,7 @@ from uqlib.experiments.short.noisy_components import NOISES, NOISY, Noisy, noisy
 from uqlib.metrics.compare import compare, together
 from uqlib.metrics.detection import auroc
 from uqlib.metrics.outcomes import Judged
-from uqlib.training.stacked import Each, TrainedEach, each_logits, train_each
+from uqlib.training.stacked import Each, Recipe, TrainedEach, each_logits, train_each
 
 with named():
     import xarray as xr
@@ -68,7 +68,7 @@ def fit_heads(name: str, data: Noisy, rates: Sequence[float], **training: Any) -
     (kind, options), heads = LOSSES_OF[name], len(data.given)
     criterion = losses.loss(kind, **options, **({"examples": data.given.numel()} if kind == "aldr" else {}))
     trained = train_each(
-        data.fit / SIZE, data.given, criterion, seeds=data.seeds, rates=rates, classes=10, **PLAN["training"] | training,
+        data.fit / SIZE, data.given, criterion, Recipe(**PLAN["training"] | training), seeds=data.seeds, rates=rates, classes=10,
         held=(data.held / SIZE, data.held_given), weights=data.right.float() if name == "oracle" else None,
     )  # fmt: skip
     found = getattr(criterion, "temperatures", None)
