@@ -25,7 +25,7 @@ from uqlib.base.arrays import Column, Table, as_tensor
 from uqlib.base.checks import check_confidence, check_features
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_fraction, check_whole
-from uqlib.metrics.outcomes import Measure, measure
+from uqlib.metrics.outcomes import Measure, check_outcomes, measures_of, value_of
 from uqlib.metrics.resampling import bootstrap
 from uqlib.metrics.resampling.bootstrap import Interval
 
@@ -76,8 +76,8 @@ def compare(
         TypeError: if a variant is no list, or the seed is neither a whole number nor a generator of torch.
     """
     check_choice(over, UNITS, "unit to repeat")
-    _check_outcomes(outcomes)
-    asked = _asked(measures)
+    check_outcomes(outcomes)
+    asked = measures_of(measures)
     draws, groups = check_whole(draws, "draws", least=0), check_whole(groups, "groups", least=1)
     if not isinstance(seed, torch.Generator):
         seed = _check_seed(seed)
@@ -101,7 +101,7 @@ def compare(
         for place, each, arrays in some:
             if len(arrays[0]) % groups:
                 raise ValueError(f"{len(arrays[0])} examples do not divide into groups of {groups}")
-            table[place][0] = _on_all(each, arrays, undefined)
+            table[place][0] = value_of(each, arrays, undefined)
         if draws and some:
             drawn = bootstrap.resample_together(
                 [(each.statistic, arrays) for _, each, arrays in some],
@@ -123,33 +123,6 @@ def compare(
     return xr.DataArray(table, coords=names)
 
 
-def _check_outcomes(outcomes: Any) -> None:
-    """Refuse what is no dictionary of lists of outcomes: each of these has more than one array."""
-    if not isinstance(outcomes, Mapping):
-        raise TypeError(f"outcomes must be a dictionary of lists, {{name: [outcome]}}; it is {type(outcomes).__name__}")
-    for name, each in outcomes.items():
-        if hasattr(each, "_fields") or not isinstance(each, Sequence) or isinstance(each, str):
-            raise TypeError(
-                f"outcomes[{name!r}] must be a list with one outcome a repetition; it is {type(each).__name__}. "
-                f"Pass {{{name!r}: [outcome]}}"
-            )
-    if not outcomes or not all(map(len, outcomes.values())):
-        raise ValueError(
-            f"outcomes must have a variant, and each of them a repetition; they are {dict(outcomes)!r:.80}"
-        )
-
-
-def _asked(measures: Any) -> dict[Any, Measure]:
-    """The measures, by the names that they are given."""
-    if isinstance(measures, str | Measure):
-        shown = repr(measures) if isinstance(measures, str) else "a Measure"
-        raise TypeError(f"measures must be a list of names, or Measures by name; it is {shown} alone. Pass [{shown}]")
-    chosen = measures if isinstance(measures, Mapping) else {name: name for name in measures}
-    if not chosen:
-        raise ValueError("measures is empty; pass names such as ['accuracy', 'aurc']")
-    return {name: each if isinstance(each, Measure) else measure(each) for name, each in chosen.items()}
-
-
 def _check_seed(seed: Any) -> int:
     try:
         return check_whole(seed, "seed")
@@ -168,13 +141,6 @@ def _check_same_examples(
                 f"outcomes must be of the same examples; {measures[own]!r} of {variants[other]!r}, repetition {at}, has "
                 f"{len(each[0])}, that of {variants[i]!r}, repetition {k}, {len(arrays[0])}. Take the rows that all have"
             )
-
-
-def _on_all(each: Measure, arrays: tuple[Any, ...], undefined: bool) -> float:
-    """The measure of all examples; NaN where it may have no value, as one of a ranking where all are right."""
-    if undefined and each.needs_both and len(as_tensor(arrays[1]).unique()) < 2:
-        return math.nan
-    return float(each.statistic(*arrays))
 
 
 def together(arrays: Mapping[Any, xr.DataArray], dim: str, *more: str) -> xr.DataArray:

@@ -1,6 +1,7 @@
 """Outcomes and measures: what a method said of test examples, and the metrics that judge it, by name."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -114,3 +115,37 @@ MEASURES: dict[str, Measure] = {
 def measure(name: str) -> Measure:
     """The measure of that name in MEASURES."""
     return MEASURES[check_choice(name, MEASURES, "measure")]
+
+
+def check_outcomes(outcomes: Any) -> None:
+    """Refuse what is no dictionary of lists of outcomes: each of these has more than one array."""
+    if not isinstance(outcomes, Mapping):
+        raise TypeError(f"outcomes must be a dictionary of lists, {{name: [outcome]}}; it is {type(outcomes).__name__}")
+    for name, each in outcomes.items():
+        if hasattr(each, "_fields") or not isinstance(each, Sequence) or isinstance(each, str):
+            raise TypeError(
+                f"outcomes[{name!r}] must be a list with one outcome a repetition; it is {type(each).__name__}. "
+                f"Pass {{{name!r}: [outcome]}}"
+            )
+    if not outcomes or not all(map(len, outcomes.values())):
+        raise ValueError(
+            f"outcomes must have a variant, and each of them a repetition; they are {dict(outcomes)!r:.80}"
+        )
+
+
+def measures_of(measures: Any) -> dict[Any, Measure]:
+    """The measures, by the names that they are given."""
+    if isinstance(measures, str | Measure):
+        shown = repr(measures) if isinstance(measures, str) else "a Measure"
+        raise TypeError(f"measures must be a list of names, or Measures by name; it is {shown} alone. Pass [{shown}]")
+    chosen = measures if isinstance(measures, Mapping) else {name: name for name in measures}
+    if not chosen:
+        raise ValueError("measures is empty; pass names such as ['accuracy', 'aurc']")
+    return {name: each if isinstance(each, Measure) else measure(each) for name, each in chosen.items()}
+
+
+def value_of(each: Measure, arrays: tuple[Any, ...], undefined: bool) -> float:
+    """The measure of all examples; NaN where it may have no value, as one of a ranking where all are right."""
+    if undefined and each.needs_both and len(as_tensor(arrays[1]).unique()) < 2:
+        return math.nan
+    return float(each.statistic(*arrays))
