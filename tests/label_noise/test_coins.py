@@ -45,6 +45,10 @@ def test_the_truth_has_no_error_and_another_has_that_of_scipy():
     assert metrics.kl_p(scores, truth, epsilon=0) == pytest.approx(expected, rel=1e-12)
     assert metrics.kl_p([0.0], [0.5], epsilon=0) == np.inf
     assert metrics.kl_p([0.0], [0.0]) == 0
+    for epsilon in (0.0, 1e-10, 0.2, 0.5):  # what is left to an outcome leaves less to the other
+        shares = np.linspace(0.05, 0.95, 19)
+        assert metrics.kl_p(shares, shares, epsilon=epsilon) == pytest.approx(0, abs=1e-15)
+        assert min(metrics.kl_p([q], [p], epsilon=epsilon) for q in shares for p in shares) >= 0
 
 
 def test_bad_input_is_named():
@@ -56,5 +60,5 @@ def test_bad_input_is_named():
         draw_coins([2.0], seed=0)
     with pytest.raises(ValueError, match="truth has 1 rows where 2 are expected"):
         metrics.mse_p([0.5, 0.5], [0.5])
-    with pytest.raises(ValueError, match=r"epsilon must lie in \[0, 1\)"):
-        metrics.kl_p([0.5], [0.5], epsilon=1)
+    with pytest.raises(ValueError, match=r"of at most 0\.5; it is 0\.6"):
+        metrics.kl_p([0.5], [0.5], epsilon=0.6)

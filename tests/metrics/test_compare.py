@@ -25,7 +25,7 @@ from uqlib.metrics.compare import (
     spread_over_errors,
     together,
 )
-from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome
+from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome, outcome_of
 
 
 def outcome(seed, labels, n=400):
@@ -97,7 +97,7 @@ def test_differences_are_paired(outcomes, name, over):
 def test_versions_of_an_image_are_drawn_together():
     """Twenty copies of each example, drawn as one, say no more than the example alone."""
     one, _ = pair(3, n=100)
-    many = Outcome(*(part.repeat_interleave(20, 0) for part in one))
+    many = Outcome(*(part.repeat_interleave(20, 0) for part in one[:4]))
     names = ["accuracy", "macro_f1", "auroc", "nll", "brier", "ece"]  # a mean over ranks would change with copies
     alone = compare({"x": [one]}, names, over="split", draws=50, seed=1)
     together = compare({"x": [many]}, names, over="split", draws=50, seed=1, groups=20)
@@ -341,6 +341,17 @@ def test_the_interval_of_a_few_excludes_zero_where_scipys_permutation_test_does(
         assert -1 <= found.low <= found.value <= found.high <= 1
 
 
+@pytest.mark.parametrize(
+    ("x", "y"), [((1, 1, 2), (1, 2, 3)), ((1, 1, 2, 3), (4, 3, 2, 1)), ((1, 2, 2, 3), (1, 2, 3, 4))]
+)
+def test_an_order_as_far_as_chance_goes_excludes_no_zero(x, y):
+    """With ties the correlation is no round number, and the largest that chance gives."""
+    test = stats.permutation_test((x,), lambda x: stats.spearmanr(x, y).statistic, permutation_type="pairings")
+    found = correlation_of_few(x, y)
+    assert test.pvalue > 0.05
+    assert found.low <= 0 <= found.high
+
+
 def test_three_in_order_are_no_proof_and_six_are():
     assert correlation_of_few([1, 2, 3], [1, 2, 3])[:2] == pytest.approx((1, 0), abs=1e-12)
     assert correlation_of_few([0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4])[:3] == pytest.approx(
@@ -355,6 +366,8 @@ def test_three_in_order_are_no_proof_and_six_are():
         (list(range(9)), list(range(9)), "3 to 8"),
         ([1, 2, 3], [1, 2, 3, 4], r"shapes \(3,\) and \(4,\)"),
         ([1, 2, 3], [5, 5, 5], "constant"),
+        ([1, math.nan, 2], [1, 2, 3], "one must be finite; row 1 is nan"),
+        ([1, 2, 3], [1, 2, math.inf], "other must be finite; row 2 is inf"),
     ],
 )
 def test_a_correlation_of_few_names_what_it_cannot_order(one, other, message):
@@ -443,3 +456,118 @@ def test_in_percent_of_the_start():
     found = in_percent(frame)
     assert found[["start", "value", "high"]].to_numpy() == pytest.approx(np.array([[0.2, -50, 25]]))
     assert found["low"].isna().all()
+
+
+def test_percent_of_a_start_below_zero_keeps_the_ends_in_order():
+    frame = pd.DataFrame({"start": [-0.2, 0.2], "value": [0.1, 0.1], "low": [0.05, 0.05], "high": [0.2, 0.2]})
+    found = in_percent(frame)
+    assert found[["value", "low", "high"]].to_numpy() == pytest.approx(np.array([[-50, -100, -25], [50, 25, 100]]))
+
+
+def test_the_start_is_of_the_repetitions_that_are_compared(outcomes):
+    few = {"good": outcomes["good"][:1], "poor": outcomes["poor"]}
+    found = contrasts(few, [("accuracy", ("good", "poor"))], over="split", draws=0)
+    both = [outcomes[name][0].correct.double().mean().item() for name in ("good", "poor")]
+    assert found.start[0] == pytest.approx(both[1])
+    assert found.value[0] == pytest.approx(both[0] - both[1])
+
+
+LOGITS = np.random.default_rng(0).normal(size=(300, 5))
+TRUTH = np.random.default_rng(1).integers(0, 5, 300)
+ONE = outcome_of(LOGITS, TRUTH)
+
+
+def test_the_nll_of_sure_mistakes_is_that_of_the_logits():
+    """Probabilities of such logits are 0 in float64."""
+    found = compare({"a": [outcome_of(1000 * LOGITS, TRUTH)]}, ["nll"], over="split", draws=0).item()
+    each = 1000 * (LOGITS.max(1) - LOGITS[np.arange(300), TRUTH])  # the others add nothing
+    assert found == pytest.approx(each.mean(), rel=1e-3)
+    assert found == pytest.approx(metrics.nll(1000 * LOGITS, TRUTH), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "error", "message"),
+    [
+        (LOGITS, [1], ValueError, "labels has 1 rows where 300 are expected"),
+        (LOGITS, TRUTH + 0.5, TypeError, "labels must be integers"),
+        (LOGITS, TRUTH + 1, ValueError, r"labels must lie in \[0, 5\)"),
+        (LOGITS * np.nan, TRUTH, ValueError, "logits must be finite"),
+        (np.full((300, 5), 0.2), TRUTH, ValueError, "look like probabilities"),
+    ],
+)
+def test_an_outcome_is_of_logits_and_labels_that_a_metric_takes(logits, labels, error, message):
+    with pytest.raises(error, match=message):
+        outcome_of(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "options", "error", "message"),
+    [
+        ({"a": ONE}, {}, TypeError, r"outcomes\['a'\] must be a list .* it is Outcome. Pass \{'a': \[outcome\]\}"),
+        ([ONE], {}, TypeError, "outcomes must be a dictionary of lists"),
+        ({}, {}, ValueError, "must have a variant"),
+        ({"a": [ONE]}, {"measures": "accuracy"}, TypeError, r"'accuracy' alone. Pass \['accuracy'\]"),
+        ({"a": [ONE]}, {"measures": []}, ValueError, "measures is empty"),
+        ({"a": [ONE]}, {"groups": 0}, ValueError, "groups must be a whole number of at least 1; it is 0"),
+        ({"a": [ONE]}, {"seed": None}, TypeError, "seed must be a whole number; it is None.*torch.Generator"),
+        ({"a": [ONE]}, {"seed": 0.5}, TypeError, "seed must be a whole number; it is 0.5"),
+        ({"a": [ONE]}, {"seed": np.random.default_rng(0)}, TypeError, "torch.Generator"),
+        (
+            {"a": [ONE], "b": [outcome_of(LOGITS[:90], TRUTH[:90])]},
+            {},
+            ValueError,
+            "'nll' of 'b', repetition 0, has 90.*300",
+        ),
+    ],
+)
+def test_what_compare_cannot_take_is_named(outcomes, options, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        compare(outcomes, **{"measures": ["nll"], "over": "split", "draws": 3} | options)
+
+
+def test_contrasts_name_what_they_cannot_take():
+    with pytest.raises(ValueError, match="asked is empty"):
+        contrasts({"a": [ONE]}, [], over="split", draws=3)
+    with pytest.raises(ValueError, match="unknown variant 'c'; choose from 'a'"):
+        contrasts({"a": [ONE]}, [("nll", ("a", "c"))], over="split", draws=3)
+
+
+def test_a_spread_is_of_arrays_of_any_kind_and_names_what_it_cannot_take():
+    estimates, errors = np.array([[1.0, 2.0], [3.0, 2.5], [2.0, 1.5]]), np.ones((3, 2))
+    tensors = spread_over_errors(torch.tensor(estimates), torch.tensor(errors))
+    assert spread_over_errors(estimates, errors) == tensors
+    with pytest.raises(ValueError, match=r"one shape \(k, m\); they have \(3, 2\) and \(2, 2\)"):
+        spread_over_errors(estimates, errors[:2])
+    with pytest.raises(ValueError, match="two samples whose errors are finite; there are 1 of 3"):
+        spread_over_errors(estimates, errors * [[1], [np.nan], [np.inf]])
+    with pytest.raises(ValueError, match="drawn must lie in"):
+        spread_over_errors(estimates, errors, drawn=1)
+
+
+def sure(wrong, n=100):
+    labels = torch.zeros(n, dtype=torch.long)
+    logits = torch.stack([torch.linspace(1, 3, n), torch.zeros(n)], 1)
+    logits[:wrong] = logits[:wrong].flip(1)
+    return outcome_of(logits, labels)
+
+
+def test_draws_without_a_value_leave_the_interval_of_the_others():
+    scores = compare({"a": [sure(4)]}, ["auroc", "accuracy"], over="split", draws=400, undefined=True)
+    own = scores.sel(measure="auroc").values.ravel()[1:]
+    assert 0 < np.isnan(own).sum() < 20
+    found = cells(scores).set_index("measure").loc["auroc"]
+    assert found[["low", "high"]].tolist() == pytest.approx(np.nanquantile(own, [0.025, 0.975]), abs=1e-12)
+    with pytest.raises(ValueError, match=r"'auroc' of 'a' has no value on draw .* undefined=True"):
+        compare({"a": [sure(4)]}, ["auroc", "accuracy"], over="split", draws=400)
+    rare = compare({"a": [sure(1)]}, ["auroc"], over="split", draws=400, undefined=True)
+    assert cells(rare)["low"].isna().all()  # more than one draw in 20 has none
+    none = compare({"a": [sure(0)]}, ["auroc", "fpr95", "accuracy"], over="split", draws=20, undefined=True)
+    assert cells(none)["measure"].tolist() == ["accuracy"]
+
+
+def test_the_ends_stay_within_what_the_numbers_may_be():
+    values = xr.DataArray([[-1.0, -0.2, -0.6]], dims=("draw", "training"))
+    plain, kept = intervals(values), intervals(values, within=(-1, 1))
+    assert plain.sel(end="low").item() < -1
+    assert kept.values.tolist() == [pytest.approx(-0.6), -1, plain.sel(end="high").item()]
+    assert cells(values, within=(-1, 1))["low"].item() == -1

@@ -111,6 +111,28 @@ def test_weights_and_ignored_labels_count_as_the_metrics_count_them():
     assert value(found, "  miscalibration").value == pytest.approx(parts.miscalibration)
 
 
+def test_a_row_of_weight_zero_counts_as_one_that_is_not_there():
+    right = LOGITS.argmax(1) == LABELS
+    found = report(LOGITS, LABELS, weights=right.astype(float), groups=PLACE, draws=5, temperature=None)
+    alone = report(
+        LOGITS[right], LABELS[right], weights=np.ones(right.sum()), groups=PLACE[right], draws=5, temperature=None
+    )
+    assert found.frame.equals(alone.frame)
+    assert np.isnan(value(found, "AUROC").value)
+
+
+def test_the_nll_of_sure_mistakes_is_that_of_the_logits():
+    found = report(1000 * LOGITS, LABELS, temperature=500, draws=2)
+    assert value(found, "NLL").value == pytest.approx(metrics.nll(1000 * LOGITS, LABELS), rel=1e-12)
+    assert value(found, "NLL", "calibrated").value == pytest.approx(metrics.nll(2 * LOGITS, LABELS), rel=1e-12)
+
+
+def test_a_report_is_asked_as_its_frame_is(whole):
+    assert list(whole) == list(whole.frame)
+    assert "value" in whole
+    assert "nothing" not in whole
+
+
 def test_a_group_whose_labels_are_all_ignored_is_left_out():
     marked = np.where(PLACE == "south", 255, LABELS)
     found = report(LOGITS, marked, groups=PLACE, ignore=255, draws=2, temperature=None)

@@ -62,6 +62,12 @@ def test_a_confidence_of_its_own_changes_what_ranks_and_nothing_else():
         ({"confidence": [0.5]}, "an entry an image, 300"),
         ({"outside": [[np.nan, 1.0]]}, "finite"),
         ({"folds": 1}, "folds"),
+        ({"confidence": LOGITS[:, 0], "outside": OTHERS}, "pass confidence_out, the same confidence"),
+        ({"outside": OTHERS, "confidence_out": OTHERS[:, 0]}, "not both"),
+        ({"confidence_out": OTHERS[:, 0]}, "confidence_out needs confidence beside it"),
+        ({"outside": OTHERS[:, :3]}, "outside must have the 4 classes of logits; it has 3"),
+        ({"temperature": "own"}, "unknown temperature 'own'; choose from cross"),
+        ({"temperature": 0}, "temperature must be a finite number above 0; it is 0"),
     ],
 )
 def test_bad_input_is_named(more, words):
@@ -92,3 +98,53 @@ def test_changes_are_paired():
     level = cells(scores).query("variant == 'before'").set_index("measure")
     widths = [frame.loc["nll", "high"] - frame.loc["nll", "low"] for frame in (change, level)]
     assert widths[0] < widths[1] / 50
+
+
+def test_a_temperature_is_fitted_given_or_left_out():
+    given, none = (card_of(LOGITS, LABELS, temperature=each) for each in (2, None))
+    assert given.scaled.tolist() == pytest.approx(torch.tensor(LOGITS / 2).softmax(-1).amax(-1).tolist())
+    assert none.scaled is None
+
+
+@pytest.mark.parametrize(
+    ("logits", "missing"),
+    [
+        (9 * np.eye(4)[LABELS], {"ece_scaled", "auroc"}),  # always right
+        (-np.eye(4)[LABELS], {"ece_scaled", "auroc"}),  # always wrong
+        (np.zeros((300, 4)), {"ece_scaled"}),
+        (np.where(np.arange(300)[:, None] < 5, -4, 9) * np.eye(4)[LABELS], set()),  # five mistakes
+    ],
+)
+def test_a_card_stands_where_a_measure_has_no_value(logits, missing):
+    scores = reliability_card({"a": [card_of(logits, LABELS)]}, over="split", draws=50)
+    frame = cells(scores).set_index("measure")
+    assert set(CARD) - {"ood_auroc", "ood_fpr95"} - set(frame.index) == missing
+    assert frame.loc["accuracy", "low"] <= frame.loc["accuracy", "value"] <= frame.loc["accuracy", "high"]
+
+
+def test_a_card_of_one_image_has_no_temperature():
+    assert card_of(LOGITS[:1], LABELS[:1]).scaled is None
+
+
+def test_the_nll_of_a_card_is_that_of_the_logits():
+    scores = reliability_card({"a": [card_of(1000 * LOGITS, LABELS, temperature=None)]}, over="split", draws=0)
+    assert scores.sel(measure="nll").item() == pytest.approx(metrics.nll(1000 * LOGITS, LABELS), rel=1e-12)
+
+
+def test_methods_of_other_labels_are_no_pair():
+    methods = {"a": [card_of(LOGITS, LABELS)], "b": [card_of(LOGITS, LABELS[::-1].copy())]}
+    with pytest.raises(ValueError, match="in repetition 0 the labels of 'b' are not those of 'a'"):
+        reliability_card(methods, over="split", draws=0)
+
+
+def test_a_card_says_what_has_no_value_keeps_its_own_names_and_knows_its_costs(tmp_path):
+    run = begin("drafts/card", {"scale": "cpu", "record": str(tmp_path / "record.json")})
+    run.labels = {"ece": "ECE (equal mass)", "base": "the base"}
+    methods = {"base": [card_of(9 * np.eye(4)[LABELS], LABELS)]}
+    shown = repr(show_card(run, methods, place="toy", draws=20))
+    assert "equal mass" not in shown
+    assert "the base" in shown
+    assert "Without a value here: ECE at its temperature, AUROC of mistakes" in shown
+    assert run.labels["ece"] == "ECE (equal mass)"
+    with pytest.raises(ValueError, match="unknown method in cost 'typo'; choose from base"):
+        show_card(run, methods, place="other", draws=2, cost={"typo": 1.2})

@@ -120,6 +120,20 @@ def test_evidence_gives_cells_unit_what_the_interval_covers_and_n():
     assert telling.evidence_text(EVIDENCE.iloc[:0]) == "not measured here."
 
 
+@pytest.mark.parametrize(
+    ("covers", "count"),
+    [
+        ("examples, trainings", "3 trainings"),
+        ("examples, networks", "3 networks"),
+        ("scenes", "3 scenes"),
+        (None, "3 repetitions"),
+    ],
+)
+def test_evidence_counts_what_the_interval_covers(covers, count):
+    text = telling.evidence_text(EVIDENCE.iloc[:1].assign(covers=covers, splits=1, seeds=3))
+    assert text.endswith(f", {count}.")
+
+
 def test_evidence_of_many_cells_counts_them_and_gives_the_ends():
     many = pd.concat([EVIDENCE.assign(variant=["a", "b", "c"]), EVIDENCE.assign(variant=["d", "e", "f"])])
     text = telling.evidence_text(many)

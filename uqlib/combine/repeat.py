@@ -83,6 +83,6 @@ def decide_again(
     """What each variant decides with the weights of each fit: on the rows that go with it, which no fit should have seen."""
     known = variants if isinstance(variants, Mapping) else {name: partial(decide, name) for name in variants}
     return {
-        name: [Outcome._make((*rule(large[k], small[k], fit), labels[k])) for fit, k in zip(fits, rows, strict=True)]
+        name: [Outcome(*rule(large[k], small[k], fit), labels[k]) for fit, k in zip(fits, rows, strict=True)]
         for name, rule in known.items()
     }

@@ -44,8 +44,8 @@ def translate(metric: str, confidence: Column, correct: Column, *, of: str, bins
         >>> confidence, correct = [0.9, 0.8, 0.8, 0.6], [True, False, True, True]
         >>> round(translate("AURC", confidence, correct, of="torch-uncertainty"), 3)
         0.319
-        >>> round(translate("AURC", confidence, correct, of="fd-shifts"), 1)  # 1000 times, and from coverage 0
-        151.0
+        >>> round(translate("AURC", confidence, correct, of="fd-shifts"), 2)  # 1000 times, and from coverage 0
+        156.25
     """
     row = _look_up(metric, of)
     score = check_confidence(confidence)

@@ -103,7 +103,7 @@ def aldr(
         >>> loss, logits = losses.aldr(examples=2, temperature=1), torch.tensor([[9.0, 0.0], [1.0, 0.0]])
         >>> value = loss(logits, [0, 0], [0, 1])
         >>> [round(each, 2) for each in loss.temperatures.tolist()]  # the first is sure
-        [0.5, 0.87]
+        [0.5, 0.93]
     """
     examples = None if examples is None else check_whole(examples, "examples", least=1)
     options = check_number(temperature, "temperature", above=0), check_number(alpha, "alpha", above=1)
@@ -176,7 +176,9 @@ def expected_minimisers(
 
     Examples:
         >>> from uqlib import losses
-        >>> losses.expected_minimisers(losses.cross_entropy(), [[0.2, 0.8]]).softmax(-1).round(decimals=4).tolist()
+        >>> import torch
+        >>> scores = torch.as_tensor(losses.expected_minimisers(losses.cross_entropy(), [[0.2, 0.8]]))
+        >>> scores.softmax(-1).round(decimals=4).tolist()
         [[0.2, 0.8]]
     """
     with named():

@@ -23,7 +23,7 @@ from uqlib.base.checks import (
     check_weights,
 )
 from uqlib.base.exact import exact_sum, rounded_mean
-from uqlib.base.options import check_fraction, check_whole
+from uqlib.base.options import check_number, check_whole
 from uqlib.metrics.rows import rows_that_count
 
 CHUNK = 2**18  # numbers of a table taken to float64 at a time: 2 MiB, which stays in the cache
@@ -220,11 +220,11 @@ def kl_p(scores: Column, truth: Column, *, epsilon: float = 1e-10) -> float:
 
     Args:
         scores, truth: as of `mse_p`.
-        epsilon: the least probability that an estimate grants to either outcome. With 0 an estimate that excludes what can happen
-            costs infinitely much.
+        epsilon: the least probability that is left to either outcome, in the estimate and in truth. With 0 an estimate that
+            excludes what can happen costs infinitely much.
 
     Raises:
-        ValueError: if a probability is outside [0, 1], the lengths differ, or epsilon is outside [0, 1).
+        ValueError: if a probability is outside [0, 1], the lengths differ, or epsilon is outside [0, 0.5].
 
     Source:
         Liu et al. 2022 (arXiv:2111.10734), metrics of the synthetic data; epsilon as in their code.
@@ -235,9 +235,10 @@ def kl_p(scores: Column, truth: Column, *, epsilon: float = 1e-10) -> float:
         0.3466
     """
     estimate, true = _two_columns(scores, truth)
-    epsilon = check_fraction(epsilon, "epsilon", within="[0, 1)")
-    sides = ((true, estimate), (1 - true, 1 - estimate))
-    each = torch.stack([torch.xlogy(p, p) - torch.xlogy(p, q.clamp_min(epsilon)) for p, q in sides]).sum(0)
+    epsilon = check_number(epsilon, "epsilon", least=0, most=0.5)
+    q, p = (each.clamp(epsilon, 1 - epsilon) for each in (estimate, true))
+    sides = ((p, q), (1 - p, 1 - q))
+    each = sum(torch.xlogy(one, one) - torch.xlogy(one, other) for one, other in sides).clamp_min(0)  # but for rounding
     return _mean(each, None) if each.isfinite().all() else torch.inf
 
 

@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.base.arrays import Column
+from uqlib.base.arrays import Column, Table, as_tensor
+from uqlib.base.checks import check_confidence, check_features
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_fraction, check_whole
-from uqlib.metrics.outcomes import Measure, measure
+from uqlib.metrics.outcomes import Measure, check_outcomes, measures_of, value_of
 from uqlib.metrics.resampling import bootstrap
 from uqlib.metrics.resampling.bootstrap import Interval
 
@@ -47,6 +48,7 @@ def compare(
     seed: int | torch.Generator = 0,
     groups: int = 1,
     stratify: Column | None = None,
+    undefined: bool = False,
 ) -> xr.DataArray:
     """Every measure of every variant, on all examples and on bootstrap draws that all of them share.
 
@@ -54,53 +56,91 @@ def compare(
     is computed from such arrays, entry by entry, is paired. Time as `bootstrap.resample_together`.
 
     Args:
-        outcomes: by variant, one a repetition: an `Outcome`, or anything that has what the measures ask for, such as
-            confidence and correct. Variants of fewer repetitions are filled up with NaN.
+        outcomes: by variant, a list with one a repetition: an `Outcome`, or anything that has what the measures ask for, such as
+            confidence and correct, of the same examples in every variant. Variants of fewer repetitions are filled up with NaN.
         measures: names in MEASURES; or by name of your own, one of those names or a Measure.
         over: the unit that is repeated, in UNITS.
         draws: of each repetition; 0 for the values alone.
         seed: of the draws; or a generator that goes on from split to split and call to call, so that no two calls share draws.
         groups: so many consecutive examples are drawn as one, such as the corrupted versions of one image.
         stratify: as in `metrics.interval`, for units that share their examples.
+        undefined: whether a measure may have no value, such as an AUROC without a mistake, on all examples or on a draw: NaN
+            stands there. Else that is an error.
 
     Returns:
         Float64 of the dimensions variant, measure, `over`, draw.
 
     Raises:
-        ValueError: if there is no variant or repetition, a measure or the unit is unknown, or the examples do not divide into
-            groups.
+        ValueError: if there is no variant, repetition or measure, a measure or the unit is unknown, variants of one repetition
+            have other examples, these do not divide into groups, or a measure has no value and that is not allowed.
+        TypeError: if a variant is no list, or the seed is neither a whole number nor a generator of torch.
     """
     check_choice(over, UNITS, "unit to repeat")
-    if not outcomes or not all(len(each) for each in outcomes.values()):
-        raise ValueError(
-            f"outcomes must have a variant, and each of them a repetition; they are {dict(outcomes)!r:.80}"
-        )
-    chosen = measures if isinstance(measures, Mapping) else {name: name for name in measures}
-    asked = {name: each if isinstance(each, Measure) else measure(each) for name, each in chosen.items()}
-    draws, longest = check_whole(draws, "draws", least=0), max(map(len, outcomes.values()))
+    check_outcomes(outcomes)
+    asked = measures_of(measures)
+    draws, groups = check_whole(draws, "draws", least=0), check_whole(groups, "groups", least=1)
+    if not isinstance(seed, torch.Generator):
+        seed = _check_seed(seed)
+    longest = max(map(len, outcomes.values()))
     table = np.full((len(outcomes), len(asked), longest, 1 + draws), np.nan)
     jobs: dict[int, list[tuple[tuple[int, int, int], Measure, tuple[Any, ...]]]] = {}  # by whose draws they share
     for i, runs in enumerate(outcomes.values()):
         for k, run in enumerate(runs):
             own = jobs.setdefault(k * (over == "split"), [])
-            own += [((i, j, k), each, each.arrays(run)) for j, each in enumerate(asked.values())]
+            for j, (name, each) in enumerate(asked.items()):
+                if (arrays := each.arrays(run)) is not None:
+                    own.append(((i, j, k), each, arrays))
+                elif not undefined:
+                    raise ValueError(
+                        f"{list(outcomes)[i]!r} has nothing for {name!r}; pass undefined=True, which leaves NaN there"
+                    )
+    variants, called = list(outcomes), list(asked)
     for start, some in jobs.items():
+        if draws and some:
+            _check_same_examples(variants, called, some)
         for place, each, arrays in some:
             if len(arrays[0]) % groups:
                 raise ValueError(f"{len(arrays[0])} examples do not divide into groups of {groups}")
-            table[place][0] = float(each.statistic(*arrays))
-        if draws:
+            table[place][0] = value_of(each, arrays, undefined)
+        if draws and some:
             drawn = bootstrap.resample_together(
                 [(each.statistic, arrays) for _, each, arrays in some],
                 draws=draws,
                 generator=seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed + start),
                 stratify=stratify,
                 groups=groups,
+                undefined=True,
             )
-            for (place, _, _), samples in zip(some, drawn, strict=True):
-                table[place][1:] = samples
+            for ((i, j, k), _, _), samples in zip(some, drawn, strict=True):
+                if not undefined and samples.isnan().any():
+                    raise ValueError(
+                        f"{called[j]!r} of {variants[i]!r} has no value on draw {int(samples.isnan().nonzero()[0])} of "
+                        f"{over} {k}: a draw can miss a rare class. Pass stratify=, such as whether the examples are correct, "
+                        "or undefined=True, which leaves NaN there"
+                    )
+                table[i, j, k, 1:] = samples
     names = {"variant": list(outcomes), "measure": list(asked), over: range(longest), "draw": range(1 + draws)}
     return xr.DataArray(table, coords=names)
+
+
+def _check_seed(seed: Any) -> int:
+    try:
+        return check_whole(seed, "seed")
+    except TypeError as error:
+        raise TypeError(f"{error}. Or a torch.Generator, which goes on from call to call") from None
+
+
+def _check_same_examples(
+    variants: Sequence[Any], measures: Sequence[Any], some: Sequence[tuple[Any, Any, Any]]
+) -> None:
+    """Draws are shared, so all that they are of must have as many examples."""
+    (i, _, k), _, arrays = some[0]
+    for (other, own, at), _, each in some:
+        if len(each[0]) != len(arrays[0]):
+            raise ValueError(
+                f"outcomes must be of the same examples; {measures[own]!r} of {variants[other]!r}, repetition {at}, has "
+                f"{len(each[0])}, that of {variants[i]!r}, repetition {k}, {len(arrays[0])}. Take the rows that all have"
+            )
 
 
 def together(arrays: Mapping[Any, xr.DataArray], dim: str, *more: str) -> xr.DataArray:
@@ -137,21 +177,36 @@ def contrasts(
         bare: measures of which the values alone are asked.
 
     Returns:
-        The columns measure, first, second, what `cells` has, and `start`: what the second variant scored.
+        The columns measure, first, second, what `cells` has, and `start`: what the second variant scored, in the repetitions that
+        the first one has too.
+
+    Raises:
+        ValueError: if nothing is asked, a variant is none of the outcomes, or as `compare`.
     """
-    found = []
+    found, asked = [], list(asked)
+    if not asked:
+        raise ValueError("asked is empty; pass pairs such as ('aurc', ('duo', 'base')): a measure, and two variants")
     for name, (first, second) in asked:
-        both = {variant: outcomes[variant] for variant in (first, second)}
+        both = {variant: _variant(outcomes, variant) for variant in (first, second)}
         scores = compare(both, [name], draws=0 if name in bare else draws, **options)
-        names = {"first": first, "second": second, "start": scores[1, 0, :, 0].mean().item()}
+        whole = scores[:, 0, :, 0]
+        names = {"first": first, "second": second, "start": whole[1].where(whole[0].notnull()).mean().item()}
         found.append(cells((scores[0] - scores[1]).assign_coords(names)))
     return pd.concat(found, ignore_index=True)
 
 
+def _variant(outcomes: Mapping[Any, Any], name: Any) -> Any:
+    if name not in outcomes:
+        raise ValueError(f"unknown variant {name!r}; choose from {', '.join(map(repr, outcomes))}")
+    return outcomes[name]
+
+
 def in_percent(frame: pd.DataFrame) -> pd.DataFrame:
-    """Differences of `contrasts` and their ends in percent of the start, which is taken as it is."""
+    """Differences of `contrasts` and their ends in percent of the start, which is taken as it is: below 0 it turns their sign."""
     shares = frame[["value", "low", "high"]].astype(float).mul(100 / frame["start"], axis=0)
-    return frame.assign(**dict(shares.items()))
+    turned = frame["start"] < 0
+    low, high = shares["low"].where(~turned, shares["high"]), shares["high"].where(~turned, shares["low"])
+    return frame.assign(value=shares["value"], low=low, high=high)
 
 
 def minus_others(scores: xr.DataArray, variant: str) -> xr.DataArray:
@@ -159,13 +214,16 @@ def minus_others(scores: xr.DataArray, variant: str) -> xr.DataArray:
     return scores.sel(variant=variant) - scores.drop_sel(variant=variant)
 
 
-def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
+def intervals(
+    array: xr.DataArray, *, level: float = 0.95, within: tuple[float, float] = (-math.inf, math.inf)
+) -> xr.DataArray:
     """The interval of every cell of an array of `compare`, or of what was computed from such.
 
     Args:
         array: with the dimension draw, and with one of UNITS or none. Repetitions that are NaN do not count; a cell without
-            any is NaN.
+            any is NaN. Draws that are NaN do not count either, and where more than one in 20 is, there is no interval.
         level: probability of the interval, in (0, 1).
+        within: what the numbers may be, such as (-1, 1) of a correlation; the ends stay inside.
 
     Returns:
         The other dimensions, and `end`: value, low, high. Coordinates: `splits` or `seeds`, how many repetitions there were;
@@ -185,7 +243,7 @@ def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
     ends, counts = [], []
     for cell in flat:
         there = cell[~cell[:, 0].isnan()]
-        ends.append(summarise(there, level=level)[:3] if len(there) else (math.nan,) * 3)
+        ends.append(_ends(there, summarise, level, within) if len(there) else (math.nan,) * 3)
         counts.append(len(there))
     outer = table.isel({unit: 0, "draw": 0}, drop=True)
     others = {"split": "examples, splits", "training": "examples, trainings"}.get(units[0] if units else "", "examples")
@@ -201,14 +259,34 @@ def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
     return found.transpose(..., "end").assign_attrs(level=level)
 
 
-def cells(found: Any, *names: str, level: float = 0.95) -> pd.DataFrame:
+def _ends(
+    cell: Float[Tensor, "s columns"],
+    summarise: Any,
+    level: float,
+    within: tuple[float, float],
+) -> tuple[float, float, float]:
+    """Value and ends of the repetitions of one cell, by the draws on which it is defined, if those are nearly all."""
+    defined = ~cell[:, 1:].isnan().any(0)
+    if not defined.all():
+        few = defined.double().mean() < bootstrap.DEFINED
+        cell = torch.cat([cell[:, :1], cell[:, 1:][:, defined]], 1)
+        if few:
+            return cell[:, 0].mean().item(), math.nan, math.nan
+    value, low, high = summarise(cell, level=level)[:3]
+    least, most = within
+    return value, *(end if math.isnan(end) else min(max(end, least), most) for end in (low, high))
+
+
+def cells(
+    found: Any, *names: str, level: float = 0.95, within: tuple[float, float] = (-math.inf, math.inf)
+) -> pd.DataFrame:
     """Results as a data frame: a row a cell, its names, then value, low, high, level and what else is known of it.
 
     Args:
         found: an array of `compare` or computed from such; of `intervals`; or such arrays, intervals or numbers by key, a name
             or a tuple of names.
         names: what the keys are of, where they are keys.
-        level: of the intervals that are computed.
+        level, within: of the intervals that are computed, as of `intervals`.
 
     Raises:
         ValueError: if the keys have another number of names.
@@ -224,13 +302,13 @@ def cells(found: Any, *names: str, level: float = 0.95) -> pd.DataFrame:
             ends = each._asdict() if isinstance(each, Interval) else {"value": each}
             about = {"covers": "examples"} if ends.get("draws") else {}
             own = (
-                cells(each, level=level)
+                cells(each, level=level, within=within)
                 if isinstance(each, xr.DataArray)
                 else pd.DataFrame([{k: float(v) for k, v in ends.items() if k != "draws"} | about])
             )
             frames.append(pd.DataFrame([dict(zip(names, parts, strict=True))]).merge(own, how="cross"))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*names, "value"])
-    ended = found if "end" in found.dims else intervals(found, level=level)
+    ended = found if "end" in found.dims else intervals(found, level=level, within=within)
     table = ended.rename("cell").to_dataset("end").assign(level=ended.attrs.get("level", level))
     frame = (
         table.expand_dims("all").to_dataframe().reset_index() if not table.sizes else table.to_dataframe().reset_index()
@@ -241,14 +319,17 @@ def cells(found: Any, *names: str, level: float = 0.95) -> pd.DataFrame:
     return kept.where(kept.notna(), None).infer_objects().reset_index(drop=True)
 
 
-def over_trainings(found: xr.DataArray, covers: str = "trainings") -> pd.DataFrame:
+def over_trainings(
+    found: xr.DataArray, covers: str = "trainings", *, within: tuple[float, float] = (-math.inf, math.inf)
+) -> pd.DataFrame:
     """Cells of numbers of which there are no draws of examples: intervals over other trainings, none of a single one.
 
     Args:
         found: with the dimension training, and with one draw or without that dimension.
         covers: what the entries of that dimension are, where they are other units, such as networks.
+        within: as of `intervals`.
     """
-    frame = cells(found if "draw" in found.dims else found.expand_dims("draw"))
+    frame = cells(found if "draw" in found.dims else found.expand_dims("draw"), within=within)
     alone = frame["seeds"] < 2
     frame = frame.assign(covers=covers).astype({name: object for name in ("low", "high", "level", "covers")})
     frame.loc[alone, ["low", "high", "level", "covers"]] = None
@@ -256,7 +337,10 @@ def over_trainings(found: xr.DataArray, covers: str = "trainings") -> pd.DataFra
 
 
 def rank_correlation(one: xr.DataArray, other: xr.DataArray, dim: str) -> xr.DataArray:
-    """Spearman's correlation over one dimension, for every entry of the others; ties share their mean rank."""
+    """Spearman's correlation over one dimension, for every entry of the others; ties share their mean rank.
+
+    Intervals of it: `intervals(found, within=(-1, 1))`, for Student's of a few entries may reach further.
+    """
     last: dict[str, Any] = {"input_core_dims": [[dim]], "output_core_dims": [[dim]], "kwargs": {"axis": -1}}
     first, second = (xr.apply_ufunc(stats.rankdata, each, **last) for each in (one, other))
     found: xr.DataArray = xr.corr(first, second, dim)
@@ -274,13 +358,16 @@ def correlation_of_few(one: Column, other: Column, *, level: float = 0.95) -> In
         level: probability of the interval, in (0, 1).
 
     Raises:
-        ValueError: if there are fewer or more units, the lengths differ, or a column is constant.
+        ValueError: if there are fewer or more units, the lengths differ, a number is not finite, or a column is constant.
     """
-    level, (x, y) = check_fraction(level, "level", within="(0, 1)"), (np.asarray(part, float) for part in (one, other))
+    level = check_fraction(level, "level", within="(0, 1)")
+    x, y = (as_tensor(part, name).double().cpu().numpy() for part, name in ((one, "one"), (other, "other")))
     if x.shape != y.shape or x.ndim != 1 or not FEW[0] <= len(x) <= FEW[1]:
         raise ValueError(
             f"columns must be of one length, {FEW[0]} to {FEW[1]}; they have shapes {x.shape} and {y.shape}"
         )
+    for part, name in ((x, "one"), (y, "other")):
+        check_confidence(part, name)
     ranks = [stats.rankdata(part) for part in (x, y)]
     if any((part == part[0]).all() for part in ranks):
         raise ValueError("a column is constant, and has no order to compare")
@@ -288,24 +375,35 @@ def correlation_of_few(one: Column, other: Column, *, level: float = 0.95) -> In
     orders = second[list(permutations(range(len(x))))]
     chance = np.abs(orders @ first) / len(x)
     reach = float(np.quantile(chance.round(12), level, method="inverted_cdf"))
-    value = float(first @ second) / len(x)
+    value = round(float(first @ second) / len(x), 12)  # as chance is: an order that is as far is no further
     return Interval(value, max(-1.0, value - reach), min(1.0, value + reach), level, len(orders))
 
 
-def spread_over_errors(
-    estimates: Float[Tensor, "k m"], errors: Float[Tensor, "k m"], *, drawn: float = 0.0
-) -> list[Interval]:
+def spread_over_errors(estimates: Table, errors: Table, *, drawn: float = 0.0) -> list[Interval]:
     """How far m estimates spread over k samples, beside the standard errors that they report: 1 if these are right.
 
     Samples without an error, as at a bound, do not count. The interval is that of normal estimates, whose variance is
     chi-squared with as many degrees of freedom as there are samples, less one.
 
     Args:
-        drawn: share of all examples in a sample; samples without replacement spread less, by sqrt(1 - drawn).
+        estimates, errors: (k, m).
+        drawn: share of all examples in a sample, in [0, 1); samples without replacement spread less, by sqrt(1 - drawn).
+
+    Raises:
+        ValueError: if the shapes differ, an estimate with an error is not finite, or fewer than two samples have errors.
     """
-    known = errors.isfinite().all(1)
-    ratio = estimates[known].std(0) / errors[known].square().mean(0).sqrt() / math.sqrt(1 - drawn)
+    drawn = check_fraction(drawn, "drawn", within="[0, 1)")
+    table, own = as_tensor(estimates, "estimates").double(), as_tensor(errors, "errors").double()
+    if table.ndim != 2 or own.shape != table.shape:
+        raise ValueError(
+            f"estimates and errors must have one shape (k, m); they have {tuple(table.shape)} and {tuple(own.shape)}"
+        )
+    known = own.isfinite().all(1)
     free = int(known.sum()) - 1
+    if free < 1:
+        raise ValueError(f"a spread needs two samples whose errors are finite; there are {free + 1} of {len(own)}")
+    check_features(table[known], "estimates")
+    ratio = table[known].std(0) / own[known].square().mean(0).sqrt() / math.sqrt(1 - drawn)
     low, high = (math.sqrt(free / stats.chi2.ppf(p, free)) for p in (0.975, 0.025))
     return [Interval(each, low * each, high * each, 0.95, free + 1) for each in ratio.tolist()]
 

@@ -25,7 +25,7 @@ from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics import calibration, selective
-from uqlib.metrics.compare import UNITS
+from uqlib.metrics.compare import MANY, UNITS
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure
 
 with named():
@@ -159,12 +159,11 @@ def spans(array: xr.DataArray, *, levels: Sequence[float] = LEVELS) -> xr.DataAr
     for j, part in enumerate((slice(None), slice(half), slice(half, None))):
         some = drawn[..., part]
         for i, level in enumerate(levels):
-            tails = ((1 - level) / 2, (1 + level) / 2)
             if unit == "training":
                 reach = _reach(table[..., 0], some, level)
                 low, high = value - reach, value + reach
             else:
-                low, high = np.quantile(some.reshape(*value.shape, -1), tails, axis=-1)
+                low, high = _percentiles(value, some.reshape(*value.shape, -1), level)
             found[..., i, j, :] = np.stack([value, low, high], -1)
     names = {name: each.variable for name, each in array.coords.items() if set(each.dims) <= set(order)}
     ends = {"level": list(levels), "draws": list(HALVES), "end": ["value", "low", "high"]}
@@ -185,14 +184,28 @@ def spans_of_trainings(array: xr.DataArray, subsets: Mapping[str, slice], **opti
     return xr.concat(found, pd.Index(list(subsets), name="trainings"))
 
 
+def _percentiles(value: np.ndarray, draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of `bootstrap.percentiles`, of every cell: Student's where none of so few draws is beyond them."""
+    tail, count = (1 - level) / 2, draws.shape[-1]
+    if count * tail >= 1:
+        low, high = np.quantile(draws, (tail, 1 - tail), axis=-1)
+        return low, high
+    if count < 2:
+        return np.full_like(value, np.nan), np.full_like(value, np.nan)
+    reach = stats.t.ppf(1 - tail, count - 1) * draws.std(-1, ddof=1) * np.sqrt(1 + 1 / count)
+    return value - reach, value + reach
+
+
 def _reach(values: np.ndarray, draws: np.ndarray, level: float) -> np.ndarray:
     """Half the width of `compare.interval_over_trainings`, of every cell: (..., trainings), (..., trainings, draws)."""
-    count = values.shape[-1]
-    images = draws.mean(-2).var(-1, ddof=1) if draws.shape[-1] > 1 else np.zeros(values.shape[:-1])
+    count, drawn = values.shape[-1], draws.shape[-1]
+    if drawn == 1:  # says nothing of the images
+        return np.full(values.shape[:-1], np.nan)
+    images = draws.mean(-2).var(-1, ddof=1) if drawn else np.zeros(values.shape[:-1])
     trainings = values.var(-1, ddof=1) / count if count > 1 else np.zeros_like(images)
     with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = (images + trainings) ** 2 / (trainings**2 / max(count - 1, 1))
-    freedom = np.where(trainings > 0, freedom, np.inf)
+        lost = trainings**2 / max(count - 1, 1) + (images**2 / (drawn - 1) if 1 < drawn < MANY else 0)
+        freedom = np.where(lost > 0, (images + trainings) ** 2 / lost, np.inf)
     return np.asarray(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(images + trainings))
 
 

@@ -100,7 +100,7 @@ def decide_by_policies(
         on["random"] = cascades.random_stages(len(test), share=equal, seed=seed + k) == 2
         for name, mask in on.items():
             said = (torch.where(mask if a.ndim == 1 else mask[:, None], b, a) for a, b in zip(one, two, strict=True))
-            outcomes[name].append(Outcome._make((*said, labels[test])))
+            outcomes[name].append(Outcome(*said, labels[test]))
             passed[name] += mask.double().mean().item() / splits
     return outcomes, passed
 
@@ -255,7 +255,7 @@ def compare_frozen(
             "ensemble": cascades.EVERYTHING,
         }
         said = {name: cascades.cascade([shifted[first], shifted[second]], [each]) for name, each in windows.items()}
-        outcomes = {name: [Outcome._make((*each[:3], labels))] for name, each in said.items()}
+        outcomes = {name: [Outcome(*each[:3], labels)] for name, each in said.items()}
         drawn = compare(
             outcomes, measures_of({"risk": {"coverage": coverage}}), over="split", draws=draws, seed=seed, groups=groups
         )

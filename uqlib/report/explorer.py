@@ -202,8 +202,8 @@ def _still(
     large: Tensor, small: Tensor, labels: Tensor, fit: DuoFit, *, alone: float, ends: Sequence[float]
 ) -> list[list[Mark]]:
     """What stands still in the plots of one sidekick; empty where the page draws anew."""
-    _, _, confidence, _ = own = outcome_of(alone * large, labels)
-    right = own.correct
+    own = outcome_of(alone * large, labels)
+    confidence, right = own.confidence, own.correct
     *limits, most = ends
     risks = metrics.selective_risks(confidence, right)
     risks = 100 * np.where(np.asarray(risks) > most, math.nan, risks)  # above the plot

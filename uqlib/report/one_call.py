@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,7 +28,8 @@ from uqlib.calibrate.calibrators import cross_calibrate
 from uqlib.calibrate.temperature import fit_temperature
 from uqlib.metrics import calibration, classification, detection, selective
 from uqlib.metrics.curves.isotonic import score_parts
-from uqlib.metrics.resampling.bootstrap import resample_together
+from uqlib.metrics.outcomes import Outcome, nll_of, outcome_of
+from uqlib.metrics.resampling.bootstrap import DEFINED, resample_together
 from uqlib.metrics.resampling.draws import as_number
 from uqlib.metrics.rows import kept_rows, numbered
 from uqlib.report import plots
@@ -39,7 +40,6 @@ with named():
 LEVEL = 0.95
 PATIENCE = 60.0  # seconds that intervals may take without a word
 TRIAL = 4  # draws that tell how long all of them take
-FEWEST = 0.95  # share of the draws on which a metric must be defined
 ARROWS = {"higher": "↑", "lower": "↓", "nearer 0": "0"}
 # of a score: the first less the second plus the third
 PARTS = {"miscalibration": "lower", "discrimination": "higher", "uncertainty": "lower"}
@@ -74,6 +74,9 @@ class Report:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.frame)
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -180,7 +183,7 @@ def report(
         compare: (n, c) of a second model, on the same examples.
         groups: (n,) numbers or names; each group is judged alone, and the worst one of each measure is told.
         cluster: (n,) rows that belong together, such as those of one patient; drawn together, and calibrated together.
-        weights: (n,) how much each example counts, 0 or larger.
+        weights: (n,) how much each example counts, 0 or larger; those of weight 0 are left out.
         ignore: the label of rows to leave out.
         temperature: "cross" fits it on four fifths of the examples for the fifth that is left; a number is one that was
             fitted elsewhere; None leaves it out. Its fits know no weights.
@@ -201,18 +204,18 @@ def report(
         >>> logits = 3 * rng.normal(size=(600, 3)) + 4 * np.eye(3)[labels]
         >>> found = report(logits, labels, draws=200)
         >>> found.frame.query("measure == 'accuracy'")[["probabilities", "value"]].round(3).values.tolist()
-        [['raw', 0.772], ['calibrated', 0.772]]
+        [['raw', 0.708], ['calibrated', 0.708]]
     """
     tables, truth, columns = _checked(outputs, labels, compare, {"cluster": cluster, "groups": groups}, weights, ignore)
     risk, draws = check_fraction(risk, "risk"), check_whole(draws, "draws", least=1)
     notes = [f"{len(truth):,} examples, {tables['this'].shape[1]} classes; intervals of 95 % from {draws:,} draws of " + (
         f"{len(columns['cluster'].unique()):,} clusters" if cluster is not None else "the examples")]  # fmt: skip
-    probs = {(model, "raw"): table.double().softmax(-1) for model, table in tables.items()}
+    said = {(model, "raw"): outcome_of(table, truth) for model, table in tables.items()}
     if temperature is not None:
         for model, table in tables.items():
-            probs[model, "calibrated"], note = _calibrated(table, truth, temperature, columns.get("cluster"))
+            said[model, "calibrated"], note = _calibrated(table, truth, temperature, columns.get("cluster"))
             notes.append(f"calibrated{'' if model == 'this' else ', other'}: {note}")
-    judged = {key: _judge(table, truth, risk) for key, table in probs.items()}
+    judged = {key: _judge(each, risk) for key, each in said.items()}
     frames = [_frame(judged, columns, draws, None)]
     names = columns.get("names", [])
     for number, name in enumerate(names):
@@ -257,8 +260,10 @@ def _checked(
                 columns["names"] = names
     if weights is not None:
         columns["weights"] = check_weights(weights, rows).cpu()
-    if ignore is not None:
-        kept = kept_rows(truth, ignore)
+    kept = None if ignore is None else kept_rows(truth, ignore)
+    if (heavy := columns.get("weights")) is not None and not heavy.all():
+        kept = heavy > 0 if kept is None else kept & (heavy > 0)
+    if kept is not None:
         truth, tables = truth[kept], {model: table[kept] for model, table in tables.items()}
         columns = {key: each[kept] if isinstance(each, Tensor) else each for key, each in columns.items()}
     if "other" in tables and tables["other"].shape != tables["this"].shape:
@@ -270,35 +275,35 @@ def _checked(
 
 def _calibrated(
     logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], temperature: str | float, cluster: Tensor | None
-) -> tuple[Float[Tensor, "n c"], str]:
-    """Probabilities after a temperature, and how it came about."""
+) -> tuple[Outcome, str]:
+    """The outcome after a temperature, and how it came about."""
     if isinstance(temperature, str):
         if temperature != "cross":
             raise ValueError(f"temperature must be 'cross', a number or None; it is {temperature!r}")
         try:
             fit = fit_temperature(logits, labels).temperature
-            probs = cross_calibrate("temperature", logits, labels, cluster=cluster)
+            probs = as_tensor(cross_calibrate("temperature", logits, labels, cluster=cluster))
         except ValueError as error:
             raise ValueError(
                 f"no temperature could be fitted; pass temperature=None to leave it out. {error}"
             ) from None
-        return as_tensor(probs), f"by a temperature fitted across five folds, {fit:.3f} on all"
+        outcome = Outcome(probs.argmax(-1), probs, probs.amax(-1), labels)
+        return outcome, f"by a temperature fitted across five folds, {fit:.3f} on all"
     value = check_number(temperature, "temperature", above=0)
-    return (logits.double() / value).softmax(-1), f"by the temperature {value:g}"
+    return outcome_of(logits.double() / value, labels), f"by the temperature {value:g}"
 
 
-def _judge(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"], risk: float) -> list[Judgement]:
-    """What there is to say of probabilities: means as one value an example."""
-    confidence, preds = probs.max(-1)
-    pair, right = (confidence, preds == labels), (preds == labels).double()
-    surprise = -probs.gather(1, labels[:, None])[:, 0].clamp_min(1e-300).log()
+def _judge(outcome: Outcome, risk: float) -> list[Judgement]:
+    """What there is to say of an outcome: means as one value an example."""
+    probs, labels, confidence = as_tensor(outcome.probs), as_tensor(outcome.labels), as_tensor(outcome.confidence)
+    pair, right = (confidence, outcome.correct), outcome.correct.double()
     mean = classification.average
     top = as_tensor(classification.top_k_each(probs, labels, k=5)) if probs.shape[1] > 5 else None
     at_risk = partial(selective.coverage_at_risk, risk=risk)
     return [
         Judgement("accuracy", mean, (right,), "higher"),
         *([] if top is None else [Judgement("top-5 accuracy", mean, (top,), "higher")]),
-        Judgement("NLL", mean, (surprise,), "lower"),
+        Judgement("NLL", mean, (nll_of(outcome),), "lower"),
         Judgement("Brier score", mean, (as_tensor(classification.brier_each(probs, labels)),), "lower"),
         Judgement("Brier of confidence", mean, ((confidence - right).square(),), "lower"),
         *(Judgement(f"  {name}", partial(_part, name), pair, better, False) for name, better in PARTS.items()),
@@ -371,7 +376,7 @@ def _draw(
 
 def _limits(drawn: Float[Tensor, " draws"] | None) -> tuple[float, float]:
     """The percentiles, if the metric was defined on nearly all draws."""
-    if drawn is None or drawn.isfinite().double().mean() < FEWEST:
+    if drawn is None or drawn.isfinite().double().mean() < DEFINED:
         return float("nan"), float("nan")
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
     low, high = drawn[drawn.isfinite()].quantile(tails).tolist()

@@ -257,18 +257,29 @@ def unit_text(frame: pd.DataFrame, **style: Any) -> str:
 
 
 def rests_on(frame: pd.DataFrame) -> str:
-    """What the intervals of some cells cover, and of how many examples, splits and trainings the cells are."""
+    """What the intervals of some cells cover, and of how many examples, splits and trainings, or other units, the cells are."""
     known = frame.reindex(columns=["level", "covers", "examples", "splits", "seeds"])
     parts = []
-    if covers := list(dict.fromkeys(known["covers"].dropna())):
+    covers = list(dict.fromkeys(known["covers"].dropna()))
+    if covers:
         levels = "/".join(f"{100 * level:.0f}" for level in known["level"].dropna().unique())
         sets = " or ".join(each.replace(", ", " and ") for each in covers)
         parts.append(f"{levels + ' % ' if levels else ''}intervals over other {sets}")
-    for name, words in (("examples", "n = {}"), ("splits", "{} splits"), ("seeds", "{} trainings")):
+    for name, words in (("examples", "n = {}"), ("splits", "{} splits"), ("seeds", "{} " + repeated(covers))):
         if len(counts := known[name].dropna()) and counts.max() > 1:
             least, most = (f"{int(x):,}" for x in (counts.min(), counts.max()))
             parts.append(words.format(most if least == most else f"{least} to {most}"))
     return f"; {', '.join(parts)}" if parts else ""
+
+
+def repeated(covers: Sequence[str]) -> str:
+    """What the seeds count, by what intervals cover: trainings, or other units such as networks; repetitions where nothing says.
+
+    >>> repeated(["examples, networks"])
+    'networks'
+    """
+    units = {unit for each in covers for unit in each.split(", ")} - {"examples", "splits"}
+    return "trainings" if "trainings" in units else units.pop() if len(units) == 1 else "repetitions"
 
 
 def grouped(template: str, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -60,7 +60,7 @@ def test_ledger_page_gives_the_evidence():
     head = '<details class="claim confirmed" id="claim-c"><summary><b>✔ confirmed (cpu)</b> it falls <small>asks for <code>&lt; 0</code>'
     assert f"{head} for other examples in all of 1 setting: sure in 1, by value in 1</small></summary>" in page
     assert (
-        "<li>digits: −2 [−3, −1] (95 % interval over examples and splits, 3 splits, 2 trainings, n = 90)</li>" in page
+        "<li>digits: −2 [−3, −1] (95 % interval over examples and splits, 3 splits, 2 repetitions, n = 90)</li>" in page
     )
     assert "(p2020-T1)=\n### Table 1: a slope\n" in page
     assert "`p2020-T1` · re-derived in [one](results/p2020/one.ipynb)" in page
@@ -73,7 +73,7 @@ def test_ledger_page_gives_the_evidence():
 def test_what_all_settings_share_is_said_once():
     both = [RESULT, dataclasses.replace(RESULT, setting="letters_2", examples=80)]
     page = verdict_pages.ledger_page(LEDGER, both)
-    assert "Every setting: 95 % interval over examples and splits, 3 splits, 2 trainings." in page
+    assert "Every setting: 95 % interval over examples and splits, 3 splits, 2 repetitions." in page
     assert "<li>digits: −2 [−3, −1] (n = 90)</li><li>letters 2: −2 [−3, −1] (n = 80)</li>" in page
 
 

@@ -23,6 +23,7 @@ from uqlib.metrics.rows import numbered
 
 CHUNK = 2**20  # examples drawn at a time
 PART = 2**18  # of them counted at a time: what is made of so many stays in the cache
+DEFINED = 0.95  # share of the draws on which a statistic must be defined for an interval
 
 
 class Interval(NamedTuple):

@@ -11,7 +11,7 @@ from uqlib.evidence.ledger import Claim, Ledger
 from uqlib.evidence.records import Result
 from uqlib.evidence.verdicts import CRITERIA, TRIED, VERDICTS, JudgedLedger, Verdict, judge_row, needed_settings
 from uqlib.report.markdown import code, html_line, table, text
-from uqlib.report.telling import counted
+from uqlib.report.telling import counted, repeated
 
 MARKS = {verdict: f"{mark} {verdict}" for verdict, mark in zip(VERDICTS, "✔◐?✘≡–○", strict=True)}
 MULTIVERSE = "multiverse_share"  # recorded with the id of a claim as its setting
@@ -244,7 +244,8 @@ def _about(result: Result) -> list[str]:
         if result.covers
         else "no interval"
     )
-    counted = [f"{n} {name}" for n, name in ((result.splits, "splits"), (result.seeds, "trainings")) if n > 1]
+    units = ((result.splits, "splits"), (result.seeds, repeated(result.covers)))
+    counted = [f"{n} {name}" for n, name in units if n > 1]
     return [told, *counted, *([f"n = {result.examples:,}"] if result.examples else [])]
 
 
