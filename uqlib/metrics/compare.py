@@ -164,7 +164,7 @@ def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
 
     Args:
         array: with the dimension draw, and with one of UNITS or none. Repetitions that are NaN do not count; a cell without
-            any is NaN.
+            any is NaN. A coordinate `covers` says what else than trainings its trainings are; see `metrics.repetitions`.
         level: probability of the interval, in (0, 1).
 
     Returns:
@@ -189,7 +189,12 @@ def intervals(array: xr.DataArray, *, level: float = 0.95) -> xr.DataArray:
         counts.append(len(there))
     outer = table.isel({unit: 0, "draw": 0}, drop=True)
     others = {"split": "examples, splits", "training": "examples, trainings"}.get(units[0] if units else "", "examples")
-    covers = [others if unit == "split" or count > 1 else "examples" for count in counts]
+    told = outer.coords.get("covers", others) if unit == "training" else others
+    each = xr.full_like(outer, "", dtype=object) + told
+    covers = [
+        units_of if unit == "split" or count > 1 else "examples"
+        for units_of, count in zip(each.transpose(*outer.dims).values.ravel(), counts, strict=True)
+    ]
     names = {"covers": covers} | {{"split": "splits", "training": "seeds"}[unit]: counts for unit in units}
     found = xr.concat(
         [outer.copy(data=np.reshape(part, outer.shape)) for part in np.reshape(ends, (-1, 3)).T], dim="end"
