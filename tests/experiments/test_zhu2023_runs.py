@@ -55,3 +55,15 @@ def test_all_runs_are_there_and_the_chosen_temperature_is_one_of_three():
     for family in ("ldr", "aldr"):
         three = held.sel(variant=[f"{family}_{t}" for t in zhu2023_runs.TEMPERATURES])
         assert (held.sel(variant=family) == three.max("variant")).all()
+
+
+def test_what_the_chosen_temperature_finds_is_a_mixture_of_what_three_find():
+    """So a page tells it by the temperature to which it is drawn: one is below a half and another above."""
+    _, measured = zhu2023_runs.losses_so_far(draws=1)
+    found = measured.sel(measure="temperature", noise=[each for each in NOISES if each != "clean"])
+    three = found.sel(variant=[f"aldr_{t}" for t in zhu2023_runs.TEMPERATURES])
+    assert (three.min("variant") < 0.5).all()
+    assert (three.max("variant") > 0.5).all()
+    mixed = found.sel(variant="aldr")
+    assert (abs(three - mixed).min("variant") == 0).all()
+    assert float(mixed.std("training").max()) > 4 * float(three.std("training").max())
