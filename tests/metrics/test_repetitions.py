@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import xarray as xr
 
-from uqlib.metrics.compare import cells, over_trainings
+from uqlib.metrics.compare import cells, over_trainings, together
 from uqlib.metrics.repetitions import as_trainings, other_networks, pool_splits
 
 
@@ -18,6 +18,24 @@ def test_the_jackknife_is_that_of_a_loop_over_networks_that_are_left_out():
         kept = [table[i, j] for i, j in permutations(range(4), 2) if left not in (i, j)]
         assert np.allclose(found[left], 4 * np.nanmean(table, (0, 1)) - 3 * np.mean(kept, 0))
     assert np.allclose(found.mean("training"), np.nanmean(table, (0, 1)))
+
+
+def test_what_an_interval_over_networks_covers_stays_with_what_is_computed_from_it():
+    rng, names = np.random.default_rng(2), list("abc")
+    table = rng.normal(size=(2, 3, 3, 5))
+    table[:, range(3), range(3)] = np.nan
+    pairs = xr.DataArray(table, {"variant": ["x", "y"], "first": names, "second": names, "draw": range(5)})
+    one, other = other_networks(pairs), other_networks(pairs, covers="examples, trainings")
+    assert set(cells(one)["covers"]) == {"examples, trainings, networks"}
+    less = one.sel(variant="x", drop=True) - one.sel(variant="y", drop=True)
+    assert set(cells(less)["covers"]) == {"examples, trainings, networks"}
+    both = -2 * together({"deep": one, "alike": other}, "place")
+    found = cells(both.sel(variant=["y"]).transpose("draw", "variant", "training", "place")).set_index("place")[
+        "covers"
+    ]
+    assert found.to_dict() == {"deep": "examples, trainings, networks", "alike": "examples, trainings"}
+    assert set(cells(one.isel(training=[0]))["covers"]) == {"examples"}
+    assert set(cells(one.mean("training"))["covers"]) == {"examples"}
 
 
 def test_pooled_draws_are_those_of_all_splits():

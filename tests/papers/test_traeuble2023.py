@@ -1,5 +1,7 @@
 """The toy of the second figure: its gradients against autograd, and who forgets."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,3 +38,13 @@ def test_a_linear_classifier_knows_the_last_pair_and_a_codebook_all_of_them():
     }
     assert right["linear"][-1] == pytest.approx(0.25, abs=0.05)
     assert right["table"] == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.03)
+
+
+def test_the_code_of_the_page_runs_as_it_stands(repository):
+    page = (repository / "book/traeuble2023/index.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^(?:```|~~~)python\n(.*?)^(?:```|~~~)$", page, re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        names = {}
+        exec(block, names)
+    assert names["logits"].argmax(-1).tolist() == list(range(10))

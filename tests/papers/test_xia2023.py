@@ -1,5 +1,6 @@
 """What is alone of Xia & Bouganis 2023: rival policies on shared splits."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
+from uqlib import combine
 from uqlib.metrics import fpr_at_tpr, risk_at_coverage
 from uqlib.papers import xia2023
 
@@ -60,14 +62,20 @@ def test_detection_is_compared_for_every_pair_score_and_level(answers):
     options = dict(fit_size=200, share=0.2)
     found = xia2023.compare_detection(known, other, levels=[0.8, 0.95], draws=2, seed=3, **options)
     assert [found.scores.sizes[each] for each in ("first", "second", "variant", "draw")] == [3, 3, 4, 3]
-    assert list(found.scores["accepted"].values) == ["80%", "95%"]
+    assert list(found.scores["accepted"].values) == ["80 %", "95 %"]
     sides, passed = xia2023.detect_by_policies(
         *((said["a"], said["b"]) for said in (known, other)), tpr=0.95, score="energy", seed=3, **options
     )
-    cell = dict(first="a", second="b", score="energy", accepted="95%")
+    cell = dict(first="a", second="b", score="energy", accepted="95 %")
     xr.testing.assert_equal(found.passed.sel(cell, drop=True), passed.astype(float))
     theirs = fpr_at_tpr(sides["window"][0].confidence, sides["window"][0].correct, tpr=0.95)
     assert float(found.scores.sel(cell | {"variant": "window", "draw": 0})) == pytest.approx(theirs)
+
+
+def test_levels_that_lie_close_are_told_apart(answers):
+    known = {k: v.logits for k, v in answers.items() if k != "c"}
+    found = xia2023.compare_detection(known, known, levels=[0.953, 0.951], draws=1, fit_size=200, share=0.2)
+    assert list(found.passed["accepted"].values) == ["95.3 %", "95.1 %"]
 
 
 def test_a_frozen_window_on_unchanged_images_is_the_window(answers):
@@ -87,3 +95,21 @@ def test_versions_of_an_image_stand_side_by_side():
     by_image = shaken.labels.view(shaken.images, -1)
     assert shaken.groups == 10
     assert (by_image == by_image[:, :1]).all()
+
+
+def test_the_code_of_the_page_runs_as_it_stands(repository):
+    page = (repository / "book/xia2023/index.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^(?:```|~~~)python\n(.*?)^(?:```|~~~)$", page, re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        names = {}
+        exec(block, names)
+    assert 0.1 < (names["said"].stages == 2).mean() < 0.3
+
+
+def test_a_window_at_the_low_end_is_a_single_threshold_that_passes_on_fewer():
+    sure = np.linspace(0.001, 1, 1000)
+    for rejected, passed in ((0.1, 0.2), (0.04, 0.14)):
+        window = combine.window_around(sure, combine.operating_threshold(sure, coverage=1 - rejected))
+        assert window.low < 0.002  # one input at most lies below
+        assert window.high == pytest.approx(passed, abs=2e-3)

@@ -221,7 +221,8 @@ def intervals(
 
     Args:
         array: with the dimension draw, and with one of UNITS or none. Repetitions that are NaN do not count; a cell without
-            any is NaN. Draws that are NaN do not count either, and where more than one in 20 is, there is no interval.
+            any is NaN. Draws that are NaN do not count either, and where more than one in 20 is, there is no interval. A
+            coordinate `covers` says what else than trainings its trainings are; see `metrics.resampling.repetitions`.
         level: probability of the interval, in (0, 1).
         within: what the numbers may be, such as (-1, 1) of a correlation; the ends stay inside.
 
@@ -247,7 +248,12 @@ def intervals(
         counts.append(len(there))
     outer = table.isel({unit: 0, "draw": 0}, drop=True)
     others = {"split": "examples, splits", "training": "examples, trainings"}.get(units[0] if units else "", "examples")
-    covers = [others if unit == "split" or count > 1 else "examples" for count in counts]
+    told = outer.coords.get("covers", others) if unit == "training" else others
+    each = xr.full_like(outer, "", dtype=object) + told
+    covers = [
+        units_of if unit == "split" or count > 1 else "examples"
+        for units_of, count in zip(each.transpose(*outer.dims).values.ravel(), counts, strict=True)
+    ]
     names = {"covers": covers} | {{"split": "splits", "training": "seeds"}[unit]: counts for unit in units}
     found = xr.concat(
         [outer.copy(data=np.reshape(part, outer.shape)) for part in np.reshape(ends, (-1, 3)).T], dim="end"

@@ -25,7 +25,7 @@ def pool_splits(scores: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(rows, {**names, "draw": range(rows.shape[-1])})
 
 
-def other_networks(scores: xr.DataArray) -> xr.DataArray:
+def other_networks(scores: xr.DataArray, *, covers: str = "examples, trainings, networks") -> xr.DataArray:
     """The mean over all ordered pairs, as pseudo-values of the jackknife: their interval is for other networks of the kind.
 
     Pairs share networks, so they are no repetitions. Leaving one network out leaves out all its pairs; a pseudo-value is
@@ -33,9 +33,12 @@ def other_networks(scores: xr.DataArray) -> xr.DataArray:
 
     Args:
         scores: of the dimensions first and second, both of the same networks, NaN where they are equal; without splits.
+        covers: of what units an interval over the networks says how others would come out; "examples, trainings" where they are
+            trainings of one network.
 
     Returns:
-        The dimension training in their place, an entry a network.
+        The dimension training in their place, an entry a network. The coordinate `covers` stays with whatever is computed from
+        it, so that tables, facts and records say the same of it; see `metrics.compare.intervals`.
 
     Source:
         Arvesen 1969, Annals of Mathematical Statistics 40(6), 2076-2100.
@@ -43,7 +46,8 @@ def other_networks(scores: xr.DataArray) -> xr.DataArray:
     names, both = list(scores["first"].values), ("first", "second")
     whole, n = scores.mean(both), len(names)
     without = [scores.drop_sel(first=each, second=each).mean(both) for each in names]
-    return xr.concat([n * whole - (n - 1) * each for each in without], "training").assign_coords(training=range(n))
+    found = xr.concat([n * whole - (n - 1) * each for each in without], "training")
+    return found.assign_coords(training=range(n), covers=covers)
 
 
 def as_trainings(scores: xr.DataArray, dim: str) -> xr.DataArray:

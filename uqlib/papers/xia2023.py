@@ -27,9 +27,6 @@ with named():
 
 Tasks = Mapping[str, Mapping[str, float]]
 TITLE = "Window-Based Early-Exit Cascades for Uncertainty Estimation"
-COVERS = {
-    "covers": "examples, trainings, networks"
-}  # of `metrics.repetitions.other_networks`, where these are of several depths
 POLICIES = {
     "single": "one network",
     "window": "window cascade",
@@ -183,6 +180,11 @@ def detect_by_policies(
     return sides, xr.DataArray(passed, {"variant": list(windows), "side": ["known", "other"]})
 
 
+def level_text(level: float) -> str:
+    """A share to accept as it is named in tables and records: in percent, with as many digits as tell it from others."""
+    return f"{100 * level:.12g} %"
+
+
 def compare_detection(
     known: Mapping[str, Tensor], others: Mapping[str, Tensor], *, levels: Sequence[float], draws: int, seed: int = 0, **options: Any
 ) -> Policies:  # fmt: skip
@@ -190,7 +192,7 @@ def compare_detection(
 
     Args:
         known, others: of each network, logits (n, c) and (m, c).
-        levels: shares of the known images to accept.
+        levels: shares of the known images to accept, named as by `level_text`.
         draws: of the images to judge.
         seed: of the split and of the draws.
         options: as in `detect_by_policies`.
@@ -202,8 +204,8 @@ def compare_detection(
         sides, went = detect_by_policies(*pairs, tpr=tpr, score=score, seed=seed, **options)
         rate = MEASURES["fpr95"]._replace(statistic=partial(fpr_at_tpr, tpr=tpr))
         drawn = compare(sides, {"fpr": rate}, over="split", draws=draws, seed=seed)
-        scores[one, two, score, f"{tpr:.0%}"] = drawn.isel(measure=0, split=0, drop=True)
-        passed[one, two, score, f"{tpr:.0%}"] = went
+        scores[one, two, score, level_text(tpr)] = drawn.isel(measure=0, split=0, drop=True)
+        passed[one, two, score, level_text(tpr)] = went
     names = "first", "second", "score", "accepted"
     return Policies(together(scores, *names), together(passed, *names))
 

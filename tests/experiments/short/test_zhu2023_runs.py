@@ -1,5 +1,7 @@
 """Heads of a stack are those that would be trained alone, and what is kept of them has its shape."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +57,25 @@ def test_all_runs_are_there_and_the_chosen_temperature_is_one_of_three():
     for family in ("ldr", "aldr"):
         three = held.sel(variant=[f"{family}_{t}" for t in zhu2023_runs.TEMPERATURES])
         assert (held.sel(variant=family) == three.max("variant")).all()
+
+
+def test_what_the_chosen_temperature_finds_is_a_mixture_of_what_three_find():
+    """So a page tells it by the temperature to which it is drawn: one is below a half and another above."""
+    _, measured = zhu2023_runs.losses_so_far(draws=1)
+    found = measured.sel(measure="temperature", noise=[each for each in NOISES if each != "clean"])
+    three = found.sel(variant=[f"aldr_{t}" for t in zhu2023_runs.TEMPERATURES])
+    assert (three.min("variant") < 0.5).all()
+    assert (three.max("variant") > 0.5).all()
+    mixed = found.sel(variant="aldr")
+    assert (abs(three - mixed).min("variant") == 0).all()
+    assert float(mixed.std("training").max()) > 4 * float(three.std("training").max())
+
+
+def test_the_code_of_the_page_runs_as_it_stands(repository):
+    page = (repository / "book/zhu2023/index.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^(?:```|~~~)python\n(.*?)^(?:```|~~~)$", page, re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        names = {}
+        exec(block, names)
+    assert names["loss"](torch.zeros(1, 3), torch.tensor([0]), torch.tensor([0])) > 0

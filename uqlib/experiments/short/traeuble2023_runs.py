@@ -43,6 +43,7 @@ with named():
     import pandas as pd
     import xarray as xr
 
+TRAINED = 2000  # training images a class, if nothing else is said
 COMPONENTS, NETWORK = "EdgeTPU", "tf_mobilenet_edgetpu_100"
 BACKBONES = {"EdgeTPU": "", "MobileNet 0.5": "mobilenetv1_050", "MobileNet 0.25": "mobilenetv1_025"}
 RECIPE: dict[str, Any] = {
@@ -76,7 +77,7 @@ ORDER_FREE = {"nearest_mean": "nearest class mean", "naive_bayes": "naive Bayes"
 class StreamTask:
     """Images of CIFAR-10 as an encoder sees them, a test set, and unlabelled others."""
 
-    def __init__(self, backbone: str, seed: int, *, trained: int = 2000, tested: int = 300):
+    def __init__(self, backbone: str, seed: int, *, trained: int = TRAINED, tested: int = 300):
         if backbone == COMPONENTS:
             parts = [load_components(name) for name in ("cifar10_train", "cifar10_test", "cifar100_test")]
             (x, y), (z, w), (keys, _) = ((part.features, part.labels) for part in parts)
