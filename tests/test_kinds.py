@@ -69,7 +69,7 @@ EXCEPTIONS = {
     "solve.*": INNER,
     "difficulty.statistics.joined_means": INNER,
     **{f"difficulty.gaussians.{name}": INNER for name in ("cholesky_of", "oas_covariance", "shrink_covariance")},
-    "metrics.repetitions.*": "of arrays with names, in test_repetitions.py",
+    "metrics.resampling.repetitions.*": "of arrays with names, in test_repetitions.py",
     "calibrate.maps.*": INNER,
     "metrics.selective.risks_in_row_order": INNER,
     "metrics.selective.last_of_ties": INNER,

@@ -19,7 +19,7 @@ from uqlib.heads import HEADS, crossing, learning_curve, samples_to
 from uqlib.heads.learning_curves import LOGISTIC
 from uqlib.metrics import nll
 from uqlib.metrics.compare import over_trainings, together
-from uqlib.metrics.repetitions import as_trainings
+from uqlib.metrics.resampling.repetitions import as_trainings
 from uqlib.papers.zheng2023 import gaussian_design
 
 with named():

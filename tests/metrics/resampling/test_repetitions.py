@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from uqlib.metrics.compare import cells, over_trainings, together
-from uqlib.metrics.repetitions import as_trainings, other_networks, pool_splits
+from uqlib.metrics.resampling.repetitions import as_trainings, other_networks, pool_splits
 
 
 def test_the_jackknife_is_that_of_a_loop_over_networks_that_are_left_out():
