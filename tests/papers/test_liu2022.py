@@ -1,6 +1,7 @@
 """What is alone of liu2022: its files are read safely, their scores are those of other tools, and its trainings are what they say."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -95,3 +96,9 @@ def test_the_schedule_puts_one_epoch_of_targets_after_so_many_on_coins():
     assert on_coins == [False, True, True] * 2
     np.testing.assert_allclose(runs.similar_outcomes(world, 0, network, **how), coins.mean())
     assert runs.similar_outcomes(world, 0, network) is coins
+
+
+def test_what_one_takes_home_runs(repository):
+    page = (repository / "book/liu2022/index.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    exec(compile(code, "index.md", "exec"), {})

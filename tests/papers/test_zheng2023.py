@@ -1,5 +1,7 @@
 """The simulation of Zheng et al. 2023: its closed form, and the shape of what is kept of the runs."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -95,3 +97,9 @@ def test_the_seed_draws_and_odd_numbers_are_named():
         gaussian_design(1, 4, 10, seed=0)
     with pytest.raises(ValueError, match="classes must be"):
         bayes_error(21, 4)
+
+
+def test_what_one_takes_home_runs(repository):
+    page = (repository / "book/zheng2023/index.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    exec(compile(code, "index.md", "exec"), {})
