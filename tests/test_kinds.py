@@ -386,7 +386,7 @@ BY_FUNCTION: dict[str, dict[str, Any]] = {
     "heads.stream_forgetting": {"accuracy": np.array([[0.5, 0.25], [0.0, 0.75]])},
     "heads.stream_plasticity": {"accuracy": np.array([[0.5, 0.25], [0.0, 0.75]])},
     "papers.gaussian_design": {"dim": 4, "rows": 12},
-    "papers.bayes_error_of_two": {"dim": 4},
+    "papers.bayes_error": {"classes": 3, "dim": 4},
     "heads.samples_to": {"sizes": np.array([1.0, 2.0, 8.0]), "errors": _eighths(4, 3), "level": 0.5},
     "heads.crossing": {"sizes": np.array([1.0, 2.0, 8.0]), "first": _eighths(4, 3), "second": _eighths(4, 3)},
     "heads.learning_curve": {

@@ -1,7 +1,12 @@
 """What is alone of Amini-Naieni et al. 2024: tasks without an image on both sides, groups that are left out, and the kept errors."""
 
+import re
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from uqlib.experiments.keeping.kept_runs import load_made
 from uqlib.experiments.short import amininaieni2024_runs as runs
@@ -70,3 +75,33 @@ def test_without_the_arrays_the_error_says_how_to_get_them(monkeypatch, tmp_path
     monkeypatch.setenv("UQLIB_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"git clone .*/instantcalibration"):
         runs.published("fern", "r")
+
+
+def test_what_one_takes_home_runs(repository):
+    page = (repository / "book/amininaieni2024/index.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    exec(compile(code, "index.md", "exec"), {})
+
+
+def test_sets_of_scenes_share_none():
+    assert len(set(runs.SCENES)) == len(runs.SCENES)
+
+
+def test_intervals_over_scenes_are_students_and_say_so():
+    errors = pd.Series([0.1, 0.3, 0.2, 0.6])
+    found = runs.over_scenes({"LLFF": errors, "synthetic": errors[:1]})
+    low, high = stats.t.interval(0.95, 3, errors.mean(), stats.sem(errors))
+    assert found.loc[0, ["value", "low", "high"]].tolist() == pytest.approx([0.3, low, high])
+    assert found.loc[0, "covers"] == "scenes"
+    assert found.loc[1, ["low", "high", "covers"]].isna().all()  # one scene says nothing of others
+
+
+def test_a_share_that_is_left_has_the_spread_of_its_ratio():
+    generator = np.random.Generator(np.random.PCG64(0))
+    before = pd.Series(generator.gamma(4.0, size=400))
+    after = before * generator.uniform(0.1, 0.5, size=400)
+    parts = runs.share_left(after, before)
+    assert parts.mean() == pytest.approx(after.sum() / before.sum(), rel=1e-12)
+    rows = generator.integers(400, size=(4000, 400))
+    ratios = after.to_numpy()[rows].sum(1) / before.to_numpy()[rows].sum(1)
+    assert stats.sem(parts) == pytest.approx(ratios.std(), rel=0.05)

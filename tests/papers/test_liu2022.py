@@ -1,15 +1,19 @@
 """What is alone of liu2022: its files are read safely, their scores are those of other tools, and its trainings are what they say."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import rankdata
+from sklearn.metrics import brier_score_loss
 
 from uqlib.experiments.keeping.kept_runs import load_made
 from uqlib.experiments.short import liu2022_runs as runs
 from uqlib.label_noise import outcome_probabilities
 from uqlib.papers import liu2022
+from uqlib.report.cards import CARD
 from uqlib.store import load_answers
 
 # Of the published files, computed once by NumPy and scikit-learn alone: MSEₚ, KLₚ, Brier, log loss, KS, AUC
@@ -23,7 +27,7 @@ ELSEWHERE = {
     ("discrete", "early"): (0.02612, 0.0635, 0.21390, 0.6203, 0.0239, 0.6527),
     ("discrete", "overfit"): (0.10390, 0.5461, 0.28784, 1.0873, 0.1394, 0.6150),
 }
-COMPARED = [runs.MEASURED.index(name) for name in ("mse_p", "kl_p", "brier", "nll", "ks", "auc")]
+COMPARED = [runs.MEASURED.index(name) for name in ("mse_p", "kl_p", "brier_outcome", "nll", "ks", "auc")]
 
 
 @pytest.mark.parametrize("scenario", liu2022.PUBLISHED)
@@ -36,7 +40,7 @@ def test_the_kept_scores_are_those_of_other_tools(scenario):
 def test_what_is_kept_is_whole():
     halves, coins = runs.read_halves(), runs.read_coins()
     assert halves.notnull().all()
-    assert coins.sel(measure=["mse_p", "brier", "ece", "ks"]).max() < 1
+    assert coins.sel(measure=["mse_p", "brier_outcome", "ece_mass", "ks"]).max() < 1
     assert set(coins["variant"].values) <= set(liu2022.NAMES)
     for pairs in runs.read_carded().values():
         assert len(pairs) == coins.sizes["training"]
@@ -95,3 +99,42 @@ def test_the_schedule_puts_one_epoch_of_targets_after_so_many_on_coins():
     assert on_coins == [False, True, True] * 2
     np.testing.assert_allclose(runs.similar_outcomes(world, 0, network, **how), coins.mean())
     assert runs.similar_outcomes(world, 0, network) is coins
+
+
+def test_cape_is_first_where_the_better_kind_is_below_every_rival():
+    names = {
+        "place": ["a", "b"],
+        "variant": ["cape_bin", "cape_kernel", "early", "temperature", "platt", "ensemble", "fresh"],
+    }
+    levels = np.array([[3.0, 2.0, 5, 4, 6, 7, 0], [3.0, 4.0, 5, 4, 6, 1, 0]])
+    errors = xr.DataArray(levels[..., None] + np.array([-1.0, 1.0]), {**names, "training": [0, 1]})
+    found = runs.cape_less_first(errors)
+    assert found.sel(place="a").values.tolist() == [
+        -2,
+        -2,
+    ]  # the kernel's 2 less the temperature's 4; fresh coins are no rival
+    assert found.sel(place="b").values.tolist() == [2, 2]  # the groups' 3 less the 1 of five networks
+
+
+def test_ranks_follow_the_truth_and_auc_is_turned_round():
+    measures = ["mse_p", "brier_outcome", "ece_mass", "auc"]
+    table = np.array([[1.0, 1, 3, 0.9], [2, 2, 2, 0.8], [3, 3, 1, 0.7]])[None]
+    found = runs.ranked_as_truth(xr.DataArray(table, {"place": ["a"], "variant": list("xyz"), "measure": measures}))
+    assert {name: float(each[0]) for name, each in found.items()} == pytest.approx({"brier": 1, "ece": -1, "auc": 1})
+
+
+def test_measures_of_another_kind_have_names_of_their_own():
+    """The card's ECE is of equal width and its Brier of two classes; those of the tables are neither."""
+    printed = {name: liu2022.NAMES[name] for name in runs.MEASURED}
+    shared = set(printed) & set(CARD)
+    assert shared == {"nll"}  # log loss of two classes, the same in both
+    assert not {printed[name] for name in set(printed) - shared} & {CARD[name].name for name in CARD}
+    scores, coins = np.array([0.1, 0.2, 0.3, 0.9]), np.array([False, False, True, True])
+    found = dict(zip(runs.MEASURED, runs.judged(scores, scores, coins), strict=True))
+    assert found["brier_outcome"] == pytest.approx(brier_score_loss(coins, scores))
+
+
+def test_what_one_takes_home_runs(repository):
+    page = (repository / "book/liu2022/index.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    exec(compile(code, "index.md", "exec"), {})

@@ -379,3 +379,13 @@ def test_a_verdict_of_other_parameters_says_so(names, tmp_path, monkeypatch):
     ]:
         assert begin("toy2000/one", names | given, draws=[2, 9]).changed == words
     assert begin("toy2000/one", names | {"epochs": 3}, draws=[2, 9], aside=["epochs"]).changed == ""
+
+
+def test_what_the_paper_reports_keeps_its_digits():
+    """-0.0053 beside ours of the same size is not -0.01."""
+    about = {"id": "toy", "text": "it falls", "quantity": "err", "holds": "< 0", "effect_at": "table 1; read"}
+    told = [
+        verbs._effect(ledger.Claim(**about, effect=x), unit)
+        for x, unit in [(-0.0053, ""), (0.25, ""), (0.00255, " points")]
+    ]
+    assert told == ["\N{MINUS SIGN}0.0053 (table 1)", "0.25 (table 1)", "0.255 points (table 1)"]

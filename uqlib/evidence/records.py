@@ -28,7 +28,9 @@ PROVENANCE = {
     "seconds": int | float, "peak_memory_mb": int, "date": str, "commit": str | None,
 }  # fmt: skip
 VERSIONS = ("uqlib", "torch", "numpy")
-UNITS = ("examples", "splits", "trainings", "networks", "data sets", "timings")  # what an interval may be about
+UNITS = (  # what an interval may be about
+    "examples", "splits", "trainings", "networks", "data sets", "scenes", "corruptions", "timings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

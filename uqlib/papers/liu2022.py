@@ -20,8 +20,8 @@ NAMES = {
     "temperature": "early stopping + temperature", "platt": "early stopping + Platt",
     "isotonic": "early stopping + isotonic", "cape_platt": "CaPE + Platt", "ensemble": "five networks",
     "mobilenetv1_025": "MobileNet 0.25", "cifar_resnet20": "ResNet-20", "linear": "Linear", "discrete": "Discrete",
-    "skewed": "Skewed", "mse_p": "MSEₚ", "kl_p": "KLₚ", "brier": "Brier", "nll": "NLL", "ece": "ECE", "mce": "MCE",
-    "ks": "KS", "auc": "AUC",
+    "skewed": "Skewed", "mse_p": "MSEₚ", "kl_p": "KLₚ", "brier_outcome": "Brier of the outcome", "nll": "NLL",
+    "ece_mass": "ECE (equal mass)", "mce": "MCE (equal mass)", "ks": "KS", "auc": "AUC",
 }  # fmt: skip
 ARRAYS = {("numpy", name) for name in ("dtype", "ndarray", "_reconstruct")}  # all that a pickled array asks for
 

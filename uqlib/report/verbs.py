@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -398,7 +399,9 @@ class Report:
 
 def _effect(claim: ledger.Claim, unit: str) -> str:
     """What the paper reports of a claim's quantity, in the unit of ours, and where."""
-    shown = telling.number_text((100 if unit in (" points", " %") else 1) * (claim.effect or 0))
+    effect, places = claim.effect or 0.0, 2 if unit in (" points", " %") else 0
+    digits = -Decimal(str(effect)).normalize().as_tuple().exponent - places  # as many as the ledger has
+    shown = telling.number_text(10**places * effect, max(2, digits))
     return f"{shown}{unit} ({claim.effect_at.partition(';')[0]})"
 
 

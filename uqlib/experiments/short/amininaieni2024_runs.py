@@ -1,15 +1,21 @@
 """Errors of calibration maps on the curves that Amini-Naieni et al. publish, by scene: computed from their arrays, which stay there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from uqlib.base.extras import named
 from uqlib.calibrate import meta
 from uqlib.experiments.keeping.kept_runs import Found, KeptRun
+from uqlib.metrics.compare import over_trainings
+
+with named():
+    import pandas as pd
+    import xarray as xr
 
 TASK = "amininaieni2024"
 CODE = "https://github.com/niki-amini-naieni/instantcalibration"
@@ -74,3 +80,29 @@ def make_errors(device: str = "cpu") -> Found:
 def amininaieni2024_runs(scale: str = "cpu") -> Iterator[KeptRun]:
     """The one run: nothing in it is drawn."""
     yield KeptRun(TASK, "scenes/0", SETTINGS, make_errors, value=20.0, folder="short")
+
+
+def share_left(after: pd.Series, before: pd.Series) -> pd.Series:
+    """The share of the error that is left, mean over mean, as a number a scene: their mean is the share.
+
+    A ratio of means has no parts. What each scene adds is taken to the first order, as the influence function has it, so that
+    an interval for other scenes can be made of the parts.
+
+    Args:
+        after, before: errors by scene, in one order.
+    """
+    share = after.mean() / before.mean()
+    return share + (after - share * before) / before.mean()
+
+
+def over_scenes(found: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Cells of a number a scene, by place: the mean, with Student's interval for other scenes of the kind.
+
+    Args:
+        found: by place, such as a set of SETS; no scene should be in two of them.
+    """
+    frames = []
+    for place, each in found.items():
+        numbers = xr.DataArray(each.to_numpy(float, copy=True), dims="training")
+        frames.append(over_trainings(numbers, "scenes").drop(columns="seeds").assign(place=place))
+    return pd.concat(frames, ignore_index=True)

@@ -25,6 +25,7 @@ from uqlib.files.fingerprint import fingerprint
 from uqlib.label_noise import draw_coins, outcome_probabilities
 from uqlib.label_noise.coins import SCENARIOS
 from uqlib.losses import cape_targets
+from uqlib.metrics.compare import rank_correlation
 from uqlib.papers.liu2022 import NAMES, PUBLISHED, REGIMES, read_published
 from uqlib.store import load_answers
 
@@ -59,9 +60,12 @@ AFTER: dict[str, dict[str, Any]] = {  # by method: after so many epochs on outco
     "continued": {},
 }
 MAPS = {"temperature": "early", "platt": "early", "isotonic": "early", "cape_platt": "cape_bin"}
-MEASURED = ("mse_p", "kl_p", "brier", "nll", "ece", "mce", "ks", "auc")
+MEASURED = ("mse_p", "kl_p", "brier_outcome", "nll", "ece_mass", "mce", "ks", "auc")  # Brier: half that of two classes
+WATCHED = {"brier": "brier_outcome", "ece": "ece_mass", "auc": "auc"}  # measures that need no truth
 METHODS = ("early", "fresh", "overfit", *AFTER, *MAPS, "ensemble")
-HALVES = {"splits": 20, "draws": 6, "repeats": 40}
+CAPE = ("cape_bin", "cape_kernel")  # what the paper proposes
+RIVALS = ("early", "temperature", "platt", "ensemble")  # what it is compared with there, as far as it is here
+HALVES = {"splits": 20, "draws": 40, "repeats": 40}
 FEW = (50, 100, 200, 500, 1000, 2000)  # cases that fit a map
 
 
@@ -200,7 +204,7 @@ def keep_published(scenario: str, device: str) -> Found:
     """Scores of the four regimes on all cases; of all methods on halves, maps fitted on the other half; and fits of few cases."""
     said, truth, coins = read_published(scenario)
     table = np.array([judged(each, truth, coins) for each in said.values()])
-    shape = (len(said) + len(MAPS), 2, HALVES["splits"], 1 + HALVES["draws"])
+    shape = (len(said) + len(MAPS), HALVES["splits"], 1 + HALVES["draws"])
     halves, few = np.zeros(shape, np.float32), np.zeros((len(FEW), HALVES["repeats"]), np.float32)
     for k in range(HALVES["splits"]):
         fit, test = split(len(truth), len(truth) // 2, seed=k)
@@ -209,12 +213,12 @@ def keep_published(scenario: str, device: str) -> Found:
             mapped(name.removeprefix("cape_"), said[start][fit], coins[fit], said[start][test])
             for name, start in MAPS.items()
         ]
-        losses = np.stack([[(each - truth[test]) ** 2, (each - coins[test]) ** 2] for each in probs])
+        losses = np.stack([(each - truth[test]) ** 2 for each in probs])
         drawn = torch.randint(
             len(test), (HALVES["draws"], len(test)), generator=torch.Generator().manual_seed(k)
         ).numpy()
-        halves[:, :, k, 0] = losses.mean(-1)
-        halves[:, :, k, 1:] = np.stack([losses[..., rows].mean(-1) for rows in drawn], -1)
+        halves[:, k, 0] = losses.mean(-1)
+        halves[:, k, 1:] = np.stack([losses[..., rows].mean(-1) for rows in drawn], -1)
     for (i, size), k in itertools.product(enumerate(FEW), range(HALVES["repeats"])):
         fit, test = split(len(truth), size, seed=1000 + k)
         platt = mapped("platt", said["early"][fit], coins[fit], said["early"][test])
@@ -227,8 +231,8 @@ def keep_published(scenario: str, device: str) -> Found:
 
 
 def read_halves() -> xr.DataArray:
-    """MSEₚ and Brier of the published files on halves: scenario, variant, measure, split, draw."""
-    names = {"variant": [*REGIMES, *MAPS], "measure": ["mse_p", "brier"], "split": range(HALVES["splits"])}
+    """MSEₚ of the published files on halves: scenario, variant, split, draw."""
+    names = {"variant": [*REGIMES, *MAPS], "split": range(HALVES["splits"])}
     return read_scored("halves", names | {"draw": range(1 + HALVES["draws"])})
 
 
@@ -244,6 +248,28 @@ def read_coins() -> xr.DataArray:
     cells = {f"{NAMES[network]}, {NAMES[scenario]}": f"{network}/{scenario}" for network, scenario in SETTINGS}
     names = {"variant": list(METHODS), "measure": list(MEASURED)}
     return load_made(liu2022_runs()).table(cells, "place", column="scores", names=names)
+
+
+def ranked_as_truth(scores: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Spearman's correlation with MSEₚ over the methods, of each measure in WATCHED; AUC, of which more is better, turned round."""
+    truth, found = scores.sel(measure="mse_p", drop=True), {}
+    for name, measure in WATCHED.items():
+        sign = -1 if name == "auc" else 1
+        found[name] = rank_correlation(sign * scores.sel(measure=measure, drop=True), truth, "variant")
+    return found
+
+
+def cape_less_first(errors: xr.DataArray) -> xr.DataArray:
+    """The error of the better CaPE less that of the best of RIVALS, each by its mean over trainings: below 0 CaPE is first.
+
+    Args:
+        errors: with the dimensions training and variant.
+    """
+    firsts = []
+    for names in (CAPE, RIVALS):
+        some = errors.sel(variant=list(names))
+        firsts.append(some.isel(variant=some.mean("training").argmin("variant")).drop_vars("variant"))
+    return firsts[0] - firsts[1]
 
 
 def read_carded() -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
