@@ -1,7 +1,9 @@
 """Numbers as words: what a sentence takes from the results is what they say."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from uqlib.report import telling
 
@@ -34,6 +36,42 @@ UP, DOWN, UNSURE = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3)
 )
 def test_the_phrase_says_what_the_intervals_say(rows, better, expected):
     assert telling.wording(frame(*rows), better) == expected
+
+
+@pytest.mark.parametrize(("rows", "seeds", "expected"), [
+    ([UP], 1, "surely higher, of one training"), ([UP], 3, "surely higher"), ([UP], None, "surely higher"), ([(0.1,)], 1, "higher, of one training"),
+    ([UP, UP, UP], 1, "surely better in all 3, of one training each"), ([UP, UP], [1, 3], "surely better in all 2, 1 of them of one training"),
+    ([UP, UP], [None, 3], "surely better in all 2"),
+])  # fmt: skip
+def test_a_phrase_says_what_rests_on_one_training(rows, seeds, expected):
+    assert telling.wording(frame(*rows, seeds=seeds), "higher" if len(rows) > 1 else "") == expected
+
+
+def test_numbers_and_titles_say_what_rests_on_one_training():
+    one, two = frame(UP, seeds=1), frame(UP, DOWN, seeds=1, pair=["a", "b"])
+    assert telling.facts(one)[""] == "+20.00 [+10.00, +30.00], of one training"
+    assert telling.facts(two)[""].endswith("b: −20.00 [−30.00, −10.00], of one training each")
+    assert telling.facts(two)[".least"] == "−20.00"
+    assert telling.finding("by {text} points", one) == "by +20.00 [+10.00, +30.00] points (of one training)"
+    assert (
+        telling.finding("{phrase} pairs", frame(UP, UP, seeds=[1, 2]))
+        == "surely higher in all 2 pairs (1 of them of one training)"
+    )
+    assert telling.rests_on(one) == "; one training"
+    assert telling.rests_on(frame(UP, seeds=5)) == "; 5 trainings"
+
+
+def test_a_name_that_is_left_alone_is_said():
+    """Two data sets were asked and one has a result: it is named, since the sentence is read as general."""
+    values = xr.DataArray([[0.2, np.nan], [0.1, np.nan]], {"terms": ["x", "y"], "dataset": ["CIFAR-10", "CIFAR-100"]})
+    cells = frame((0.2,), (0.1,), terms=["x", "y"], dataset="CIFAR-10")
+    assert telling.left_alone(values, cells) == ["dataset"]
+    assert telling.left_alone(values.isel(dataset=[0]), cells) == telling.left_alone(cells, cells) == []
+    told = telling.facts(cells.iloc[:1].assign(seeds=1), left=["dataset"])
+    assert told[""] == "CIFAR-10: +20.00, of one training"
+    assert told[".phrase"] == "higher (CIFAR-10), of one training"
+    assert told[".which"] == "CIFAR-10"
+    assert telling.facts(cells, left=["dataset"])[".which"] == "x CIFAR-10; y CIFAR-10"
 
 
 def test_nothing_measured_is_said_in_words():
@@ -112,11 +150,11 @@ def test_evidence_gives_cells_unit_what_the_interval_covers_and_n():
     one = telling.evidence_text(EVIDENCE.iloc[:1], labels={"a": "the duo"}, ends=False)
     assert (
         one
-        == "AURC, the duo: +1.000 [0.000, +2.000] points; 95 % intervals over other examples and splits, n = 90, 10 splits."
+        == "AURC, the duo: +1.000 [0.000, +2.000] points; 95 % intervals over other examples and splits, n = 90, 10 splits, one training."
     )
     two = telling.evidence_text(EVIDENCE.iloc[:2], signed=False)
     assert two.startswith("AURC: 1.000 [0.000, 2.000] (a); −2.000 [−3.000, −1.000] (b) %; ")
-    assert two.endswith("n = 90 to 1,200, 10 splits.")
+    assert two.endswith("n = 90 to 1,200, 10 splits, one training each.")
     assert telling.evidence_text(EVIDENCE.iloc[:0]) == "not measured here."
 
 
@@ -189,6 +227,11 @@ def test_what_is_no_plural_is_refused():
     ("1", " networks of a benchmark", "1 network of a benchmark"), ("2", " networks", "2 networks"), ("1", " % of them", "1 % of them"),
     ("better in all 1", " classes", "better in all 1 class"), ("surely lower", " pairs of it", "surely lower in the one pair of it"),
     ("surely lower in all 36", " pairs", "surely lower in all 36 pairs"), ("1", " errs", "1 errs"), ("1", " loss", "1 loss"),
+    ("+5.45 [+5.00, +5.90], of one training", " points, where", "+5.45 [+5.00, +5.90] points, of one training, where"),
+    ("better in all 3, of one training each", " pairs of it", "better in all 3 pairs, of one training each of it"),
+    ("better in all 3, 1 of them of one training", " pairs.", "better in all 3 pairs, 1 of them of one training."),
+    ("5.00, of one training", " %, and", "5.00 %, of one training, and"), ("+5.45, of one training", " (lower", "+5.45, of one training (lower"),
+    ("surely lower, of one training", " pairs.", "surely lower in the one pair, of one training."), ("lower, of one training", ", and", "lower, of one training, and"),
     ("surely lower", ", and", "surely lower, and"), ("not measured here", " pairs", "not measured here pairs"),
 ])  # fmt: skip
 def test_a_number_and_the_words_after_it_agree(shown, after, told):

@@ -24,7 +24,10 @@ ABOUT = (*ENDS, "level", "splits", "seeds", "examples", "covers", "start", "pape
 # what is said of one cell, and the plural that would follow if there were more
 ALONE = ("surely higher", "surely lower", "not surely different", "higher", "lower", "the same")
 NOUN = re.compile(r" ([a-z]{2,}[a-hj-rtv-z]s)\b")  # no loss, no analysis
+PERCENT = re.compile(r" (%)")
 VERBS = ("changes", "does", "errs", "gives", "keeps", "predicts", "says", "sees")
+SINGLE = "of one training"
+ALONE_IN = re.compile(rf", (?:\d+ of them )?{SINGLE}(?: each)?$")  # the end of what rests on single trainings
 LISTED = 4  # cells that evidence gives one by one; of more, the least and the largest
 THREE_DIGITS = ("aurc", "augrc", "nll")
 
@@ -51,10 +54,21 @@ def wording(frame: pd.DataFrame, better: str = "") -> str:
     """What a sentence may say of these differences.
 
     One: "surely higher", "surely lower", "not surely different"; without an interval "higher", "lower", "the same". Several:
-    "better in 9 of 12, surely in 7, surely worse in 1"; of higher and lower, where nothing says which way is better.
+    "better in 9 of 12, surely in 7, surely worse in 1"; of higher and lower, where nothing says which way is better. Where cells
+    rest on a single training, and so say nothing of others, that follows: "surely better in all 3, of one training each".
     """
-    if not len(frame):
-        return NOTHING
+    return _worded_without(frame, better) + singles(frame) if len(frame) else NOTHING
+
+
+def singles(frame: pd.DataFrame) -> str:
+    """What follows words or numbers of cells that rest on a single training, by the column seeds; empty if none does."""
+    many = int((frame["seeds"] == 1).sum()) if "seeds" in frame else 0
+    if many == len(frame):
+        return (f", {SINGLE} each" if many > 1 else f", {SINGLE}") if many else ""
+    return f", {many} of them {SINGLE}" if many else ""
+
+
+def _worded_without(frame: pd.DataFrame, better: str) -> str:
     up = tally(frame)
     if up.count == 1:
         if _ends(frame).isna().to_numpy().all():
@@ -87,8 +101,17 @@ def singular(many: str) -> str:
 def agreeing(shown: str, after: str) -> tuple[str, str]:
     """A number or phrase, and the text after it, so that they agree where a small run leaves one: "1" and " network won".
 
-    A phrase that has no number any more, since it is of one cell, gets its noun back: "surely lower in the one" and " pair".
+    A phrase that has no number any more, since it is of one cell, gets its noun back: "surely lower in the one" and " pair". What
+    rests on a single training is said behind the noun or unit: "+5.45 points, of one training".
     """
+    if end := ALONE_IN.search(shown):
+        noun = NOUN.match(after) or PERCENT.match(after)
+        if noun and noun[1] not in VERBS:
+            before, rest = agreeing(shown[: end.start()], after)
+            cut = PERCENT.match(rest) or re.match(r" [a-z]+", rest)
+            at = cut.end() if cut else 0
+            return f"{before}{rest[:at]}{end[0]}", rest[at:]
+        return shown, after
     found = NOUN.match(after)
     if not found or found[1] in VERBS:
         return shown, after
@@ -148,34 +171,54 @@ def in_print(
 
 
 def facts(
-    frame: pd.DataFrame, better: str = "", *, labels: Mapping[Any, str] | None = None, **style: Any
+    frame: pd.DataFrame,
+    better: str = "",
+    *,
+    labels: Mapping[Any, str] | None = None,
+    left: Sequence[str] = (),
+    **style: Any,
 ) -> dict[str, Any]:
     """What prose may take of some cells, by the end of its name.
 
     "" is the text of all, each with its name; `.phrase` see `wording`; `.count`, `.better`, `.surely`, `.worse` see `Tally`;
-    `.least` and `.most` the least and largest value in print, `.least_at` and `.most_at` their names.
+    `.least` and `.most` the least and largest value in print, `.least_at` and `.most_at` their names; `.which` all names.
 
     Args:
         frame: of `compare.cells`.
         better: "higher", "lower" or "": as the measure has it, if all are of one.
         labels: names in print, by value.
+        left: columns of which one name is left of several that were asked; it is said, see `left_alone`.
         style: of `in_print`.
     """
     better = better or _direction(frame)
     found = tally(frame, better or "higher")
     told: dict[str, Any] = {".phrase": wording(frame, better), **{f".{k}": v for k, v in asdict(found).items()}}
     if not len(frame):
-        return told | dict.fromkeys(("", ".least", ".most", ".least_at", ".most_at"), NOTHING)
-    names = [name for name in names_of(frame) if frame[name].nunique() > 1]
+        return told | dict.fromkeys(("", ".least", ".most", ".least_at", ".most_at", ".which"), NOTHING)
+    names = [name for name in names_of(frame) if frame[name].nunique() > 1 or name in left]
     named = [" ".join(label(row[name], labels) for name in names) for row in frame.to_dict("records")]
     texts = in_print(frame, **style)
     bare = in_print(frame, **(style | {"ends": False}))
-    told[""] = (
-        texts[0] if len(frame) == 1 else "; ".join(f"{name}: {text}" for name, text in zip(named, texts, strict=True))
-    )
+    of = ", ".join(label(frame[name].iloc[0], labels) for name in left)
+    if of:
+        told[".phrase"] = f"{told['.phrase'].removesuffix(singles(frame))} ({of}){singles(frame)}"
+    told[".which"] = "; ".join(named)
+    told[""] = "; ".join(f"{name}: {text}" if name else text for name, text in zip(named, texts, strict=True))
+    told[""] += singles(frame)
     for end, k in ((".least", int(frame["value"].argmin())), (".most", int(frame["value"].argmax()))):
         told |= {end: bare[k], f"{end}_at": named[k]}
     return told
+
+
+def left_alone(found: Any, frame: pd.DataFrame) -> list[str]:
+    """The dimensions of an array of which its cells have one name only, though the array has more: what is told of it is not general.
+
+    Args:
+        found: an array of `metrics.compare`; of anything else nothing is left alone.
+        frame: its cells.
+    """
+    sizes = getattr(found, "sizes", {})
+    return [name for name in names_of(frame) if sizes.get(name, 0) > 1 and frame[name].nunique() == 1]
 
 
 def finding(
@@ -195,9 +238,12 @@ def finding(
         return ", ".join(finding(template, part, labels=labels, **style) for _, part in parts)
     up, down = tally(frame), tally(frame, "lower")
     told: dict[str, Any] = {name: label(frame[name].iloc[0], labels) for name in names_of(frame) if len(frame)}
-    told |= {end[1:] or "text": value for end, value in facts(frame, labels=labels, **style).items()}
+    end = singles(frame)
+    found = facts(frame, labels=labels, **style)
+    told |= {name[1:] or "text": value for name, value in found.items()}
+    told |= {name: str(told[name]).removesuffix(end) for name in ("phrase", "text")}  # behind the sentence, not in it
     told |= {"higher": up.better, "lower": down.better, "surely_higher": up.surely, "surely_lower": down.surely}
-    return template.format(**told)
+    return template.format(**told) + (f" ({end[2:]})" if end else "")
 
 
 def evidence_text(
@@ -269,6 +315,8 @@ def rests_on(frame: pd.DataFrame) -> str:
         if len(counts := known[name].dropna()) and counts.max() > 1:
             least, most = (f"{int(x):,}" for x in (counts.min(), counts.max()))
             parts.append(words.format(most if least == most else f"{least} to {most}"))
+        elif name == "seeds" and len(counts):
+            parts.append("one training" if len(frame) == 1 else "one training each")
     return f"; {', '.join(parts)}" if parts else ""
 
 

@@ -284,8 +284,11 @@ class Report:
             better: "higher" or "lower", where no measure says so.
             style: digits, percent, ends, signed.
         """
-        for own, part in telling.grouped(name, cells(found)):
-            told = telling.facts(part, better, labels=self.labels, **style)
+        frame = cells(found)
+        fields = telling.template_fields(name, frame)
+        for own, part in telling.grouped(name, frame):
+            left = [each for each in telling.left_alone(found, part) if each not in fields]
+            told = telling.facts(part, better, labels=self.labels, left=left, **style)
             self.note(**{f"{own}{end}": value for end, value in told.items()})
             text = telling.evidence_text(part, better, labels=self.labels, **style)
             if ": " not in text.partition(";")[0]:  # no cell says of what the number is

@@ -358,3 +358,38 @@ def test_a_combination_is_fitted_on_validation_images_alone(toy, monkeypatch):
     monkeypatch.setitem(synthesis_runs.HEAD, "batch", 10)
     doubt = synthesis_runs.doubts([answers], one, 0)
     assert {name: len(each) for name, each in doubt.items()} == {"validation": len(labels["validation"]), "test": 80}
+
+
+def test_prose_names_the_network_of_its_scale():
+    ten, wide = transfers.settings_at("cpu")[0], transfers.settings_at("gpu")[0]
+    assert transfers.network_facts(ten)["network"] == "ResNet-8 of 32 channels"
+    assert transfers.network_facts(wide)["network"] == "WRN-40-2"
+    assert transfers.network_facts(wide)["weights"] == pytest.approx(2.2, abs=0.1)  # as the paper's authors count them
+
+
+def test_how_rates_were_chosen_is_said_as_it_was():
+    """A winner at the edge is said to be one: a larger rate might have been better."""
+    ten = transfers.settings_at("cpu")[0]
+    told = transfers.tuning_text(ten)
+    assert (
+        "tuning is 0.03, of 4 that were tried, the rate from scratch is 0.1, of 2 that were tried, the largest:" in told
+    )
+    low = ten._replace(tuned=ten.tuned | {"lr": 0.003})
+    assert "0.003, of 4 that were tried, the least," in transfers.tuning_text(low)
+    assert "none was chosen" in transfers.tuning_text(transfers.settings_at("gpu")[0])
+
+
+def test_upstream_networks_are_as_unequal_as_their_cards_say(monkeypatch):
+    def card(name):
+        attack = {"steps": 3, "step_size": 4 / 255} if "adversarial" in name else None
+        training = {"epochs": 6 if attack else 15}
+        return {
+            "settings": {"training": training, "attack": attack},
+            "measured": {"accuracy": 0.13 if attack else 0.39},
+        }
+
+    monkeypatch.setattr(upstream_networks, "upstream_card", card)
+    assert upstream_networks.upstream_facts("wide_{}") == {
+        "epochs_supervised": 15, "epochs_adversarial": 6, "clean_supervised": 39, "clean_adversarial": 13,
+        "steps_upstream": 3, "step_upstream": pytest.approx(4),
+    }  # fmt: skip

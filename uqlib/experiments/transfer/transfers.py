@@ -17,6 +17,7 @@ from uqlib.experiments.transfer.upstream_networks import NETWORK, create_small, 
 from uqlib.images.sets import ImageSet
 from uqlib.images.sources import load_images
 from uqlib.networks import Preprocessing
+from uqlib.networks.zoo import network_label
 
 SCRATCH = "scratch"
 VALIDATION = 1_000
@@ -26,10 +27,11 @@ TRAINING: dict[str, Any] = {
     "augmentation": "flip_shift",
 }  # fmt: skip
 FROM_SCRATCH = TRAINING | {"epochs": 20, "lr": 0.1}
-TUNED = TRAINING | {
-    "epochs": 7,
-    "lr": 0.03,
-}  # both rates by the error on validation images, of 0.003, 0.01, 0.03, 0.1 and 0.05, 0.1
+TUNED = TRAINING | {"epochs": 7, "lr": 0.03}
+RATES = {
+    "scratch": (0.05, 0.1),
+    "tuned": (0.003, 0.01, 0.03, 0.1),
+}  # tried for the parts, with right labels and no attack; the error on validation images chose
 READY_MADE = "mobilenetv1_025"  # that others trained on ImageNet; on parts of the CIFARs at twice their side
 READY_STARTS = ("imagenet", "imagenet_scratch")
 READY_SIDE = 64
@@ -109,6 +111,30 @@ def datasets_at(scale: str) -> dict[str, str]:
 def whole_too(setting: Setting) -> dict[str, Any]:
     """What a run of another network than NETWORK notes among its settings."""
     return {} if setting.network == NETWORK else {"network": setting.network, "validation": setting.validation}
+
+
+def network_facts(setting: Setting) -> dict[str, Any]:
+    """The network of a setting as prose has it: `network` its name in print, `weights` how many millions there are."""
+    model, _ = create_small(setting.classes, 0, network=setting.network)
+    name = setting.network
+    label = name.upper().replace("_", "-") if name.startswith("wrn") else network_label(name)
+    return {"network": label, "weights": sum(each.numel() for each in model.parameters()) / 1e6}
+
+
+def tuning_text(setting: Setting) -> str:
+    """How the plans of a setting came about, as a sentence: who was chosen from how many, and what was not chosen."""
+    plans = {"scratch": setting.from_scratch, "tuned": setting.tuned}
+    if setting.scale != "cpu":
+        return "Rates and epochs are near those of the paper; none was chosen on our images."
+    told = []
+    for name, words in {"tuned": "The rate of tuning", "scratch": "the rate from scratch"}.items():
+        tried, rate = RATES[name], plans[name]["lr"]
+        edge = ", the " + ("largest" if rate == max(tried) else "least") if rate in (min(tried), max(tried)) else ""
+        told.append(f"{words} is {rate:g}, of {len(tried)} that were tried{edge}")
+    return (
+        f"{', '.join(told)}: the error on validation images chose, with right labels and without an attack. "
+        f"No choice of the epochs, {plans['tuned']['epochs']} and {plans['scratch']['epochs']}, is on record."
+    )
 
 
 class Parts(NamedTuple):

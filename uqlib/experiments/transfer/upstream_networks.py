@@ -226,6 +226,26 @@ def upstream_card(name: str) -> dict[str, Any]:
     return _read_upstream(name)[1]
 
 
+def upstream_facts(pattern: str = "{}") -> dict[str, float]:
+    """How unequal the plain and the adversarial upstream network are, as facts of prose.
+
+    Args:
+        pattern: of their names, as `transfers.Setting.upstream`.
+
+    Returns:
+        Epochs and accuracy in percent, epochs_supervised, clean_supervised and the like; and of the attack upstream its steps,
+        steps_upstream, and the size of one in 255ths, step_upstream.
+
+    Raises:
+        FileNotFoundError: as `upstream_card`.
+    """
+    cards = {name: upstream_card(pattern.format(name)) for name in ("supervised", "adversarial")}
+    told = {f"epochs_{name}": card["settings"]["training"]["epochs"] for name, card in cards.items()}
+    told |= {f"clean_{name}": 100 * card["measured"]["accuracy"] for name, card in cards.items()}
+    attack = cards["adversarial"]["settings"]["attack"]
+    return told | {"steps_upstream": attack["steps"], "step_upstream": 255 * attack["step_size"]}
+
+
 def load_upstream(name: str, classes: int, seed: int, device: str = "cpu") -> tuple[nn.Module, Preprocessing]:
     """A pretrained network with a fresh classifier, drawn by the seed; and how images are prepared for it.
 

@@ -55,7 +55,21 @@ def test_errors_have_a_place_for_every_run_that_is_asked_for(keep):
     assert not len(cells(errors.sel(network="supervised") - errors.sel(network="scratch")))  # of different seeds
 
 
-def test_without_any_run_all_is_nan_and_has_no_cells(keep):
+def test_without_a_file_the_command_is_named(keep):
+    for read in (
+        lambda: read_noise.noise_errors(["scratch"], ["none"], scale="gpu"),
+        lambda: read_noise.matrix_errors(["scratch"], ["forward"], scale="gpu"),
+        lambda: read_noise.require_kept("noise_cifar10_whole", "noise_cifar100_whole"),
+    ):
+        with pytest.raises(FileNotFoundError, match="cifar100_whole; `uqlib pretrain noise_cifar10_whole` makes them"):
+            read()
+    with pytest.raises(FileNotFoundError, match="`uqlib pretrain course_cifar10_whole` makes them"):
+        read_noise.courses_so_far("scratch", "drops", "0.6", scale="gpu")
+
+
+def test_without_any_of_the_runs_all_is_nan_and_has_no_cells(keep):
+    keep("noise_cifar10", "rotations/none/0.4/0", 100)
+    keep("course_cifar10", "rotations/drops/0.4/0", 100)
     errors = read_noise.noise_errors(["scratch"], ["none"], draws=3)
     assert errors.isnull().all()
     areas, strengths = read_noise.noise_areas(errors)
@@ -179,3 +193,8 @@ def test_seeds_are_counted_with_draws_and_without():
     found = grid([[0.1, 0.2, 0.3, None], [0.1, None, 0.3, None]])
     assert read_noise.counted_seeds(found) == read_noise.counted_seeds(found.isel(draw=0, drop=True)) == "1 to 2"
     assert read_noise.counted_seeds(found.where(False)) == "no"
+
+
+def test_trainings_are_counted_by_data_set():
+    found = xr.DataArray([[0.1, 0.2], [np.nan, np.nan]], {"dataset": ["CIFAR-10", "CIFAR-100"], "training": [0, 1]})
+    assert read_noise.seeds_by_set(found) == "2 of CIFAR-10, none of CIFAR-100"

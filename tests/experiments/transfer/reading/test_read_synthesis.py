@@ -40,20 +40,57 @@ def test_what_makes_another_needless_interacts_by_what_is_lost():
 def test_a_choice_by_luck_is_worth_nothing_elsewhere():
     """Each training has a combination of its own that shines by chance; judged on the others' choice, nothing is gained."""
     scores = score_by(lambda on: 0.0 * on["head"]).copy()
-    combinations = [tuple(int(k == j) for k in range(6)) for j in range(3)]
-    for training, combination in enumerate(combinations):
+    combinations = [tuple(int(k == j) for k in range(6)) for j in range(4)]
+    for training, combination in enumerate((*combinations[:2], combinations[3])):
         scores.loc[dict(zip(FACTORS, combination, strict=True)) | {"training": training}] = 1.0 + training
-    picked, gained = best_elsewhere(scores, [(0,) * 6, *combinations])
-    assert tuple(picked.values()) == combinations[2]
+    best, _, gained = best_elsewhere(scores, [(0,) * 6, *combinations[:2], combinations[3]])
+    assert tuple(best.values()) == combinations[3]
     assert gained.sel(draw=0).values.tolist() == [0, 0, 0]
     assert gained.training.values.tolist() == [0, 1, 2]
 
 
 def test_what_is_better_everywhere_is_chosen_everywhere():
-    scores = score_by(lambda on: sum(GAINS[name] * on[name] for name in FACTORS))
-    picked, gained = best_elsewhere(scores, np.ndindex(*[2] * 6))
-    assert picked == {name: int(gain > 0) for name, gain in GAINS.items()}
+    one = score_by(lambda on: sum(GAINS[name] * on[name] for name in FACTORS))
+    scores = xr.concat([one, one + 0.0], "training").isel(training=range(5)).assign_coords(training=range(5))
+    best, picked, gained = best_elsewhere(scores, np.ndindex(*[2] * 6))
+    assert best == {name: int(gain > 0) for name, gain in GAINS.items()}
+    assert picked == [best] * 5
     assert (gained == 11).all()
+
+
+def test_an_ensemble_is_chosen_by_those_that_share_no_member():
+    """Seed 0 trains a lucky network, of which the ensembles of seeds 0 and 4 are made: it chooses for neither, nor for seeds 1 and 3 alone."""
+    scores = score_by(lambda on: -0.1 * on["ensemble"]).isel(training=0, drop=True)
+    scores = scores.expand_dims(training=range(5)).copy()
+    for lucky in (0, 4):
+        scores.loc[dict(ensemble=1, training=lucky)] = 1.0
+    alone_or_two = [(0,) * 6, tuple(int(name == "ensemble") for name in FACTORS)]
+    picked = [each["ensemble"] for each in best_elsewhere(scores, alone_or_two).picked]
+    assert picked == [0, 1, 1, 1, 0]
+    with pytest.raises(ValueError, match="no training is left to choose for seed 0"):
+        best_elsewhere(scores.isel(training=[0, 1]), alone_or_two)
+
+
+def test_ensembles_that_share_members_are_as_sure_as_their_mean():
+    """Over many circles of five, the stretched variance of the mean is that of the mean; unstretched it is 3/8 of it."""
+    members = np.random.default_rng(0).normal(size=(40_000, 5))
+    pairs = xr.DataArray((members + np.roll(members, -1, 1)) / 2, {"training": range(5)}, ("circle", "training"))
+    stretched = read_synthesis.as_if_unshared(pairs)
+    np.testing.assert_allclose(stretched.mean("training"), pairs.mean("training"), atol=1e-12)
+    truth = 1 / 5
+    # a variance over four degrees of freedom and less: relative standard error sqrt(2 / 2.57 / 40,000)
+    assert float((pairs.var("training", ddof=1) / 5).mean()) == pytest.approx(3 / 8 * truth, rel=0.02)
+    assert float((stretched.var("training", ddof=1) / 5).mean()) == pytest.approx(truth, rel=0.02)
+    assert read_synthesis.stretch_of(pairs.isel(training=[0, 2])) == pytest.approx(1)
+    assert read_synthesis.stretch_of(pairs.isel(training=[0])) == 1
+
+
+def test_what_has_no_ensemble_is_not_stretched():
+    scores = score_by(lambda on: 0.0 * on["head"]) + xr.DataArray([-1.0, 0.0, 1.0], {"training": [0, 1, 2]}, "training")
+    found = read_synthesis.for_intervals(scores)
+    assert found.dims == scores.dims
+    np.testing.assert_array_equal(found.sel(ensemble=0), scores.sel(ensemble=0))
+    assert float(found.sel(ensemble=1).max()) == pytest.approx(read_synthesis.stretch_of(scores))
 
 
 def test_costs_are_passes_and_the_sidekick_a_share_of_one():

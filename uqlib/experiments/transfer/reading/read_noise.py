@@ -45,6 +45,9 @@ def noise_errors(
     Returns:
         Fractions of the dimensions dataset, network, correction, strength (a text), training (the seed), draw; see
         `metrics.compare`.
+
+    Raises:
+        FileNotFoundError: as `require_kept`.
     """
 
     def errors(task: str, runs: Mapping[tuple[str, ...], str]) -> xr.DataArray:
@@ -77,6 +80,7 @@ def _of_both(
     read: Callable[[str, Mapping[tuple[str, ...], str]], xr.DataArray],
     scale: str,
 ) -> xr.DataArray:
+    require_kept(*(f"noise_{task}" for task in datasets_at(scale)))
     found = {}
     for task, name in datasets_at(scale).items():
         keys = product(networks, corrections, [f"{strength:g}" for strength in setting_of(task).strengths])
@@ -207,7 +211,11 @@ def courses_so_far(network: str, schedule: str, strength: str, *, scale: str = "
 
     Returns:
         Fractions of the dimensions dataset, measure (in `course_runs.FOLLOWED`), epoch (from 1), training (the seed).
+
+    Raises:
+        FileNotFoundError: as `require_kept`.
     """
+    require_kept(*(f"course_{task}" for task in datasets_at(scale)))
     found = {
         name: _course(kept_so_far(f"course_{task}"), f"{network}/{schedule}/{strength}")
         for task, name in datasets_at(scale).items()
@@ -225,6 +233,16 @@ def _course(kept: KeptRuns | None, cell: str) -> xr.DataArray:
     return xr.DataArray(table, coords=names)
 
 
+def require_kept(*tasks: str) -> None:
+    """Refuse to go on where nothing is kept of any of these tasks: of what was never made there is nothing to tell.
+
+    Raises:
+        FileNotFoundError: if so; the message says what makes the first.
+    """
+    if all(kept_so_far(task) is None for task in tasks):
+        raise FileNotFoundError(f"no run of {' or '.join(tasks)}; `uqlib pretrain {tasks[0]}` makes them")
+
+
 def kept_so_far(task: str) -> KeptRuns | None:
     """What is kept of a task; None where nothing is yet."""
     try:
@@ -240,3 +258,13 @@ def counted_seeds(found: xr.DataArray) -> str:
         return "no"
     least, most = int(counts.min()), int(counts.max())
     return f"{most}" if least == most else f"{least} to {most}"
+
+
+def seeds_by_set(found: xr.DataArray) -> str:
+    """How many trainings there are of each data set: "3 of CIFAR-10, none of CIFAR-100".
+
+    Args:
+        found: with the dimensions dataset and training.
+    """
+    counts = {name: counted_seeds(found.sel(dataset=name, drop=True)) for name in found["dataset"].values}
+    return ", ".join(f"{'none' if count == 'no' else count} of {name}" for name, count in counts.items())

@@ -1,8 +1,10 @@
 """The synthesis as one array: six things that are there or not, and what each combination scores."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from uqlib.experiments.transfer.synthesis_runs import (
     DATASET,
     JUDGED_BY,
     LOSSES,
+    SEEDS,
     SIDEKICK,
     STARTS,
     TESTED,
@@ -73,7 +76,7 @@ def synthesis_card() -> xr.DataArray:
     """What each method scores alone, by the measures of a reliability card: variant, measure, training, draw.
 
     The first variant is the network from scratch with no method. `ece_scaled` is the ECE of the same with a temperature;
-    `ood_auroc` is of images of CIFAR-100.
+    `ood_auroc` is of images of CIFAR-100. Those of the ensemble are `as_if_unshared`.
 
     Raises:
         FileNotFoundError: as `load_synthesis`.
@@ -90,6 +93,7 @@ def synthesis_card() -> xr.DataArray:
     names = {"variant": list(asked), "training": seeds, "measure": list(ON_CARD)}
     array = np.array(table)
     found = xr.DataArray(array, names | {"draw": range(array.shape[-1])}, ("variant", "training", "measure", "draw"))
+    found = xr.where(found["variant"] == "ensemble", as_if_unshared(found), found)
     return found.transpose("variant", "measure", "training", "draw")
 
 
@@ -144,24 +148,84 @@ def interaction(scores: xr.DataArray, one: str, other: str) -> xr.DataArray:
     return effect(effect(scores, one), other).mean([name for name in FACTORS if name not in (one, other)])
 
 
-def best_elsewhere(gains: xr.DataArray, allowed: Iterable[tuple[int, ...]]) -> tuple[dict[str, int], xr.DataArray]:
-    """The best combination, and what such a choice is worth: for each training it is made by the others.
+class Choice(NamedTuple):
+    """A combination of methods that scores chose, and what such a choice is worth."""
+
+    best: dict[str, int]  # over all trainings
+    picked: list[dict[str, int]]  # by training, what the others chose for it
+    gained: (
+        xr.DataArray
+    )  # by training and draw, what its own of these gains, `as_if_unshared` where an ensemble is picked
+
+
+def sharing(one: int, other: int) -> bool:
+    """Whether the ensembles of two seeds have a training in common: an ensemble is of a seed and the next, in a circle."""
+    return (one - other) % SEEDS in (0, 1, SEEDS - 1)
+
+
+def best_elsewhere(gains: xr.DataArray, allowed: Iterable[tuple[int, ...]]) -> Choice:
+    """The best combination, and what such a choice is worth: for each training it is made by others.
+
+    Where an ensemble is allowed, these are the trainings whose ensembles share no member with that of this one. All
+    trainings are judged on the same test images, so what these favour is not left out.
 
     Args:
-        gains: of one measure, more is better, of at least two trainings; see `as_gains`.
+        gains: of one measure, more is better, by seed; see `as_gains`.
         allowed: combinations, 0 or 1 for each of FACTORS.
 
-    Returns:
-        The combination that is best over all trainings; and, by training and draw, what the one gains that the others chose.
+    Raises:
+        ValueError: if for a training no other one is left to choose.
     """
     chosen = [dict(zip(FACTORS, each, strict=True)) for each in allowed]
     stacked = xr.concat([gains.sel(each, drop=True) for each in chosen], "choice")
-    whole = stacked.isel(draw=0, drop=True)
-    parts = []
-    for seed in stacked.training.values:
-        pick = int(whole.drop_sel(training=seed).mean("training").argmax("choice"))
+    whole, seeds = stacked.isel(draw=0, drop=True), [int(each) for each in stacked.training.values]
+    pairs = any(each["ensemble"] for each in chosen)
+    picked, parts = [], []
+    for seed in seeds:
+        others = [each for each in seeds if each != seed and not (pairs and sharing(each, seed))]
+        if not others:
+            raise ValueError(f"no training is left to choose for seed {seed}; of {seeds} all share members with it")
+        pick = int(whole.sel(training=others).mean("training").argmax("choice"))
+        picked.append(chosen[pick])
         parts.append(stacked.isel(choice=pick, drop=True).sel(training=[seed]))
-    return chosen[int(whole.mean("training").argmax("choice"))], xr.concat(parts, "training")
+    gained = xr.concat(parts, "training")
+    if any(each["ensemble"] for each in picked):
+        gained = as_if_unshared(gained)
+    return Choice(chosen[int(whole.mean("training").argmax("choice"))], picked, gained)
+
+
+def as_if_unshared(scores: xr.DataArray) -> xr.DataArray:
+    """Scores of ensembles of which two share each training, spread as far over seeds as their mean deserves.
+
+    The distances to the mean over seeds are multiplied by `stretch_of`; that mean stays what it is. What has no ensemble would
+    be stretched for nothing, and a difference to a member of the ensemble is less sure than it might be, never too sure.
+
+    Args:
+        scores: by seed, with the dimension training.
+    """
+    middle = scores.mean("training")
+    stretched: xr.DataArray = middle + stretch_of(scores) * (scores - middle)
+    return stretched.transpose(*scores.dims)
+
+
+def stretch_of(scores: xr.DataArray) -> float:
+    """How much longer intervals of ensembles have to be than if no two of them shared a training.
+
+    Neighbours in the circle of seeds have half of their members in common. If the members of an ensemble add up, the variance of
+    the mean over n seeds with m pairs of neighbours is (n + m) / n of that of unrelated ensembles, and the variance
+    between them comes out as 1 - m / (n (n - 1)) of what it is. This is the root of the ratio: sqrt(8 / 3) for all five.
+
+    Args:
+        scores: by seed, with the dimension training.
+    """
+    seeds = [int(each) for each in scores.training.values]
+    n, m = len(seeds), sum(sharing(*each) for each in itertools.combinations(seeds, 2))
+    return math.sqrt((n + m) * (n - 1) / (n * (n - 1) - m)) if n > 1 else 1.0
+
+
+def for_intervals(scores: xr.DataArray) -> xr.DataArray:
+    """Scores by combination, those with the ensemble as `as_if_unshared`: for intervals, not for a seed by itself."""
+    return xr.where(scores["ensemble"] == 1, as_if_unshared(scores), scores).transpose(*scores.dims)
 
 
 def square_of(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
