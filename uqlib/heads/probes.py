@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor, like
 from uqlib.base.checks import check_features, check_labels, check_size
-from uqlib.base.options import check_fraction, check_number, check_result, check_whole
+from uqlib.base.options import check_fraction, check_number, check_result, check_seed, check_whole
 from uqlib.heads.generative import LinearHead
 
 LARGEST = 1e15  # of a feature: float32 holds sums of its squares
@@ -68,7 +68,7 @@ def fit_probe(
     epochs, batch = check_whole(epochs, "epochs", least=1), check_whole(batch, "batch", least=1)
     smoothing = check_fraction(smoothing, "smoothing", within="[0, 1)")
     weight, bias = _start(probe, classes, x)
-    generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch):
             there = torch.ones(classes, device=x.device)
