@@ -91,8 +91,9 @@ def _start(probe: LinearHead | None, classes: int, x: Float[Tensor, "n d"]) -> t
         return torch.zeros(x.shape[1], classes, device=x.device), torch.zeros(classes, device=x.device)
     check_result(probe, LinearHead, "probe", "fit_probe(features, labels, ...)")
     weight, bias = (as_tensor(part).to(x) for part in probe)
-    if weight.shape != (classes, x.shape[1]):
+    if weight.shape != (classes, x.shape[1]) or bias.shape != (classes,):
         raise ValueError(
-            f"probe must be of {classes} classes and {x.shape[1]} features; it is of {tuple(weight.shape)}"
+            f"probe must be of {classes} classes and {x.shape[1]} features; its weight is of {tuple(weight.shape)}, its bias of "
+            f"{tuple(bias.shape)}"
         )
     return weight.T, bias
