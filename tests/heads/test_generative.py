@@ -189,7 +189,7 @@ def test_a_constant_feature_without_a_floor_is_named():
             ValueError, match=r"features must vary within the classes; feature 1 does not.*floor above 0"
         ):
             fit()
-    with pytest.raises(ValueError, match="features must vary|Pass a shrinkage or a floor above 0"):
+    with pytest.raises(ValueError, match=r"features must vary|Pass a shrinkage or a floor above 0"):
         lda(found, floor=0, shrinkage=0, towards="identity")
     assert np.isfinite(lda(found, floor=0, shrinkage=0.5, towards="identity").weight).all()
 
