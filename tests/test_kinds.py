@@ -125,7 +125,6 @@ EXCEPTIONS = {
     "papers.cui2023.error_by_group": INNER,
     "papers.cui2023.agreement": INNER,
     "papers.amininaieni2024.*": "of tasks of the library, in test_amininaieni2024.py",
-    "calibrate.meta.monotone": INNER,
     "papers.xia2023.*": "of answers and scores of the library, in test_xia2023.py",
     "papers.cui2023.easiest_and_hardest": INNER,
     "combine.repeat.decide_again": INNER,

@@ -420,3 +420,19 @@ def test_bad_labels_are_named(unchecked, call, labels, error, message):
 def test_a_step_refuses_an_unknown_mode():
     with pytest.raises(ValueError, match="unknown attack_mode 'test'; choose from eval, train"):
         adversarial_step(normed(), views_of(None), torch.zeros(2, dtype=torch.long), attack_mode="test")
+
+
+@pytest.mark.parametrize("broken", [lambda z: z.detach(), lambda z: torch.zeros_like(z).requires_grad_()])
+def test_a_network_without_a_gradient_is_named(broken):
+    class Cut(nn.Module):
+        def forward(self, images):
+            return broken(images.flatten(1)[:, :2])
+
+    with pytest.raises(ValueError, match="network must pass a gradient from its logits to the images; none arrives"):
+        pgd(Cut(), torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1]), radius=0.1, step_size=0.1, steps=2)
+
+
+def test_a_network_of_probabilities_is_refused():
+    probable = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(-1))
+    with pytest.raises(ValueError, match="the network's outputs look like probabilities"):
+        robust_correct(probable, torch.rand(20, 1, 2, 2), torch.arange(20) % 3, radius=0.1, step_size=0.1, steps=1)

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from uqlib import metrics
 from uqlib.base.arrays import as_tensor
-from uqlib.base.checks import check_labels, check_logits, check_mask, check_size
+from uqlib.base.checks import check_finite, check_labels, check_logits, check_mask, check_size
 from uqlib.base.options import check_number, check_result, check_whole
 from uqlib.calibrate import confidences
 from uqlib.calibrate.temperature import fit_temperature, scale_logits
@@ -402,3 +403,20 @@ def test_a_result_of_another_function_is_told_from_what_is_needed():
     check_result(slice(3), slice, "fit", "slice")
     with pytest.raises(TypeError, match="fit must be what slice returns, a slice; it is None"):
         check_result(None, slice, "fit", "slice")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("logits", "Logits that overflowed"),
+        ("large_features", "Features that overflowed"),
+        ("costs", ""),
+        ("grid", ""),
+        ("weights", ""),
+    ],
+)
+def test_the_hint_of_a_value_that_is_not_finite_fits_what_is_checked(name, hint):
+    with pytest.raises(ValueError, match=f"{name} must be finite; row 1 is nan") as error:
+        check_finite(torch.tensor([1.0, math.nan]), name)
+    assert ("overflowed" in str(error.value)) == bool(hint)
+    assert hint in str(error.value)

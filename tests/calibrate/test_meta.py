@@ -16,6 +16,7 @@ from uqlib.calibrate import (
     hit_curve,
     logits_by_curve,
     map_by_curve,
+    meta,
     monotone,
     pit_curve,
     pit_error,
@@ -51,7 +52,7 @@ def test_the_family_is_that_of_scikit_learn():
     family, pca = fit_family(CURVES, components=3), PCA(3).fit(CURVES)
     assert np.allclose(family.mean, pca.mean_)
     assert np.allclose(family.shares, pca.explained_variance_ratio_)
-    assert np.allclose(np.abs(family.components.numpy() @ pca.components_.T), np.eye(3), atol=1e-10)
+    assert np.allclose(np.abs(family.components @ pca.components_.T), np.eye(3), atol=1e-10)
     whole = fit_family(CURVES, components=11)
     assert np.allclose(project_curve(whole, CURVES), CURVES)  # monotone, and in the span
 
@@ -65,10 +66,10 @@ def test_monotone_is_isotonic_regression():
 def test_the_prediction_is_ridge_regression_of_scikit_learn():
     meta = fit_meta(CURVES, FEATURES, components=2, l2=0.7)
     scaled = (FEATURES - FEATURES.mean(0))[:, :4] / FEATURES.std(0)[:4]
-    target = (CURVES - CURVES.mean(0)) @ meta.family.components.numpy().T
+    target = (CURVES - CURVES.mean(0)) @ meta.family.components.T
     ridge = Ridge(alpha=0.7, fit_intercept=False).fit(scaled, target)
-    raw = CURVES.mean(0) + ridge.predict(scaled) @ meta.family.components.numpy()
-    assert np.allclose(predict_curves(meta, FEATURES), monotone(torch.from_numpy(raw)))
+    raw = CURVES.mean(0) + ridge.predict(scaled) @ meta.family.components
+    assert np.allclose(predict_curves(meta, FEATURES), monotone(raw))
 
 
 def test_a_hopeless_penalty_leaves_the_mean_curve():
@@ -124,3 +125,52 @@ def test_what_cannot_be_is_named(call, message):
 
 def test_the_public_names_are_those_of_the_family():
     assert {"fit_meta", "pit_error", "logits_by_curve"} <= set(calibrate.__all__)
+
+
+@pytest.mark.parametrize(
+    "row", [[1e-5, 0.0], [1e5, 0.0], [4.0, 3.9], [0.0, -1e-9, -1.0, -1e9], [1e-200, 0.0], [3.0, 1.0, 0.0, -2.0]]
+)
+@pytest.mark.parametrize("asked", [0.3, 0.5, 0.9, 0.999])
+def test_a_row_of_any_scale_says_what_is_asked(row, asked):
+    moved = torch.from_numpy(logits_by_curve([row], [0.0, 1.0], [asked, asked])).softmax(-1).amax().item()
+    assert moved == pytest.approx(max(asked, 1 / len(row) + 1e-4), abs=1e-9)
+
+
+def test_ties_at_the_top_are_taken_as_far_as_they_go():
+    logits = np.array([[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 5.0, 5.0]])
+    moved = logits_by_curve(logits, [0.0, 1.0], [0.9, 0.9])
+    assert torch.from_numpy(moved).softmax(-1).amax(-1).numpy() == pytest.approx([0.5 - 1e-4, 1 / 3, 0.5 - 1e-4])
+    many = np.r_[np.zeros(99), -1.0][None]  # 99 of 100 are tied: it moves between 1 / 100 and 1 / 99
+    assert torch.from_numpy(logits_by_curve(many, [0.0, 1.0], [0.9, 0.9])).softmax(-1).amax().item() < 1 / 99
+
+
+def test_blocks_of_rows_change_no_answer(monkeypatch):
+    logits, grid = RNG.normal(size=(30, 5)), [0.0, 0.5, 1.0]
+    moved, rising = logits_by_curve(logits, grid, [0.2, 0.6, 0.9]), monotone(logits)
+    monkeypatch.setattr(meta, "CHUNK", 7)
+    assert np.allclose(logits_by_curve(logits, grid, [0.2, 0.6, 0.9]), moved, rtol=1e-12)
+    assert np.array_equal(monotone(logits), rising)
+
+
+def test_answers_are_of_the_kind_that_was_given():
+    curves, features = torch.from_numpy(CURVES), torch.from_numpy(FEATURES)
+    for c, f, kind in ((CURVES, FEATURES, np.ndarray), (curves, features, torch.Tensor)):
+        fit = fit_meta(c, f, components=2)
+        answers = (*fit[1:], *fit.family, *fit_family(c), predict_curves(fit, f), project_curve(fit.family, c))
+        assert all(isinstance(each, kind) for each in (*answers, task_features(c), monotone(c)))
+    mixed = fit_meta(CURVES, FEATURES, components=2)
+    assert isinstance(predict_curves(mixed, features), torch.Tensor)
+
+
+@pytest.mark.parametrize("curves", [[[0.0, 3.0, 1.0, 4.0]], [[0, 3, 1, 4]], np.array([[0.0, 3.0, 1.0, 4.0]])])
+def test_monotone_takes_lists_and_whole_numbers(curves):
+    assert monotone(curves).tolist() == [[0.0, 2.0, 2.0, 4.0]]
+
+
+def test_monotone_names_what_it_refuses():
+    with pytest.raises(ValueError, match=r"curves must have shape \(n, d\)"):
+        monotone([0.0, 1.0])
+    with pytest.raises(ValueError, match="curves must be finite; row 0, column 1 is nan"):
+        monotone([[0.0, math.nan]])
+    with pytest.raises(ValueError, match=r"curves must be at most 1e\+100"):
+        fit_family(CURVES * 1e200)

@@ -156,3 +156,10 @@ def test_chance_passes_on_the_share_that_it_should():
 def test_what_cannot_be_is_named(members, call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call(members[0])
+
+
+def test_a_window_whose_ends_are_exchanged_is_refused():
+    first = [[4.0, 0.0], [0.5, 0.0]]
+    with pytest.raises(ValueError, match=r"windows must be pairs \(low, high\) that ascend; one is \(0\.8, 0\.2\)"):
+        cascade([first, first], [(0.8, 0.2)])
+    assert cascade([first, first], [NOTHING]).stages.tolist() == [1, 1]

@@ -66,5 +66,24 @@ def test_what_is_no_stream_is_named():
         run_stream(only_the_last, told, LABELS, LABELS % 3, order=[0, 1, 2, 3])
     with pytest.raises(ValueError, match=r"shares in .*Percent"):
         stream_plasticity(torch.tensor([[90.0, 3.0], [1.0, 2.0]]))
-    with pytest.raises(ValueError, match=r"of at least two tasks; its shape is \(1, 1\)"):
+    with pytest.raises(ValueError, match="of at least two tasks"):
         stream_forgetting(torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (40, 3), (38, 4), (40, 5)])
+def test_an_answer_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"answer must give logits of all test images and classes, \(40, 4\)"):
+        run_stream(
+            only_the_last,
+            lambda known: torch.arange(4.0).repeat(40, 2)[: shape[0], : shape[1]],
+            LABELS,
+            LABELS,
+            order=[0, 1, 2, 3],
+        )
+
+
+def test_one_task_has_a_plasticity_and_nan_is_no_percent():
+    assert stream_plasticity(torch.tensor([[0.75]])) == 0.75
+    with pytest.raises(ValueError, match="accuracy must be finite; row 0, column 1 is nan") as error:
+        stream_forgetting(torch.tensor([[0.5, float("nan")], [0.0, 0.5]]))
+    assert "Percent" not in str(error.value)

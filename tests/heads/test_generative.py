@@ -9,8 +9,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import NearestCentroid
 
 from uqlib.calibrate import scale_logits
-from uqlib.difficulty import ledoit_wolf, merge_moments, moments
-from uqlib.heads import feature_sums, lda, log_posteriors, merge_sums, naive_bayes, nearest_mean
+from uqlib.difficulty import fit_gaussians, ledoit_wolf, merge_moments, moments
+from uqlib.heads import LinearHead, feature_sums, lda, log_posteriors, merge_sums, naive_bayes, nearest_mean
 from uqlib.networks import fit_head
 
 RNG = np.random.default_rng(0)
@@ -179,3 +179,39 @@ def test_other_results_are_refused(unchecked):
         log_posteriors(3, ASKED)
     with pytest.raises(TypeError, match="sums must be"):
         naive_bayes(3)
+
+
+def test_a_constant_feature_without_a_floor_is_named():
+    x, y = np.array([[0.0, 0.1], [1.0, 0.1], [3.0, 0.1], [5.0, 0.1]]), [0, 0, 1, 1]
+    found = moments(x, y, classes=2)
+    for fit in (lambda: naive_bayes(feature_sums(x, y, classes=2), floor=0), lambda: lda(found, floor=0)):
+        with pytest.raises(
+            ValueError, match=r"features must vary within the classes; feature 1 does not.*floor above 0"
+        ):
+            fit()
+    with pytest.raises(ValueError, match=r"features must vary|Pass a shrinkage or a floor above 0"):
+        lda(found, floor=0, shrinkage=0, towards="identity")
+    assert np.isfinite(lda(found, floor=0, shrinkage=0.5, towards="identity").weight).all()
+
+
+def test_hand_made_sums_and_heads_of_another_shape_are_named():
+    sums = feature_sums([[0.0, 1.0], [2.0, 0.0]], [0, 0], classes=2)
+    for wrong in (
+        sums._replace(counts=np.array([2])),
+        sums._replace(means=np.zeros(2)),
+        sums._replace(within=np.ones(3)),
+    ):
+        with pytest.raises(ValueError, match=r"sums must hold counts \(k,\), means \(k, d\) and within \(d,\)"):
+            naive_bayes(wrong)
+    with pytest.raises(ValueError, match="means of sums must be finite"):
+        naive_bayes(sums._replace(means=np.full((2, 2), np.nan)))
+    for head in (LinearHead(np.zeros(3), np.zeros(1)), LinearHead(np.zeros((2, 3)), np.zeros(3))):
+        with pytest.raises(ValueError, match=r"head must hold a weight \(c, d\) and a bias \(c,\)"):
+            log_posteriors(head, [[0.0, 0.0, 0.0]])
+
+
+def test_the_shrinkage_is_that_of_scikit_learn():
+
+    x = np.random.default_rng(0).normal(size=(40, 6)) * np.arange(1, 7)
+    found = fit_gaussians(moments(x, np.zeros(40, int), classes=1), covariance="oas")
+    assert found.shrinkage == pytest.approx(OAS().fit(x).shrinkage_, rel=1e-12)

@@ -16,6 +16,7 @@ from uqlib.heads import (
     key_codes,
     key_distance,
     key_interference,
+    key_values,
     value_logits,
 )
 
@@ -161,3 +162,66 @@ def test_what_does_not_fit_is_named(snapped):
         key_codes(torch.ones(2, 1), KeyBook(torch.ones(1, 1, 1), torch.ones(1, 2, 1)), counts=[[0, 0]])
     with pytest.raises(ValueError, match="labels must be of at least two classes; all are 1"):
         key_interference(codes, y * 0 + 1, keys=6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4, 1e6])
+def test_a_common_offset_of_keys_and_features_changes_no_code(offset):
+    generator = torch.Generator().manual_seed(0)
+    keys, x = (torch.randn(shape, generator=generator) + offset for shape in ((1, 64, 4), (500, 4)))
+    book = KeyBook(torch.eye(4)[None], keys)
+    far = torch.cdist(x.double(), keys[0].double(), compute_mode="donot_use_mm_for_euclid_dist")
+    # of two keys that are equally far to six digits either may be taken
+    assert far.gather(1, key_codes(x, book)).sub(far.amin(1, keepdim=True)).max() < 1e-5
+    assert key_distance(x, book).sub(far.amin(1)).abs().max() < 1e-5
+
+
+def test_keys_follow_features_that_lie_far_from_zero():
+    x, _ = drawn()
+    options = dict(codebooks=1, keys=8, width=None, seed=0)
+    near, far = (key_distance(each, fit_keys(each, **options)).mean().item() for each in (x, x + 1e4))
+    assert far < 1.1 * near
+
+
+def test_projected_features_far_from_zero_keep_their_digits():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 32, generator=generator) + 1e4
+    book = fit_keys(x, codebooks=3, keys=16, width=4, seed=0)
+    heads = torch.matmul(x.double(), book.projections.double())
+    far = torch.cdist(heads, book.keys.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    found = key_codes(x, book)
+    assert far.gather(2, found.T[..., None])[..., 0].sub(far.amin(2)).max() < 1e-4
+    assert key_distance(x, book).sub(far.amin(2).mean(0)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("chunk", "rows"), [(1, 1), (40, 4), (2**21, 64)])
+def test_blocks_of_rows_and_codebooks_change_nothing(chunk, rows, monkeypatch):
+    x, _ = drawn()
+    book = fit_keys(x, codebooks=5, keys=7, width=2, seed=0)
+    counts = torch.arange(35).view(5, 7) % 3
+    codes, distance = key_codes(x, book, counts=counts), key_distance(x, book)
+    monkeypatch.setattr(key_values, "CHUNK", chunk)
+    monkeypatch.setattr(key_values, "ROWS", rows)
+    assert torch.equal(key_codes(x, book, counts=counts), codes)
+    assert key_distance(x, book).sub(distance).abs().max() < 1e-6
+
+
+def test_with_fewer_features_than_a_batch_a_share_is_one_of_those_there_are():
+    """Four heaps of five, a key on each: the share of a key is five images, not 64."""
+    x = torch.tensor([[0.0], [10.0], [20.0], [30.0]]).repeat(5, 1) + torch.linspace(0, 0.1, 20)[:, None]
+    book, more = (
+        fit_keys(x, codebooks=1, keys=4, width=None, batch=batch, epochs=300, seed=0) for batch in (20, 5000)
+    )
+    assert torch.equal(book.keys, more.keys)
+
+
+def test_books_that_do_not_fit_are_named():
+    x, good = torch.ones(2, 3), KeyBook(torch.eye(3)[None], torch.zeros(1, 4, 3))
+    for wrong in (good._replace(keys=torch.zeros(4, 3)), good._replace(keys=torch.zeros(2, 4, 3)), good._replace(keys=torch.zeros(1, 4, 2))):
+        with pytest.raises(ValueError, match=r"book must hold projections \(codebooks, features, width\)"):
+            key_codes(x, wrong)
+    with pytest.raises(ValueError, match=r"book\.keys must be finite; row 0, column 1, column 2 is nan"):
+        key_distance(x, good._replace(keys=good.keys.index_put((torch.tensor(0), torch.tensor(1), torch.tensor(2)), torch.tensor(math.nan))))
+    with pytest.raises(ValueError, match="features must have width 3"):
+        key_codes(torch.ones(2, 4), good)
+    with pytest.raises(ValueError, match="seed must be"):
+        fit_keys(torch.ones(9, 3), seed=2**70)

@@ -35,6 +35,24 @@ def test_every_head_sees_the_same_nested_draws_of_each_class():
     assert not np.array_equal(seen["one"][0][0], seen["one"][1][0])
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.int8, np.bool_, np.float16])
+def test_test_features_keep_their_digits_beside_coarser_training_features(kind):
+    """Truncated, 0.75 is 0; it is nearer to 1."""
+    features, labels = np.array([[0], [0], [1], [1]]).astype(kind), [0, 0, 1, 1]
+    asked = np.array([[0.75], [0.4999]])
+    some = {"nearest class mean": HEADS["nearest class mean"]}
+    assert learning_curve(features, labels, asked, [1, 0], some, [1, 2]).max() == 0
+    seen = []
+
+    def spy(x, y, asked, classes):
+        seen.append((x.dtype, asked))
+        return torch.zeros(2, 2)
+
+    learning_curve(features, labels, asked, [1, 0], {"spy": spy}, [1], draws=1)
+    assert seen[0][0] == torch.float64
+    assert np.array_equal(seen[0][1].numpy(), asked)
+
+
 def test_more_draws_begin_with_the_same_and_each_row_comes_first_as_often():
     few, many = (nested_rows(LABELS, draws=draws, seed=3) for draws in (2, 2000))
     assert all((a == b).all() for one, other in zip(few, many, strict=False) for a, b in zip(one, other, strict=True))
@@ -71,7 +89,7 @@ def test_crossing_and_samples_are_those_of_a_fine_grid(values):
     [
         (lambda: learning_curve(FEATURES, LABELS, FEATURES, LABELS, HEADS, [41]), "at most the 40 of the smallest class"),
         (lambda: learning_curve(FEATURES, LABELS, FEATURES, LABELS, HEADS, []), "sizes is empty"),
-        (lambda: learning_curve(FEATURES, LABELS, FEATURES, LABELS, {}, [1]), "heads must hold one or more"),
+        (lambda: learning_curve(FEATURES, LABELS, FEATURES, LABELS, {}, [1]), "heads must be a mapping"),
         (lambda: learning_curve(FEATURES, LABELS, FEATURES[:, :2], LABELS, HEADS, [1]), "test_features must have width 5"),
         (lambda: crossing([[0.1], [0.2]], [[0.1]], [1]), "first and second must have one shape"),
         (lambda: samples_to([0.1, 0.2], [2, 1], level=0.1), "sizes must ascend"),
@@ -81,3 +99,8 @@ def test_crossing_and_samples_are_those_of_a_fine_grid(values):
 def test_what_is_wrong_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_heads_without_names_are_refused(unchecked):
+    with pytest.raises(ValueError, match="heads must be a mapping of names"):
+        learning_curve(FEATURES, LABELS, FEATURES, LABELS, list(HEADS.values()), [1])

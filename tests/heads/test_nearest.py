@@ -44,3 +44,29 @@ def test_smoothing_keeps_every_class_possible():
 def test_what_is_wrong_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         neighbour_logits(**{"features": FEATURES, "labels": LABELS, "asked": ASKED, "classes": 3} | options)
+
+
+def test_an_outlier_ties_no_other_rows():
+    found = np.exp(neighbour_logits([[0.0], [1.0], [2.0], [1e7]], [0, 1, 1, 0], [[0.0]], classes=2, k=1))
+    np.testing.assert_allclose(found, [[1.1 / 1.2, 0.1 / 1.2]])
+    rng = np.random.default_rng(1)
+    features, asked = rng.normal(size=(60, 3)), rng.normal(size=(40, 3))
+    features[7] = 1e9
+    theirs = (
+        KNeighborsClassifier(5, algorithm="brute")
+        .fit(np.delete(features, 7, 0), np.delete(LABELS, 7))
+        .predict_proba(asked)
+    )
+    np.testing.assert_allclose(shares(features, LABELS, asked, 5), theirs, atol=1e-12)
+
+
+def test_shares_of_a_tie_are_float64():
+    found = shares([[0.0], [1.0], [1.0], [1.0]], [0, 0, 1, 2], [[0.0]], k=2)
+    np.testing.assert_allclose(found, [[(1 + 1 / 3) / 2, 1 / 6, 1 / 6]], rtol=1e-14)
+
+
+def test_neighbours_are_those_of_any_block(monkeypatch):
+    features = RNG.integers(0, 4, (60, 4)).astype(np.float32)
+    found = shares(features, LABELS, ASKED - 1e3, 5)
+    monkeypatch.setattr(nearest, "CHUNK", 1)
+    np.testing.assert_allclose(shares(features, LABELS, ASKED - 1e3, 5), found, atol=1e-14)

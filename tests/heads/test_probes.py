@@ -60,7 +60,7 @@ def test_arrays_come_back_as_they_came():
 
 def test_what_does_not_fit_is_refused():
     other = fit_probe(X[:, :4], Y, **HOW)
-    with pytest.raises(ValueError, match=r"probe must be of 3 classes and 5 features; it is of \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"probe must be of 3 classes and 5 features; its weight is of \(3, 4\)"):
         fit_probe(X, Y, probe=other, **HOW)
     with pytest.raises(ValueError, match="weights overflow with steps of 1e\\+30"):
         fit_probe(X, Y, **HOW | {"rate": 1e30, "l2": 1.0})

@@ -177,3 +177,19 @@ def test_errors_name_the_value(call, message, unchecked):
 def test_images_of_another_type_are_refused(unchecked):
     with pytest.raises(TypeError, match="images must be uint8, 0 to 255; they are float32"):
         smote(np.zeros((3, 2, 2, 3), np.float32), [0, 0, 1], seed=0)
+
+
+@pytest.mark.parametrize("gamma", [1e-9, 0.2, 1.0, 20.0, 500.0, 1e5])
+def test_every_gamma_gives_sizes_between_the_two_ends(gamma):
+    sizes = long_tail_sizes(10, largest=500, smallest=25, gamma=gamma)
+    assert sizes[0] == 500
+    assert sizes[-1] == 25
+    assert (np.diff(sizes) <= 0).all()
+    if gamma >= 500:
+        assert (sizes[:-1] == 500).all()  # the flatter, the later it falls
+
+
+def test_a_class_of_one_image_has_no_neighbours_to_pass():
+    images = np.zeros((4, 2, 2, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"class 1 has 1\. Leave the class out, or give it a second image"):
+        smote(images, [0, 0, 0, 1], neighbours=1, seed=0)

@@ -211,3 +211,78 @@ def test_bad_options_are_named(make, message):
 def test_the_default_dtype_changes_no_temperature(batch):
     with default_dtype(torch.float16):
         assert losses.aldr(examples=3).temperatures.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e3, 1e6, 1e7, 1e20, 1e30])
+def test_a_large_temperature_comes_to_its_limit(dtype, temperature):
+    """T log mean exp(d / T) = mean d + var d / (2 T) + ..., to the third order."""
+    scores, lead = torch.tensor([[1.0, 2.0, 3.0]], dtype=dtype), np.array([0.0, 1.1, 2.1])
+    expected = lead.mean() + lead.var() / (2 * temperature)
+    assert value(losses.ldr(temperature=temperature), scores) == pytest.approx(expected, rel=1e-6)
+    scores.requires_grad_()
+    losses.ldr(temperature=temperature)(scores, LABEL, LABEL).backward()
+    assert scores.grad[0].tolist() == pytest.approx([-2 / 3, 1 / 3, 1 / 3], abs=1e-3)
+
+
+def test_a_large_start_of_aldr_comes_to_the_linear_limit():
+    scores = torch.tensor([[1.0, 2.0, 3.0]])
+    assert value(losses.aldr(temperature=1e9), scores) == pytest.approx(3.2 / 3, rel=1e-6)
+    assert value(losses.aldr(temperature=1e9, examples=1), scores) == pytest.approx(3.2 / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.5, 10, 1e7, math.inf])
+def test_a_logit_of_minus_infinity_takes_its_class_out(temperature):
+    scores = torch.tensor([[2.0, -math.inf, 1.0, 0.5, -1.0]], dtype=torch.float64)
+    for make in (losses.ldr, lambda **o: losses.aldr(**(o | {"temperature": min(max(temperature, 0.1), 1e9)}))):
+        found = value(make(temperature=temperature), scores)
+        assert found == pytest.approx(value(make(temperature=temperature)), rel=1e-9, abs=1e-9)
+        assert value(make(temperature=temperature), scores, torch.tensor([1])) == math.inf
+    scores.requires_grad_()
+    losses.ldr(temperature=temperature)(scores, LABEL, LABEL).backward()
+    assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("normalise", ["norm1", "softplus"])
+@pytest.mark.parametrize("make", [losses.ldr, losses.aldr, lambda **o: losses.aldr(examples=2, **o)])
+def test_normalised_scores_refuse_minus_infinity(make, normalise):
+    criterion, scores = make(normalise=normalise), torch.tensor([[2.0, -math.inf, 1.0]])
+    with pytest.raises(
+        ValueError, match=f"logits must be finite with normalise='{normalise}'.* row 0, column 1 is -inf"
+    ):
+        criterion(scores, LABEL, LABEL)
+    if getattr(criterion, "temperatures", None) is not None:
+        assert (criterion.temperatures == 10).all()
+
+
+def test_half_precision_leaves_what_is_kept(batch):
+    logits, labels, rows = batch
+    criterion, plain = losses.aldr(examples=12, temperature=1).half(), losses.aldr(examples=12, temperature=1)
+    assert criterion(logits, labels, rows).item() == plain(logits, labels, rows).item()
+    assert torch.equal(criterion.temperatures, plain.temperatures)
+    recorded = losses.Recorded(losses.mae(), examples=12, epochs=1).half()
+    recorded(logits, labels, rows)
+    assert recorded.nll.dtype == torch.float32
+
+
+def test_tied_probabilities_do_not_depend_on_the_order_of_classes():
+    scores, probs = torch.tensor([[1.0, 2.0, 3.0, 0.0]]), torch.tensor([[0.25, 0.25, 0.4, 0.1]])
+    for order in ([0, 1, 2, 3], [1, 0, 2, 3], [3, 1, 2, 0]):
+        assert losses.top_kept(scores[:, order], probs[:, order]).tolist() == [[True, True, True]]
+    assert losses.top_kept(torch.tensor([[1.0, 2.0, 3.0]]), [[0.5, 0.25, 0.25]]).tolist() == [[False, False]]
+
+
+def test_minimisers_are_sought_without_a_gradient_around_and_by_losses_without_memory():
+    with torch.no_grad():
+        found = losses.expected_minimisers(losses.cross_entropy(), PROBS)
+    assert torch.from_numpy(found).softmax(-1).numpy() == pytest.approx(PROBS, abs=1e-6)
+    for criterion in (losses.aldr(examples=3), losses.ranking(examples=3), losses.difficulty([1.0, 1.0])):
+        with pytest.raises(ValueError, match="criterion must keep nothing for each example"):
+            losses.expected_minimisers(criterion, PROBS)
+    with pytest.raises(ValueError, match="seed must be"):
+        losses.expected_minimisers(losses.mae(), PROBS, seed=-1)
+
+
+def test_minimisers_of_another_loss_are_refused(unchecked):
+    with pytest.raises(TypeError, match="criterion must be a loss of this family"):
+        losses.expected_minimisers(torch.nn.CrossEntropyLoss(), PROBS)

@@ -8,7 +8,16 @@ import pytest
 
 from uqlib.evidence.ledger import read_ledger
 from uqlib.papers import SCORES
-from uqlib.papers.hendrycks2019 import CORRECTIONS, METHODS, NAMES, STARTS, TRAININGS, TUNINGS
+from uqlib.papers.hendrycks2019 import (
+    CORRECTIONS,
+    METHODS,
+    NAMES,
+    STARTS,
+    TRAININGS,
+    TUNINGS,
+    mad_calibration_error_hendrycks2019,
+    rms_calibration_error_hendrycks2019,
+)
 
 FORWARD_AND_GLC = ("forward", "glc_5", "glc_10")
 SETS = ("CIFAR-10", "CIFAR-100")
@@ -100,3 +109,11 @@ def test_every_row_that_can_be_tested_has_a_notebook_and_there_are_fourteen(book
     assert {row.id for row in book.rows if row.not_testable} == {"hendrycks2019-T6", "hendrycks2019-X3"}
     assert {row.id for row in book.rows if not row.notebook} == {"hendrycks2019-T6", "hendrycks2019-X3"}
     assert len({row.notebook for row in book.rows if row.notebook}) == 14
+
+
+def test_one_bin_that_is_not_counted_is_no_error_of_zero():
+    confidence, correct = [0.9] * 19, [False] * 19
+    for error in (rms_calibration_error_hendrycks2019, mad_calibration_error_hendrycks2019):
+        with pytest.raises(ValueError, match="beta must leave two bins.* at most 9 for 19 rows; it is 10"):
+            error(confidence, correct, beta=10)
+        assert error(confidence, correct, beta=10, drop_last=False) == pytest.approx(0.9)

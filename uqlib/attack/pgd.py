@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from uqlib.base.arrays import as_tensor, by_rows
-from uqlib.base.checks import check_labels
+from uqlib.base.checks import check_labels, check_logits
 from uqlib.base.options import check_choice, check_number, check_whole
 from uqlib.networks.inputs import Preprocessing
 
@@ -78,8 +78,8 @@ def pgd(
 
     Raises:
         TypeError: if a number is of another type, images are no floats, or labels no integers.
-        ValueError: if a number lies outside of its bounds, a name is unknown, images are not in [0, 1], or labels do not fit
-            them or the logits.
+        ValueError: if a number lies outside of its bounds, a name is unknown, images are not in [0, 1], labels do not fit
+            them or the logits, or no gradient reaches the images.
 
     Examples:
         A network that answers 1 where an image is bright; the attack on label 1 makes it darker, by the radius.
@@ -148,7 +148,13 @@ def _slope(network: nn.Module, images: Tensor, labels: Tensor, *, check: bool) -
         if check:
             check_labels(labels, logits.shape[-1])
         loss = F.cross_entropy(_at_least_float32(logits), labels, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
+        slope = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
+    if slope is None:
+        raise ValueError(
+            "network must pass a gradient from its logits to the images; none arrives. Does its forward run under no_grad, "
+            "detach, or leave torch? Attack the differentiable network inside it."
+        )
+    return slope
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
@@ -166,14 +172,14 @@ def robust_correct(
         attack: options of `pgd`.
 
     Raises:
-        ValueError: as `pgd`; if images and labels do not fit.
+        ValueError: as `pgd`; if images and labels do not fit, or the network gives probabilities.
     """
     images = check_unit(images, network)
     labels, found = check_labels(labels, None, rows=len(images), device=images.device), []
     with _in_mode(network, "eval"):
         for x, y in by_rows(check_whole(batch, "batch", least=1), images, labels):
             with torch.no_grad():
-                logits = network(x)
+                logits = check_logits(network(x), "the network's outputs")
             check_labels(labels, logits.shape[-1])
             right = logits.argmax(-1) == y
             if right.any():  # the others are wrong already, whatever an attack does

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from uqlib.attack.pgd import _in_mode, check_radius, check_unit
 from uqlib.base.arrays import by_rows
-from uqlib.base.checks import check_labels
+from uqlib.base.checks import check_labels, check_logits
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
 
@@ -112,6 +112,7 @@ def _right(network: nn.Module, images: Tensor, labels: Tensor, classes: int, bat
             logits = network(x)
             if logits.shape != (len(x), classes):
                 raise ValueError(f"classes is {classes}, but the network's logits have shape {tuple(logits.shape)}")
+            check_logits(logits, "the network's outputs")
             found.append(logits.argmax(-1) == y)
     return torch.cat(found)
 

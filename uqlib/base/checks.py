@@ -1,5 +1,6 @@
 """Checks of arrays: labels, logits, probabilities, confidences, rows that belong together. Each fault names argument, row and value."""
 
+import re
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -12,6 +13,7 @@ from uqlib.base.arrays import Column, _place, as_tensor, by_rows
 PROBS_SLACK = 2e-3  # how far a row of probabilities may sum from 1: what half precision allows
 ROUNDED_SLACK = 1e-2  # how far at most a row sums from 1 where probabilities, not logits, were rounded on their way
 EXACT = 2**53  # float64 holds every whole number up to this one
+OF_A_NETWORK = re.compile("logits|outputs|confidence|score|uncertainty|large|small|probs|difficulty|losses")
 HALVES = (torch.float16, torch.bfloat16)
 CHUNK = 2**16  # numbers of a table taken to float64 at a time
 
@@ -24,11 +26,18 @@ def check_finite(values: Tensor, name: str) -> None:
     if not bad.any():
         return
     where = tuple(bad.nonzero()[0].tolist())
-    message = f"{name} must be finite; {_place(where)} is {values[where].item()}. {_hint_of_infinity(values, where)}"
+    message = (
+        f"{name} must be finite; {_place(where)} is {values[where].item()}. {_hint_of_infinity(values, where, name)}"
+    )
     raise ValueError(message.rstrip())
 
 
-def _hint_of_infinity(values: Tensor, where: tuple[int, ...]) -> str:
+def _hint_of_infinity(values: Tensor, where: tuple[int, ...], name: str) -> str:
+    """What makes such a value, as far as the name says what they are: what a network gave, or a number of the user."""
+    if "features" in name:
+        return "Features that overflowed in half precision do this: recompute them in float32."
+    if not OF_A_NETWORK.search(name):
+        return ""
     overflow = "Logits that overflowed in half precision do this: recompute them in float32."
     if values[where] != -torch.inf:
         return overflow

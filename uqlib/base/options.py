@@ -33,6 +33,11 @@ def check_whole(value: Any, name: str, *, least: int | None = None, most: int | 
     return number
 
 
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """The seed as an int, if a generator of torch takes it."""
+    return check_whole(seed, name, least=0, most=2**64 - 1)
+
+
 def check_number(
     value: Any,
     name: str,

@@ -12,6 +12,7 @@ Known differences. The paper predicts the components by a network of four layers
 a few thousand steps; here a ridge regression does, on features of logits. Curves are made monotone by isotonic regression, as there.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,27 +20,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_confidence, check_features, check_logits, check_share, check_share_and_hits
+from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
+from uqlib.base.checks import (
+    CHUNK,
+    check_confidence,
+    check_features,
+    check_logits,
+    check_share,
+    check_share_and_hits,
+    check_size,
+)
 from uqlib.base.options import check_number, check_result, check_whole
 from uqlib.metrics.curves.isotonic import isotonic_curve
+
+NEAREST = 1e-4  # to the ends of what a largest probability can be
+LARGEST = 1e300  # one over a temperature
+STEPS = 100  # of Newton's method, of which ten are nearly always enough
 
 
 class Family(NamedTuple):
     """Curves of tasks as a mean and components."""
 
-    mean: Float[Tensor, " k"]
-    components: Float[Tensor, "m k"]  # rows of length 1, the one of the largest variance first
-    shares: Float[Tensor, " m"]  # of the variance over the tasks
+    mean: Float[Array, " k"]
+    components: Float[Array, "m k"]  # rows of length 1, the one of the largest variance first
+    shares: Float[Array, " m"]  # of the variance over the tasks
 
 
 class MetaFit(NamedTuple):
     """A family, and how its coefficients follow from features."""
 
     family: Family
-    weights: Float[Tensor, "d m"]  # of features in units of their spread
-    centre: Float[Tensor, " d"]
-    spread: Float[Tensor, " d"]  # infinite for a feature that is constant
+    weights: Float[Array, "d m"]  # of features in units of their spread
+    centre: Float[Array, " d"]
+    spread: Float[Array, " d"]  # infinite for a feature that is constant
 
 
 def pit_error(pits: Column) -> float:
@@ -86,7 +99,10 @@ def pit_curve(pits: Column, *, points: int = 384) -> Float[Array, " k"]:
 
 
 def hit_curve(confidence: Column, correct: Column, grid: Column) -> Float[Array, " k"]:
-    """The share of right answers at each confidence of a grid: isotonic regression, straight lines between its points.
+    """The share of right answers at each confidence of a grid: the blocks of isotonic regression, joined by straight lines.
+
+    Each block stands as one point, at its mean confidence and its share of right answers. The curve runs through these points
+    and is flat beyond the first and the last; it is not the step function that isotonic regression fits.
 
     Args:
         confidence: (n,) in [0, 1].
@@ -112,22 +128,23 @@ def fit_family(curves: Table, *, components: int = 3) -> Family:
         components: m, fewer than tasks.
 
     Raises:
-        ValueError: if there are not more tasks than components, or a value is not finite.
+        ValueError: if there are not more tasks than components, or a value is not finite or beyond 1e100.
 
     Examples:
         >>> from uqlib.calibrate import fit_family
         >>> fit_family([[0.0, 1.0], [0.0, 3.0], [0.0, 5.0]], components=1).shares.item()
         1.0
     """
-    table = check_features(curves, "curves").double()
+    table = _table(curves, "curves")
     count = check_whole(components, "components", least=0, most=min(len(table) - 1, table.shape[1]))
     mean = table.mean(0)
     _, size, axes = torch.linalg.svd(table - mean, full_matrices=False)
     variance = size.square()
-    return Family(mean, axes[:count], variance[:count] / variance.sum().clamp_min(1e-300))
+    shares = variance[:count] / variance.sum().clamp_min(1e-300)
+    return Family(*(like(part, curves) for part in (mean, axes[:count], shares)))
 
 
-def project_curve(family: Family, curves: Table) -> Float[Tensor, "t k"]:
+def project_curve(family: Family, curves: Table) -> Float[Array, "t k"]:
     """The nearest curves of the family, made monotone: with the curve of the task itself, the best that it can do.
 
     Examples:
@@ -137,8 +154,9 @@ def project_curve(family: Family, curves: Table) -> Float[Tensor, "t k"]:
         [[0.0, 2.0]]
     """
     check_result(family, Family, "family", "fit_family")
-    table = check_features(curves, "curves", width=len(family.mean)).double()
-    return monotone(family.mean + (table - family.mean) @ family.components.T @ family.components)
+    table = _table(curves, "curves", width=len(family.mean))
+    mean, components, _ = _parts(family, table)
+    return like(_monotone(mean + (table - mean) @ components.T @ components), curves)
 
 
 def fit_meta(curves: Table, features: Table, *, components: int = 3, l2: float = 1.0) -> MetaFit:
@@ -156,19 +174,22 @@ def fit_meta(curves: Table, features: Table, *, components: int = 3, l2: float =
         >>> predict_curves(meta, [[2.5]]).round(decimals=3).tolist()
         [[0.0, 2.5]]
     """
-    table, known = check_features(curves, "curves").double(), check_features(features).double()
+    table = _table(curves, "curves")
+    known = _table(features, "features").to(table.device)
     if len(table) != len(known):
         raise ValueError(f"features must have a row a task, {len(table)}; they have {len(known)}")
     family = fit_family(table, components=components)
     centre, spread = known.mean(0), known.std(0, correction=0)
     spread = torch.where(spread > 1e-12 * centre.abs().clamp_min(1e-300), spread, torch.inf)
     scaled = (known - centre) / spread
-    gram = scaled.T @ scaled + check_number(l2, "l2", above=0) * torch.eye(known.shape[1], dtype=torch.float64)
+    gram = scaled.T @ scaled
+    gram.diagonal().add_(check_number(l2, "l2", above=0))
     weights = torch.linalg.solve(gram, scaled.T @ ((table - family.mean) @ family.components.T))
-    return MetaFit(family, weights, centre, spread)
+    parts = [like(part, curves) for part in (weights, centre, spread)]
+    return MetaFit(Family(*(like(part, curves) for part in family)), parts[0], parts[1], parts[2])
 
 
-def predict_curves(meta: MetaFit, features: Table) -> Float[Tensor, "t k"]:
+def predict_curves(meta: MetaFit, features: Table) -> Float[Array, "t k"]:
     """The curves of new tasks by their features, made monotone.
 
     Args:
@@ -182,13 +203,30 @@ def predict_curves(meta: MetaFit, features: Table) -> Float[Tensor, "t k"]:
         [[0.0, 2.0]]
     """
     check_result(meta, MetaFit, "meta", "fit_meta")
-    known = check_features(features, width=len(meta.centre)).double()
-    found = ((known - meta.centre) / meta.spread) @ meta.weights
-    return monotone(meta.family.mean + found @ meta.family.components)
+    known = _table(features, "features", width=len(meta.centre))
+    weights, centre, spread = _parts(meta[1:], known)
+    mean, components, _ = _parts(meta.family, known)
+    return like(_monotone(mean + ((known - centre) / spread) @ weights @ components), features)
 
 
-def monotone(curves: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
-    """Isotonic regression of each row: the nearest curve that never falls. Memory grows with k².
+def _parts(parts: Sequence[Array], beside: Tensor) -> list[Tensor]:
+    return [as_tensor(part).to(beside.device) for part in parts]
+
+
+def _table(values: Table, name: str, width: int | None = None) -> Float[Tensor, "t k"]:
+    table = check_features(values, name, width=width).double()
+    check_size(table, name)
+    return table
+
+
+def monotone(curves: Table) -> Float[Array, "t k"]:
+    """Isotonic regression of each row: the nearest curve that never falls. Time grows with t k², memory with k².
+
+    Args:
+        curves: (t, k), a row a curve.
+
+    Raises:
+        ValueError: if they are not (t, k), or a value is not finite.
 
     Examples:
         >>> import torch
@@ -196,9 +234,19 @@ def monotone(curves: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
         >>> monotone(torch.tensor([[0.0, 3.0, 1.0, 4.0]])).tolist()
         [[0.0, 2.0, 2.0, 4.0]]
     """
-    k = curves.shape[-1]
+    table = check_features(curves, "curves")
+    return like(_monotone(table if table.is_floating_point() else table.double()), curves)
+
+
+def _monotone(curves: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
+    return torch.cat([_nowhere_falling(rows) for (rows,) in by_rows(CHUNK // curves.shape[1] ** 2, curves)])
+
+
+def _nowhere_falling(curves: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
+    """Of the means of all runs: at each place the largest over the starts before it of the least over the ends after it."""
+    k, device = curves.shape[-1], curves.device
     total = torch.cat([curves.new_zeros(len(curves), 1), curves.cumsum(-1)], -1)
-    length = torch.arange(1, k + 1)[None, :] - torch.arange(k)[:, None]  # of the run from row to column
+    length = torch.arange(1, k + 1, device=device)[None, :] - torch.arange(k, device=device)[:, None]  # of the run
     means = (total[:, None, 1:] - total[:, :-1, None]) / length.clamp_min(1)
     means = means.masked_fill(length < 1, torch.inf)
     return means.flip(-1).cummin(-1).values.flip(-1).masked_fill(length < 1, -torch.inf).amax(1)
@@ -224,34 +272,62 @@ def map_by_curve(values: Column, grid: Column, curve: Column) -> Float[Array, " 
     return like(torch.from_numpy(moved).clamp(0, 1).to(p.device), values)
 
 
-def logits_by_curve(logits: Table, grid: Column, curve: Column, *, steps: int = 30) -> Float[Array, "n c"]:
+def logits_by_curve(logits: Table, grid: Column, curve: Column) -> Float[Array, "n c"]:
     """Logits of which each row has the temperature that makes its largest probability what the curve says of it.
 
-    No prediction changes. A largest probability cannot fall below 1 / c, nor come closer than 1e-4 to that or to 1.
+    No prediction changes. A largest probability cannot fall below 1 / c, nor rise beyond 1 / m where m logits are the largest; it
+    comes no closer than 1e-4 to either, and a row of equal logits stays as it is. Time is that of some ten softmaxes.
 
     Args:
         logits: (n, c).
         grid, curve: as in `map_by_curve`, of the largest probability.
-        steps: of a bisection of the logarithm of the temperature, which starts between 1e-4 and 1e4.
 
     Examples:
         >>> from uqlib.calibrate import logits_by_curve, max_probability
         >>> max_probability(logits_by_curve([[4.0, 0.0], [0.5, 0.0]], [0.5, 1.0], [0.5, 0.8])).round(3)
         array([0.789, 0.573])
     """
-    table = check_logits(logits).double()
+    table = check_logits(logits)
+    parts = [_by_curve(rows.double(), grid, curve) for (rows,) in by_rows(CHUNK // table.shape[1], table)]
+    return like(torch.cat(parts), logits)
+
+
+def _by_curve(table: Float[Tensor, "n c"], grid: Column, curve: Column) -> Float[Tensor, "n c"]:
     table = table - table.amax(-1, keepdim=True)
     wanted = as_tensor(map_by_curve(table.softmax(-1).amax(-1), grid, curve))
-    wanted = wanted.clamp(1 / table.shape[1] + 1e-4, 1 - 1e-4)
-    low, high = torch.full_like(wanted, -9.2), torch.full_like(wanted, 9.2)
-    for _ in range(check_whole(steps, "steps", least=1)):
-        middle = (low + high) / 2
-        sure = 1 / (table * middle.exp()[:, None]).exp().sum(-1)
-        low, high = torch.where(sure < wanted, middle, low), torch.where(sure < wanted, high, middle)
-    return like(table * ((low + high) / 2).exp()[:, None], logits)
+    least, most = torch.full_like(wanted, 1 / table.shape[1]), 1 / (table == 0).sum(-1)
+    wanted = torch.minimum(torch.maximum(wanted, least + NEAREST), most - NEAREST)
+    wanted = torch.where(most - least > 2 * NEAREST, wanted, (least + most) / 2)  # many are tied: between the two
+    factor = torch.ones_like(wanted)
+    moves = (most > least).nonzero()[:, 0]
+    factor[moves] = _scale_of(table[moves], wanted[moves])
+    return table * factor[:, None]
 
 
-def task_features(logits: Table) -> Float[Tensor, " d"]:
+def _scale_of(below: Float[Tensor, "n c"], wanted: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The b with 1 / sum exp(b z) as wanted, for z of which the largest is 0 and another is not.
+
+    The logarithm of the sum over all but one largest is convex in b and falls. Newton's steps from below its root never pass it.
+    """
+    one = torch.zeros_like(below, dtype=torch.bool).scatter(1, below.argmax(-1, keepdim=True), True)
+    goal, top = torch.special.logit(wanted).neg(), below.masked_fill(one, -torch.inf).amax(-1)
+    b = (
+        torch.where(top < 0, goal / top, 0.0).nan_to_num(0.0).clamp(0, LARGEST)
+    )  # where the second largest alone decides
+    left = torch.arange(len(b), device=b.device)
+    for _ in range(STEPS):
+        z = below if len(left) == len(below) else below[left]
+        each = (z * b[left, None]).exp_().masked_fill_(one[left], 0.0)  # never all tiny, as b stays below the root
+        total = each.sum(-1)
+        step = (goal[left] - total.log()) * total / torch.linalg.vecdot(each, z)
+        b[left] = (b[left] + step).clamp(0, LARGEST)
+        left = left[step > 1e-12 * b[left]]
+        if not len(left):
+            break
+    return b
+
+
+def task_features(logits: Table) -> Float[Array, " d"]:
     """What a task shows without labels: means and quantiles of confidence and margin, and how evenly classes are predicted.
 
     Examples:
@@ -262,13 +338,12 @@ def task_features(logits: Table) -> Float[Tensor, " d"]:
     table = check_logits(logits).double()
     probs = table.softmax(-1)
     first, second = probs.topk(2).values.T
-    levels = torch.tensor([0.05, 0.1, 0.25, 0.5, 0.75], dtype=torch.float64)
+    levels = torch.tensor([0.05, 0.1, 0.25, 0.5, 0.75], dtype=torch.float64, device=table.device)
     parts = [torch.quantile(each, levels) for each in (first, first - second)]
     shares = probs.mean(0)
     spread = torch.stack([-torch.special.xlogy(each, each).sum(-1).mean() for each in (probs, shares)])
-    return torch.cat(
-        [*parts, spread, torch.stack([first.mean(), (first - second).mean(), table.logsumexp(-1).std(correction=0)])]
-    )
+    means = torch.stack([first.mean(), (first - second).mean(), table.logsumexp(-1).std(correction=0)])
+    return like(torch.cat([*parts, spread, means]), logits)
 
 
 def _grid(grid: Column) -> Float[Tensor, " k"]:

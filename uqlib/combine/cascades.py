@@ -96,7 +96,8 @@ def operating_threshold(
 def window_around(confidence: Column, threshold: float, *, share: float = 0.2) -> Window:
     """The window with this share of the inputs, half of them on either side of the threshold.
 
-    Nearer to an end of the inputs than that, it reaches to infinity on that side and holds fewer.
+    Nearer to an end of the inputs than that, it reaches to infinity on that side and holds fewer. Inputs whose confidence ties
+    with an end all go on, so that with ties it holds more than the share.
 
     Args:
         confidence: (n,) of inputs like those to come, on which nothing is judged later; for detection of a mixture of known
@@ -164,7 +165,7 @@ def cascade(
         score: "max_probability" of the mean of the probabilities, or the mean of each network's "energy".
 
     Raises:
-        ValueError: if there are not m - 1 windows, a window is no pair of numbers, the score is unknown, or logits are not
+        ValueError: if there are not m - 1 windows, a window is no pair of ascending numbers, the score is unknown, or logits are not
             finite, are probabilities or differ in shape.
 
     Source:
@@ -259,6 +260,11 @@ def _check_window(window: Any) -> Window:
     if not isinstance(window, tuple | list) or len(window) != 2:
         raise ValueError(f"windows must be pairs (low, high); one is {window!r:.60}. Of two networks? Pass [window]")
     low, high = (check_number(each, "an end of windows", finite=False) for each in window)
+    if low > high and (low, high) != NOTHING:
+        raise ValueError(
+            f"windows must be pairs (low, high) that ascend; one is ({low}, {high}), and no confidence lies in it. Pass "
+            f"({high}, {low}), or NOTHING, (inf, -inf), where none is to go on."
+        )
     return Window(low, high)
 
 

@@ -106,7 +106,7 @@ def fit_gaussians(
 
     Source:
         Cui et al. 2023 (arXiv:2304.10127), equations 1 to 4; for "oas" Chen et al. 2010, IEEE Transactions on Signal
-        Processing 58(10), equation 23.
+        Processing 58(10), equation 23, as scikit-learn has it: without the terms 2 / d of numerator and denominator.
 
     Examples:
         >>> import numpy as np
@@ -153,7 +153,7 @@ def shrink_covariance(covariance: Float[Tensor, "d d"], n: int, strength: float)
 
 
 def oas_covariance(covariance: Float[Tensor, "d d"], n: int, strength: float) -> tuple[Float[Tensor, "d d"], float]:
-    """The same with the strength of the approximating oracle, for n examples."""
+    """The same with the strength of the approximating oracle, for n examples, as scikit-learn has it: the 2 / d are left out."""
     d, square, mean = len(covariance), covariance.square().mean().item(), covariance.diagonal().mean().item()
     away = (n + 1) * (square - mean**2 / d)
     return shrink_covariance(covariance, n, min(1.0, (square + mean**2) / away) if away > 0 else 1.0)
@@ -180,9 +180,15 @@ def _principal(covariance: Float[Tensor, "d d"], components: int) -> Float[Tenso
 
 
 def cholesky_of(
-    covariance: Float[Tensor, "d d"], moments: TensorMoments, components: int | None
+    covariance: Float[Tensor, "d d"],
+    moments: TensorMoments,
+    components: int | None,
+    remedy: str = "covariance='ridge' with ridge=1e-6 or larger, or covariance='oas'",
 ) -> Float[Tensor, "d d"]:
-    """Its lower factor; the squared pivots over the variances are what the earlier features leave of each feature."""
+    """Its lower factor; the squared pivots over the variances are what the earlier features leave of each feature.
+
+    `remedy` is what a singular covariance asks for.
+    """
     lower, _ = torch.linalg.cholesky_ex(covariance)
     size = moments.means.abs().amax(0) if components is None else moments.means.abs().max().expand(components)
     variance, rounding = covariance.diagonal(), (1e-15 * size) ** 2
@@ -198,8 +204,7 @@ def cholesky_of(
     more = ", or more examples" if n - present < len(covariance) else ""
     raise ValueError(
         f"the covariance within the classes is singular: its rank is {rank} in {len(covariance)} dimensions, and {n} "
-        f"examples of {present} classes allow at most {n - present}. Pass covariance='ridge' with ridge=1e-6 or larger, "
-        f"or covariance='oas'{more}."
+        f"examples of {present} classes allow at most {n - present}. Pass {remedy}{more}."
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor
-from uqlib.base.checks import check_labels, check_logits
+from uqlib.base.checks import check_finite, check_labels, check_logits
 from uqlib.base.options import check_whole
 
 
@@ -48,7 +48,8 @@ def run_stream(
         each: classes a task; the last task may have fewer. All at once is no stream but the control.
 
     Raises:
-        ValueError: if the order is none of the classes, or a class has no training or no test image.
+        ValueError: if the order is none of the classes, a class has no training or no test image, or an answer has not a row a
+            test image and a column a class.
 
     Examples:
         >>> import torch
@@ -70,7 +71,12 @@ def run_stream(
     accuracy, state = torch.zeros(len(tasks), len(tasks), dtype=torch.float64), None
     for s, own in enumerate(tasks):
         state = learn(state, torch.isin(y, own).nonzero()[:, 0])
-        logits = check_logits(answer(state)).double()
+        logits = check_logits(answer(state), "the logits of answer").double()
+        if logits.shape != (len(wanted), classes):
+            raise ValueError(
+                f"answer must give logits of all test images and classes, {(len(wanted), classes)}; their shape is "
+                f"{tuple(logits.shape)}"
+            )
         right = (logits.argmax(-1) == wanted.to(logits.device)).double()
         accuracy[:, s] = torch.stack([right[torch.isin(wanted, task)].mean() for task in tasks])
     mean = torch.stack([right[wanted == k].mean() for k in range(classes)]).mean().item()
@@ -90,6 +96,8 @@ def stream_forgetting(accuracy: Array) -> float:
         0.3
     """
     table = _square(accuracy)
+    if len(table) < 2:
+        raise ValueError("accuracy must be (t, t) of at least two tasks; with one, nothing can be forgotten")
     return torch.stack([table[t, t:-1].max() - table[t, -1] for t in range(len(table) - 1)]).mean().item()
 
 
@@ -110,8 +118,9 @@ def stream_plasticity(accuracy: Array) -> float:
 
 def _square(accuracy: Array) -> Float[Tensor, "t t"]:
     table = as_tensor(accuracy, "accuracy").double()
-    if table.ndim != 2 or len(table) != table.shape[1] or len(table) < 2:
-        raise ValueError(f"accuracy must be (t, t) of at least two tasks; its shape is {tuple(table.shape)}")
+    if table.ndim != 2 or len(table) != table.shape[1] or not len(table):
+        raise ValueError(f"accuracy must be (t, t), as run_stream gives it; its shape is {tuple(table.shape)}")
+    check_finite(table, "accuracy")
     if not ((table >= 0) & (table <= 1)).all():
         raise ValueError("accuracy must hold shares in [0, 1]. Percent? Divide by 100.")
     return table

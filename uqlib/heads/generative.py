@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, add_up, as_tensor, by_rows, like
-from uqlib.base.checks import check_features, check_labels, check_size
+from uqlib.base.checks import check_features, check_finite, check_labels, check_size
 from uqlib.base.options import check_choice, check_fraction, check_number, check_result, check_whole
 from uqlib.difficulty.gaussians import cholesky_of, oas_covariance, shrink_covariance
 from uqlib.difficulty.statistics import LARGEST, ROWS, Moments, TensorMoments, joined_means
@@ -118,7 +118,7 @@ def naive_bayes(sums: FeatureSums | Moments, *, floor: float = 1e-9, shares: str
         shares: of the classes: "counted", or "equal".
 
     Raises:
-        ValueError: if no feature varies within a class, or an option is out of range.
+        ValueError: if no feature varies within a class, one does not and the floor is 0, or an option is out of range.
 
     Source:
         Zheng et al. 2023 (arXiv:2302.02334), naive Bayes for several classes.
@@ -131,7 +131,7 @@ def naive_bayes(sums: FeatureSums | Moments, *, floor: float = 1e-9, shares: str
                [ 2.]])
     """
     found = _sums(sums)
-    variance = _floored(found, floor)
+    variance = _varying(found, _floored(found, floor))
     return _head(found, lambda apart: apart / variance, shares, sums.means)
 
 
@@ -182,7 +182,8 @@ def lda(
         ValueError: if the covariance is singular, or an option is out of range.
 
     Source:
-        Chen et al. 2010, IEEE Transactions on Signal Processing 58(10), equation 23, on correlations if "diagonal".
+        Chen et al. 2010, IEEE Transactions on Signal Processing 58(10), equation 23, as scikit-learn has it, without the terms
+        2 / d of numerator and denominator; on correlations if "diagonal".
 
     Examples:
         >>> from uqlib.difficulty import moments
@@ -196,15 +197,16 @@ def lda(
     found, within = _sums(moments), as_tensor(moments.within).double()
     n = int(found.counts.sum())
     strength = None if shrinkage is None else check_fraction(shrinkage, "shrinkage")
-    variance = _floored(found, floor)
+    variance, towards = _floored(found, floor), check_choice(towards, TOWARDS, "towards")
+    variance = _varying(found, variance) if towards == "diagonal" else variance
     covariance = within / n
     covariance.diagonal().copy_(variance)
-    scale = variance.sqrt() if check_choice(towards, TOWARDS, "towards") == "diagonal" else torch.ones_like(variance)
+    scale = variance.sqrt() if towards == "diagonal" else torch.ones_like(variance)
     scaled = covariance / scale / scale[:, None]
     freedom = max(1, n - int((found.counts > 0).sum()))
     scaled, _ = oas_covariance(scaled, freedom, 0.0) if strength is None else shrink_covariance(scaled, n, strength)
     means = found.means / scale
-    lower = cholesky_of(scaled, TensorMoments(found.counts, means, within), None)
+    lower = cholesky_of(scaled, TensorMoments(found.counts, means, within), None, "a shrinkage or a floor above 0")
 
     def solved(apart: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
         return torch.cholesky_solve((apart / scale).T, lower).T / scale
@@ -218,7 +220,7 @@ def log_posteriors(head: LinearHead | Head, features: Table) -> Float[Array, "n 
     Takes the heads of `networks.fit_head` as well.
 
     Raises:
-        ValueError: if the features have another width than the head.
+        ValueError: if the features have another width than the head, or the parts of the head do not fit.
 
     Examples:
         >>> import numpy as np
@@ -228,7 +230,13 @@ def log_posteriors(head: LinearHead | Head, features: Table) -> Float[Array, "n 
     """
     if not isinstance(head, Head):
         check_result(head, LinearHead, "head", "naive_bayes(sums)")
-    weight, bias = as_tensor(head.weight).double(), as_tensor(head.bias).double()
+    weight, bias = as_tensor(head.weight, "weight").double(), as_tensor(head.bias, "bias").double()
+    if weight.ndim != 2 or not weight.numel() or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"head must hold a weight (c, d) and a bias (c,); their shapes are {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    check_finite(weight, "weight of the head")
+    check_finite(bias, "bias of the head")
     x = _check(features, width=weight.shape[1])
     weight, bias = weight.to(x.device).T.contiguous(), bias.to(x.device)
     parts = [torch.addmm(bias, rows.double(), weight).log_softmax(-1) for (rows,) in by_rows(ROWS, x)]
@@ -244,10 +252,18 @@ class _Sums(NamedTuple):
 def _sums(sums: FeatureSums | Moments, name: str = "sums") -> _Sums:
     if not isinstance(sums, Moments):
         check_result(sums, FeatureSums, name, "feature_sums(features, labels, classes=...)")
-    counts, means, within = (as_tensor(part) for part in sums)
-    if not counts.any():
-        raise ValueError(f"{name} must hold an example; all counts are 0")
+    counts, means, within = (as_tensor(part, f"{part_name} of {name}") for part_name, part in sums._asdict().items())
+    k, *d = means.shape if means.ndim == 2 else (-1,)
+    if counts.shape != (k,) or within.shape not in ((*d,), (*d, *d)):
+        raise ValueError(
+            f"{name} must hold counts (k,), means (k, d) and within (d,); their shapes are {tuple(counts.shape)}, "
+            f"{tuple(means.shape)} and {tuple(within.shape)}"
+        )
+    if (counts < 0).any() or not counts.any():
+        raise ValueError(f"{name} must hold an example, and no count below 0; the counts are {counts.tolist()!r:.60}")
     within = within.diagonal() if within.ndim == 2 else within
+    check_finite(means, f"means of {name}")
+    check_finite(within, f"within of {name}")
     return _Sums(counts.long().to(means.device), means.double(), within.double().to(means.device))
 
 
@@ -260,6 +276,17 @@ def _floored(found: _Sums, floor: float) -> Float[Tensor, " d"]:
             "not. One example a class? Pass more, or use nearest_mean."
         )
     return variance + check_number(floor, "floor", least=0) * variance.mean()
+
+
+def _varying(found: _Sums, variance: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    """The variances, if none is 0 or the rounding of a constant."""
+    lost = variance <= (1e-15 * found.means.abs().amax(0)) ** 2
+    if lost.any():
+        raise ValueError(
+            f"features must vary within the classes; feature {int(lost.nonzero()[0])} does not (of {int(lost.sum())}), so "
+            "nothing can be divided by its variance. Pass a floor above 0, such as 1e-9, or leave it out."
+        )
+    return variance
 
 
 def _head(found: _Sums, solve: Callable[[Tensor], Tensor], shares: str, given: Array) -> LinearHead:

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
 from uqlib.base.checks import check_features, check_finite, check_labels, check_size
-from uqlib.base.options import check_fraction, check_number, check_result, check_whole
+from uqlib.base.options import check_fraction, check_number, check_result, check_seed, check_whole
 
 CHUNK = 2**21  # distances at a time, which fit a cache
+ROWS = 64  # images at a time, at least; then codebooks are taken apart
+FAR = 30  # keys whose mean is so many times their spread from 0 are taken from that mean, or float32 loses the digits that tell them apart
 DEAD = 0.1  # of its fair share of a batch: a key that is fetched less often jumps to a feature
 EPSILON = 1e-5  # added to the count of a key
 LARGEST = 1e15  # of a feature: float32 holds sums of its squares
@@ -68,12 +70,12 @@ def fit_keys(
         >>> key_codes(features, book).shape
         torch.Size([500, 4])
     """
-    x = _features(features)
+    x = _features(features).float()
     codebooks, plain, d = check_whole(codebooks, "codebooks", least=1), width is None, x.shape[1]
     width = d if width is None else check_whole(width, "width", least=1)
     keys, batch = check_whole(keys, "keys", least=2), check_whole(batch, "batch", least=1)
     epochs, decay = check_whole(epochs, "epochs", least=1), check_fraction(decay, "decay", within="[0, 1)")
-    generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
     drawn = torch.randn(codebooks, d, width, generator=generator, dtype=torch.float32)
     projections = torch.eye(d).expand(codebooks, d, d).clone() if plain else F.normalize(drawn, dim=1)
     book = torch.randn(codebooks, keys, width, generator=generator, dtype=torch.float32)
@@ -81,7 +83,7 @@ def fit_keys(
     for rows in _batches(len(x), epochs, batch, generator):
         heads = torch.matmul(x[rows].cpu(), projections)  # (c, b, k)
         book, sums, counts = _moved(heads, book, sums, counts, decay)
-        dead = counts < DEAD * batch / keys
+        dead = counts < DEAD * min(batch, len(x)) / keys
         other = torch.randint(len(rows), (codebooks, keys), generator=generator)
         # only the key jumps: its moving sum stays, as in the released module
         book = torch.where(dead[..., None], heads.gather(1, other[..., None].expand(-1, -1, width)), book)
@@ -103,11 +105,26 @@ def _moved(heads: Tensor, book: Tensor, sums: Tensor, counts: Tensor, decay: flo
 
 def _nearest(heads: Tensor, keys: Tensor, away: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Half the squared distance to the nearest key less that to 0, and its index, (c, n) each; `away` keys are not taken."""
+    shift = _shift(keys)
+    if shift is not None:
+        heads, keys = _apart(heads, shift), _apart(keys, shift)
     size = keys.square().sum(-1) / 2
     if away is not None:
         size = size.masked_fill(away, torch.inf)
     found = torch.baddbmm(size[:, None], heads, keys.transpose(1, 2), alpha=-1).min(-1)
     return found.values, found.indices
+
+
+def _shift(keys: Float[Tensor, "c j k"]) -> Float[Tensor, "c 1 k"] | None:
+    """The mean of the keys of each codebook where it is far from 0, and 0 where it is near; None if all are near."""
+    mean = keys.double().mean(1, keepdim=True)
+    spread = (keys - mean).square().sum(-1).mean(1)
+    far = mean.square().sum(-1) > FAR**2 * spread[:, None]
+    return torch.where(far[..., None], mean, 0.0) if far.any() else None
+
+
+def _apart(points: Float[Tensor, "c n k"], shift: Float[Tensor, "c 1 k"]) -> Float[Tensor, "c n k"]:
+    return (points.double() - shift).float()
 
 
 def key_codes(features: Table, book: KeyBook, *, counts: Table | None = None) -> Int[Array, "n c"]:
@@ -149,20 +166,47 @@ def key_distance(features: Table, book: KeyBook, *, counts: Table | None = None)
 
 
 def _snapped(features: Table, book: KeyBook, counts: Table | None) -> tuple[Tensor, Tensor]:
-    check_result(book, KeyBook, "book", "fit_keys")
-    projections, keys = map(as_tensor, book)
+    projections, keys = _check_book(book)
     x = _features(features, width=projections.shape[1])
-    projections, keys, away = projections.to(x), keys.to(x), None
-    if counts is not None:
-        away = _unfetched(counts, keys)
+    projections, keys = projections.to(x.device), keys.to(x.device)
+    away = None if counts is None else _unfetched(counts, keys)
+    shift = _shift(keys)
+    if shift is None:
+        x, projections, keys = x.float(), projections.float(), keys.float()
+    else:  # far from 0, float32 has no digits left for what tells keys apart
+        keys, projections = _apart(keys, shift), projections.double()
+    rows = max(ROWS, CHUNK // (keys.shape[0] * keys.shape[1]))
+    each = max(1, CHUNK // (rows * keys.shape[1]))
     far, near = [], []
-    for (part,) in by_rows(CHUNK // (keys.shape[0] * keys.shape[1]), x):
-        heads = torch.matmul(part, projections)
-        least, index = _nearest(heads, keys, away)
-        squared = (2 * least + heads.square().sum(-1)).clamp(min=0)
-        far.append(squared.double().sqrt().mean(0))
-        near.append(index.T)
+    for (part,) in by_rows(rows, x):
+        index, distance = [], torch.zeros(len(part), dtype=torch.float64, device=x.device)
+        for first in range(0, len(keys), each):
+            own = slice(first, first + each)
+            heads = torch.matmul(part.to(projections.dtype), projections[own])
+            heads = heads if shift is None else (heads - shift[own]).float()
+            found = _nearest(heads, keys[own], None if away is None else away[own])[1]
+            fetched = keys[own].gather(1, found[..., None].expand(-1, -1, keys.shape[2]))
+            distance += (heads - fetched).double().square().sum(-1).sqrt().sum(0)
+            index.append(found.T)
+        far.append(distance / len(keys))
+        near.append(torch.cat(index, 1))
     return torch.cat(far), torch.cat(near)
+
+
+def _check_book(book: KeyBook) -> tuple[Float[Tensor, "c d k"], Float[Tensor, "c j k"]]:
+    """Projections and keys, finite and of shapes that fit each other."""
+    check_result(book, KeyBook, "book", "fit_keys")
+    projections, keys = (as_tensor(part, f"book.{name}") for name, part in book._asdict().items())
+    fit = projections.ndim == keys.ndim == 3 and (len(projections), projections.shape[2]) == (len(keys), keys.shape[2])
+    if not fit or not projections.numel() or not keys.numel():
+        raise ValueError(
+            "book must hold projections (codebooks, features, width) and keys (codebooks, keys, width); their shapes are "
+            f"{tuple(projections.shape)} and {tuple(keys.shape)}. fit_keys makes one."
+        )
+    floats = [part if part.is_floating_point() else part.double() for part in (projections, keys)]
+    for name, part in zip(KeyBook._fields, floats, strict=True):
+        check_finite(part, f"book.{name}")
+    return floats[0], floats[1]
 
 
 def _unfetched(counts: Table, keys: Float[Tensor, "c j k"]) -> Bool[Tensor, "c j"]:
@@ -247,7 +291,7 @@ def fit_values(
     z, epochs = _codes(codes, keys), check_whole(epochs, "epochs", least=1)
     y = check_labels(labels, classes, rows=len(z)).to(z.device)
     rate, smoothing = check_number(rate, "rate", above=0), check_fraction(smoothing, "smoothing", within="[0, 1)")
-    generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
     shape = (z.shape[1], keys, classes)
     table = (
         torch.zeros(shape, dtype=torch.float64, device=z.device)
@@ -347,8 +391,9 @@ def _counted(z: Int[Tensor, "n c"], keys: int) -> Int[Tensor, "c j"]:
 
 def _features(features: Table, width: int | None = None) -> Float[Tensor, "n d"]:
     x = check_features(features, width=width)
-    check_size(x.double(), "features", LARGEST) if not x.is_floating_point() else check_size(x, "features", LARGEST)
-    return x.float()
+    x = x if x.is_floating_point() else x.double()
+    check_size(x, "features", LARGEST)
+    return x
 
 
 def _codes(codes: Table, keys: int) -> Int[Tensor, "n c"]:

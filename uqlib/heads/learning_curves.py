@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from uqlib.base.arrays import Column, Table, as_tensor
+from uqlib.base.arrays import Column, Table, _shown, as_tensor
 from uqlib.base.checks import check_features, check_finite, check_labels, check_whole_column
 from uqlib.base.options import check_number, check_whole
 from uqlib.base.splits import uniform_numbers
@@ -87,6 +87,7 @@ def learning_curve(
         features, labels: (n, d) and (n,), of which is drawn; each class must have as many as the largest size.
         test_features, test_labels: what judges.
         heads: by name; each takes features, labels, features that are asked and the number of classes, and gives logits.
+            Both features reach it in one float type, the finer of the two that were given; whole numbers are float64.
         sizes: examples a class.
         draws: of the examples.
         seed: of the draws.
@@ -103,13 +104,17 @@ def learning_curve(
     """
     x = check_features(features)
     y = check_labels(labels, None, rows=len(x), device=x.device)
-    asked = check_features(test_features, "test_features", width=x.shape[1]).to(x)
+    asked = check_features(test_features, "test_features", width=x.shape[1])
+    x, asked = _of_one_kind(x, asked)
     truth = check_labels(test_labels, int(y.max()) + 1, rows=len(asked), name="test_labels", device=x.device)
     wanted, least = check_whole_column(sizes, "sizes").tolist(), int(y.bincount().min())
     if min(wanted) < 1 or max(wanted) > least:
         raise ValueError(f"sizes must be examples a class, at most the {least} of the smallest class; they are {sizes}")
-    if not heads:
-        raise ValueError("heads must hold one or more; HEADS has some")
+    if not isinstance(heads, Mapping) or not heads:
+        raise ValueError(
+            f"heads must be a mapping of names to one or more heads; it is {_shown(heads)}. HEADS has some, such as "
+            "{'naive Bayes': HEADS['naive Bayes']}"
+        )
     orders = nested_rows(y, draws=draws, seed=seed)
     drawn = [
         [torch.from_numpy(np.concatenate([rows[:size] for rows in order])).to(x.device) for order in orders]
@@ -123,6 +128,13 @@ def learning_curve(
         ],
         dtype=float,
     )
+
+
+def _of_one_kind(x: Shaped[Tensor, "n d"], asked: Shaped[Tensor, "m d"]) -> tuple[Tensor, Tensor]:
+    """Both as floats of one type that loses no digit of either, on the device of the first."""
+    x, asked = (each if each.is_floating_point() else each.double() for each in (x, asked))
+    kind = torch.promote_types(x.dtype, asked.dtype)
+    return x.to(kind), asked.to(x.device, kind)
 
 
 def samples_to(errors: Table, sizes: Column, *, level: float) -> Float[np.ndarray, "..."]:

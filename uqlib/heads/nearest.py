@@ -2,14 +2,15 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from uqlib.base.arrays import Array, Column, Table, like
+from uqlib.base.arrays import Array, Column, Table, by_rows, like
 from uqlib.base.checks import check_features, check_labels, check_size
 from uqlib.base.options import check_number, check_whole
 
 BLOCK = 2**25  # distances at a time
+CHUNK = 2**22  # numbers of the examples that are float64 at a time
 
 
 def neighbour_logits(
@@ -43,33 +44,52 @@ def neighbour_logits(
     q = _finite_floats(asked, "asked", width=x.shape[1]).to(x.device)
     k = check_whole(k, "k", least=1, most=len(x))
     smoothing = check_number(smoothing, "smoothing", above=0)
-    centre = x.mean(0)  # distances stay, and a large offset costs no digits
-    x, q = x - centre, q - centre
-    size, votes = x.square().sum(-1), F.one_hot(y, classes).to(x)
-    counted = torch.cat([_votes(rows, x, size, votes, k) for rows in q.split(max(1, BLOCK // len(x)))])
+    votes = F.one_hot(y, classes).double()
+    counted = torch.cat([_votes(rows, x, votes, k) for rows in q.split(max(1, BLOCK // len(x)))])
     return like(((counted + smoothing) / (k + smoothing * classes)).log(), features)
 
 
 def _votes(
-    q: Float[Tensor, "b d"], x: Float[Tensor, "n d"], size: Float[Tensor, " n"], votes: Float[Tensor, "n c"], k: int
+    q: Float[Tensor, "b d"], x: Float[Tensor, "n d"], votes: Float[Tensor, "n c"], k: int
 ) -> Float[Tensor, "b c"]:
     """Votes for each class; those at the distance of the k-th share what the nearer ones leave."""
-    far = torch.addmm(size, q, x.T, alpha=-2)  # the squared distances, less one number a row
+    far, size = _distances(q, x)
     least, where = far.topk(min(k + 1, len(x)), dim=1, largest=False)
     counted = votes[where[:, :k]].sum(1)
     if k == len(x):
         return counted
-    near = 1e-12 * (q.square().sum(-1, keepdim=True) + size.max())  # what is closer than rounding is a tie
-    unsure = (least[:, k] - least[:, k - 1] <= near[:, 0]).nonzero()[:, 0]
-    last, near, far = least[unsure, k - 1, None], near[unsure], far[unsure]
-    nearer, tied = far < last - near, (far - last).abs() <= near
-    left = (k - nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
-    counted[unsure] = (nearer + tied * left).to(votes) @ votes
+    unit = (x.shape[1] + 8) * torch.finfo(torch.float64).eps  # of a sum of d products
+    # |x|^2 is at most 2 |q|^2 + 2 distance^2, and so is the rounding of a distance known by what is compared
+    bound = (least[:, k - 1] * (1 + 2 * unit) + 10 * unit * size) / (1 - 2 * unit)
+    for row in (least[:, k] <= bound).nonzero()[:, 0].tolist():
+        near = (far[row] <= bound[row]).nonzero()[:, 0]
+        counted[row] = _shared(q[row].double(), x, near, k) @ votes[near]
     return counted
+
+
+def _distances(q: Float[Tensor, "b d"], x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, " b"]]:
+    """Squared distances less one number a row, and that number; in float64, a block of x at a time."""
+    centre = x.mean(0, dtype=torch.float64)  # distances stay, and a large offset costs no digits
+    z, parts = q.double() - centre, []
+    for (rows,) in by_rows(CHUNK // x.shape[1], x):
+        away = rows.double() - centre
+        parts.append(torch.addmm(away.square().sum(-1), z, away.T, alpha=-2))
+    return torch.cat(parts, 1), z.square().sum(-1)
+
+
+def _shared(q: Float[Tensor, " d"], x: Float[Tensor, "n d"], near: Int[Tensor, " k"], k: int) -> Float[Tensor, " k"]:
+    """The vote of each of some rows, their distances taken by differences; what is closer than the rounding of the input is a tie."""
+    parts = [x[rows].double() for rows in near.split(max(1, CHUNK // x.shape[1]))]
+    far = torch.cat([(part - q).square().sum(-1) for part in parts])
+    size = torch.cat([part.square().sum(-1) for part in parts]).amax().sqrt() + q.square().sum().sqrt()
+    last = far.kthvalue(k).values
+    slack = 1e-12 * last + 4 * torch.finfo(torch.float64).eps * size * last.sqrt()
+    nearer, tied = far < last - slack, (far - last).abs() <= slack
+    return nearer.double() + tied * ((k - nearer.sum()).double() / tied.sum())
 
 
 def _finite_floats(features: Table, name: str, width: int | None = None) -> Float[Tensor, "n d"]:
     x = check_features(features, name, width=width)
     x = x if x.is_floating_point() else x.double()
     check_size(x, name)
-    return x.double()
+    return x

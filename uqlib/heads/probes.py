@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor, like
 from uqlib.base.checks import check_features, check_labels, check_size
-from uqlib.base.options import check_fraction, check_number, check_result, check_whole
+from uqlib.base.options import check_fraction, check_number, check_result, check_seed, check_whole
 from uqlib.heads.generative import LinearHead
 
 BATCH = 256  # examples a step
@@ -67,7 +67,7 @@ def fit_probe(
     epochs = check_whole(epochs, "epochs", least=1)
     smoothing = check_fraction(smoothing, "smoothing", within="[0, 1)")
     weight, bias = _start(probe, classes, x)
-    generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(BATCH):
             there = torch.ones(classes, device=x.device)
@@ -90,8 +90,9 @@ def _start(probe: LinearHead | None, classes: int, x: Float[Tensor, "n d"]) -> t
         return torch.zeros(x.shape[1], classes, device=x.device), torch.zeros(classes, device=x.device)
     check_result(probe, LinearHead, "probe", "fit_probe(features, labels, ...)")
     weight, bias = (as_tensor(part).to(x) for part in probe)
-    if weight.shape != (classes, x.shape[1]):
+    if weight.shape != (classes, x.shape[1]) or bias.shape != (classes,):
         raise ValueError(
-            f"probe must be of {classes} classes and {x.shape[1]} features; it is of {tuple(weight.shape)}"
+            f"probe must be of {classes} classes and {x.shape[1]} features; its weight is of {tuple(weight.shape)}, its bias of "
+            f"{tuple(bias.shape)}"
         )
     return weight.T, bias

@@ -38,9 +38,10 @@ def long_tail_sizes(classes: int, *, largest: int, smallest: int, gamma: float) 
     gamma = check_number(gamma, "gamma", above=0)
     if largest == smallest:
         return np.full(classes, largest)
-    rank = np.arange(1, classes + 1) ** gamma
-    shift = (smallest * rank[-1] - largest) / (largest - smallest)  # B
-    return np.rint(largest * (shift + 1) / (shift + rank)).astype(np.int64)
+    place = (np.arange(1, classes + 1) / classes) ** gamma  # c^gamma over its largest, which may be beyond float64
+    # B over that: the law is the same, n_c = n_1 (B + 1) / (B + c^gamma), with all of them in units of K^gamma
+    shift = (smallest - largest * place[0]) / (largest - smallest)
+    return np.rint(largest * ((shift + place[0]) / (shift + place))).astype(np.int64)
 
 
 def long_tail_rows(labels: Column, sizes: Column, *, seed: int) -> Int[np.ndarray, " k"]:

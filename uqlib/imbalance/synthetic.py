@@ -77,5 +77,9 @@ def _check_enough(sizes: Int[np.ndarray, " c"], neighbours: int) -> None:
         k = int(np.flatnonzero(short)[0])
         raise ValueError(
             f"a class needs more images than its {neighbours} neighbours; class {k} has {sizes[k]}. "
-            f"Pass neighbours={sizes[k] - 1}, if that is not 0."
+            + (
+                f"Pass neighbours={sizes[k] - 1}."
+                if sizes[k] > 1
+                else "Leave the class out, or give it a second image."
+            )
         )

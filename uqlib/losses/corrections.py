@@ -79,6 +79,7 @@ class _Transition(Criterion):
         self.register_buffer("log_given", transition.T.log().contiguous(), persistent=False)
         self.register_buffer("log_own", torch.eye(len(transition), dtype=torch.float32).log(), persistent=False)
         self.register_buffer("trusted", trusted, persistent=False)
+        self.by_row = trusted is not None
 
     def begin(self, labels: Column) -> None:
         """Check that the training has as many rows as were marked, and that every label can come about."""

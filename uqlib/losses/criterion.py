@@ -30,12 +30,24 @@ Terms = Callable[[Tensor, Tensor, Tensor], Tensor]  # the same, an entry an exam
 class Criterion(nn.Module):
     """A loss of this file: the mean over the batch of its terms. It prints as its name with all options."""
 
+    by_row: bool = False  # whether something is kept for each row of the training set
+
     def __init__(self, name: str, terms: Terms | None = None):
         super().__init__()
         self.name = name
         self.classes: int | None = None  # what the labels need, once all of them have been seen
         if terms is not None:
             self._terms = terms
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
+        """A change of precision, such as `half()`, leaves what is kept as it is; only the device changes."""
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            now = self._buffers[name]
+            if before is not None and now is not None and now.dtype != before.dtype:
+                self._buffers[name] = before.to(now.device)
+        return self
 
     def begin(self, labels: Column) -> None:
         """Called by a training before its first step, with the labels of all its rows: they are checked once, here."""
@@ -100,6 +112,7 @@ class Recorded(Criterion):
             more often than there are epochs.
     """
 
+    by_row = True
     times: Tensor
     right: Tensor
     nll: Tensor

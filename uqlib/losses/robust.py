@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from uqlib.base.arrays import Array, Column, Table, like
+from uqlib.base.arrays import Array, Column, Table, _shown, like
 from uqlib.base.checks import check_logits, check_probs
 from uqlib.base.extras import named
-from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
+from uqlib.base.options import check_choice, check_fraction, check_number, check_seed, check_whole
 from uqlib.losses.criterion import (
     Criterion,
     _check_all_rows,
@@ -34,6 +34,10 @@ from uqlib.losses.criterion import (
     _surprise,
 )
 
+FLAT = (
+    1 / 64
+)  # leads that span less than this share of the temperature: there the logarithm of a mean near 1 loses its digits
+MOST_SURE = 1e-300  # in place of log 1, where one class is left
 UPDATES = 500  # of a temperature that is sought at once; it stops where they change nothing
 
 
@@ -45,7 +49,9 @@ def ldr(*, temperature: float = 10.0, margin: float = 0.1, normalise: str = "non
         margin: >= 0, by which the label's score is to lead.
         normalise: of the scores before all else: "none"; "norm1", divided by the mean of their absolute values, so that
             the scale of the logits does not matter, and that of what softmax says of them is arbitrary; "softplus", the
-            same after all were made positive. With the last two logits of -inf are not allowed.
+            same after all were made positive. With the last two logits of -inf are refused, outside of a training step.
+
+    A logit of -inf takes its class out: means are over the classes that are left. Of the label itself it makes the loss infinite.
 
     Raises:
         ValueError: if the temperature or the margin is negative, or normalise is unknown.
@@ -64,6 +70,7 @@ def ldr(*, temperature: float = 10.0, margin: float = 0.1, normalise: str = "non
     leads = _leads_of(margin, normalise)
 
     def terms(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        _refuse_left_out(logits, normalise)
         return _soft_lead(leads(logits, labels), temperature)
 
     return Criterion(f"ldr(temperature={temperature}, margin={margin}, normalise={normalise})", terms)
@@ -108,7 +115,7 @@ def aldr(
     examples = None if examples is None else check_whole(examples, "examples", least=1)
     options = check_number(temperature, "temperature", above=0), check_number(alpha, "alpha", above=1)
     name = f"aldr(examples={examples}, temperature={options[0]}, margin={margin}, alpha={options[1]}, normalise={normalise})"
-    return _Adaptive(name, _leads_of(margin, normalise), examples, *options)
+    return _Adaptive(name, _leads_of(margin, normalise), normalise, examples, *options)
 
 
 def gce(*, power: float = 0.7) -> Criterion:
@@ -165,14 +172,15 @@ def expected_minimisers(
     Where the loss is least at infinity, as that of `mae`, they are as far as the steps went.
 
     Args:
-        criterion: a loss that keeps nothing an example.
+        criterion: a loss of this family that keeps nothing an example.
         probs: (n, c) of the classes.
         starts: of the search by L-BFGS; one is enough for a convex loss.
         steps: of each.
         seed: of the starts.
 
     Raises:
-        ValueError: if probs are none, or starts or steps are not positive.
+        ValueError: if probs are none, starts or steps are not positive, or the loss keeps something for each example.
+        TypeError: if the criterion is no loss of this family.
 
     Examples:
         >>> from uqlib import losses
@@ -183,6 +191,12 @@ def expected_minimisers(
     """
     with named():
         from scipy.optimize import minimize
+    if not isinstance(criterion, Criterion):
+        raise TypeError(f"criterion must be a loss of this family, such as losses.mae(); it is {_shown(criterion)}")
+    if criterion.by_row:
+        raise ValueError(
+            f"criterion must keep nothing for each example of a training; {criterion} does. For aldr leave out examples."
+        )
     wanted = check_probs(probs).double().cpu()
     many, classes = check_whole(starts, "starts", least=1), wanted.shape[1]
     weights = wanted.repeat(many, 1)
@@ -192,14 +206,14 @@ def expected_minimisers(
         terms = criterion.terms(scores.repeat_interleave(classes, 0), labels, torch.zeros_like(labels))
         return (terms.view_as(weights) * weights).sum(-1)
 
+    @torch.enable_grad()
     def slope(flat: np.ndarray) -> tuple[float, np.ndarray]:
         scores = torch.from_numpy(flat).view_as(weights).requires_grad_()
         value = expected(scores).sum()
         return value.item(), torch.autograd.grad(value, scores)[0].flatten().numpy()
 
-    first = torch.randn(
-        weights.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(check_whole(seed, "seed"))
-    )
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    first = torch.randn(weights.shape, dtype=torch.float64, generator=generator)
     options = {"maxiter": check_whole(steps, "steps", least=1), "maxcor": 50, "ftol": 0, "gtol": 1e-9}
     found = minimize(slope, first.flatten().numpy(), jac=True, method="L-BFGS-B", options=options).x
     scores = torch.from_numpy(found).view_as(weights)
@@ -209,6 +223,8 @@ def expected_minimisers(
 
 def top_kept(logits: Table, probs: Table, *, gap: float = 1e-3) -> Bool[Array, "n k"]:
     """Whether the k most probable classes have the k highest scores, for k = 1, ..., c - 1; a lead of at most `gap` is a tie, and none.
+
+    Of classes that are equally probable any may be among the k, so the order of the classes never matters.
 
     Args:
         logits: (n, c), any scores.
@@ -228,7 +244,9 @@ def top_kept(logits: Table, probs: Table, *, gap: float = 1e-3) -> Bool[Array, "
         raise ValueError(
             f"logits and probs must have one shape; theirs are {tuple(table.shape)} and {tuple(wanted.shape)}"
         )
-    ordered = table.gather(1, wanted.argsort(dim=1, descending=True, stable=True))
+    best = table.argsort(dim=1, descending=True)  # of equally probable classes the highest score comes first
+    best = best.gather(1, wanted.gather(1, best).argsort(dim=1, descending=True, stable=True))
+    ordered = table.gather(1, best)
     last, next = ordered.cummin(1).values[:, :-1], ordered.flip(1).cummax(1).values.flip(1)[:, 1:]
     return like(last - next > check_number(gap, "gap", least=0), logits)
 
@@ -237,10 +255,17 @@ class _Adaptive(Criterion):
     temperatures: Tensor | None
 
     def __init__(
-        self, name: str, leads: Callable[[Tensor, Tensor], Tensor], examples: int | None, start: float, alpha: float
+        self,
+        name: str,
+        leads: Callable[[Tensor, Tensor], Tensor],
+        normalise: str,
+        examples: int | None,
+        start: float,
+        alpha: float,
     ):
         super().__init__(name)
-        self.leads, self.start, self.alpha = leads, start, alpha
+        self.leads, self.normalise, self.start, self.alpha = leads, normalise, start, alpha
+        self.by_row = examples is not None
         kept = None if examples is None else torch.full((examples,), start, dtype=torch.float64)
         self.register_buffer("temperatures", kept)
 
@@ -252,6 +277,7 @@ class _Adaptive(Criterion):
             self.temperatures.fill_(self.start)
 
     def _terms(self, logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], rows: Column) -> Float[Tensor, " n"]:
+        _refuse_left_out(logits, self.normalise)
         leads = self.leads(logits, labels)
         if self.temperatures is None:
             return self._value(leads, self._rest(leads.detach()))
@@ -260,6 +286,7 @@ class _Adaptive(Criterion):
 
     def forward(self, logits: Table, labels: Column, rows: Column) -> Float[Tensor, ""]:
         logits, labels = _checked(logits, labels, self)
+        _refuse_left_out(logits, self.normalise)  # before a temperature moves
         if self.training and self.temperatures is not None:
             rows = _check_batch_rows(rows, logits, self, "temperatures", len(self.temperatures))
             new = self._step(self.leads(logits.detach(), labels), self.temperatures[rows])
@@ -268,15 +295,14 @@ class _Adaptive(Criterion):
         return self._terms(logits, labels, rows).mean()
 
     def _step(self, leads: Float[Tensor, "n c"], now: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        most = math.log(leads.shape[1])
-        return self.start * (
-            1 - (most - _entropy_of(leads.double() / now[:, None])).clamp(0, most) / (self.alpha * most)
-        )
+        most = _log_classes(leads)
+        away = (most - _entropy_of(leads.double() / now[:, None])).clamp(min=0).minimum(most)
+        away = away.nan_to_num(0.0)  # where the label is left out all others lead by infinity, whatever the temperature
+        return self.start * (1 - away / (self.alpha * most.clamp(min=MOST_SURE)))
 
     def _value(self, leads: Float[Tensor, "n c"], kept: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        kept = kept.to(leads.dtype)
-        pull = self.alpha * math.log(leads.shape[1]) / (2 * self.start)
-        return _soft_lead(leads, kept[:, None]) - pull * (kept - self.start).square()
+        pull = self.alpha * _log_classes(leads) / (2 * self.start) * (kept - self.start).square()
+        return _soft_lead(leads, kept.to(leads.dtype)[:, None]) - pull.to(leads.dtype)
 
     def _rest(self, leads: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Steps from the highest temperature only fall, and from the lowest only rise: the better of both ends."""
@@ -299,18 +325,47 @@ def _leads_of(margin: float, normalise: str) -> Callable[[Tensor, Tensor], Tenso
 
     def leads(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n c"]:
         scores, own = scores_of(_floats(logits)), labels[:, None]
-        return scores - scores.gather(1, own) + margin * torch.ones_like(scores).scatter(1, own, 0)
+        found = scores - scores.gather(1, own) + margin * torch.ones_like(scores).scatter(1, own, 0)
+        return found.masked_fill(
+            scores == -torch.inf, -torch.inf
+        )  # also of the label: it stays out, the others lead by infinity
 
     return leads
 
 
+def _refuse_left_out(logits: Float[Tensor, "n c"], normalise: str) -> None:
+    """Raise a ValueError where a class is left out of scores whose mean is taken; a training step does not look."""
+    if normalise == "none" or logits.requires_grad:
+        return
+    out = logits == -torch.inf
+    if out.any():
+        row, column = out.nonzero()[0].tolist()
+        raise ValueError(
+            f"logits must be finite with normalise={normalise!r}, which takes their mean; row {row}, column {column} is -inf. "
+            "Drop the column, or pass normalise='none'."
+        )
+
+
+def _log_classes(leads: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+    """Logarithm of how many classes are not left out."""
+    return (leads != -torch.inf).sum(-1).double().log()
+
+
 def _soft_lead(leads: Float[Tensor, "n c"], temperature: float | Tensor) -> Float[Tensor, " n"]:
+    """T log mean exp(d / T) over the classes that are not left out."""
     if isinstance(temperature, float) and temperature == 0:
         return leads.amax(-1)
+    left = leads != -torch.inf
     if isinstance(temperature, float) and math.isinf(temperature):
-        return leads.mean(-1)
-    soft = (leads / temperature).logsumexp(-1, keepdim=True) - math.log(leads.shape[1])
-    return (temperature * soft)[:, 0]
+        return leads.masked_fill(~left, 0.0).sum(-1) / left.sum(-1)
+    count = left.sum(-1, keepdim=True)
+    soft = (leads / temperature).logsumexp(-1, keepdim=True) - count.double().log().to(leads.dtype)
+    # where T is large beside the leads the same is top + T log(1 + mean (exp((d - top) / T) - 1)), with no 1 to take away
+    top = leads.amax(-1, keepdim=True)
+    below = ((leads - top) / temperature).masked_fill(~left, 0.0)
+    flat = (below.amin(-1, keepdim=True) >= -FLAT).detach()
+    mean = below.clamp(min=-1.0).expm1().sum(-1, keepdim=True) / count
+    return torch.where(flat, top + temperature * mean.log1p(), temperature * soft)[:, 0]
 
 
 def _norm1(scores: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:

@@ -73,6 +73,7 @@ def ranking(*, examples: int, strength: float = 1.0) -> Criterion:
 
 
 class _Difficulty(Criterion):
+    by_row = True
     weights: Tensor
     labels: Tensor | None
 
@@ -109,6 +110,7 @@ class _Difficulty(Criterion):
 
 
 class _Ranking(Criterion):
+    by_row = True
     right: Tensor
     times: Tensor
 

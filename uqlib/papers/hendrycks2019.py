@@ -58,7 +58,7 @@ def rms_calibration_error_hendrycks2019(
     released loop stops one bin early. drop_last=False counts it. Ties stay in the order of the rows.
 
     Args:
-        confidence: (n,), n >= beta.
+        confidence: (n,), n >= 2 beta, or n >= beta where the last bin is counted.
         correct: (n,).
         beta: examples in a bin.
         drop_last: leave out the most confident bin, as released.
@@ -139,6 +139,11 @@ def _gaps_hendrycks2019(
         raise ValueError(f"beta must lie in [1, n] for n = {len(score)} rows; it is {beta}")
     if not isinstance(drop_last, bool):
         raise TypeError(f"drop_last must be True or False; it is {drop_last!r}")
+    if drop_last and len(score) < 2 * beta:
+        raise ValueError(
+            f"beta must leave two bins, as the last is not counted: at most {len(score) // 2} for {len(score)} rows; it is "
+            f"{beta}. Pass a smaller beta, or drop_last=False."
+        )
     order = score.argsort(stable=True)
     excess = score[order].double() - hit[order].double()
     full = len(score) // beta - 1

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor
 from uqlib.base.checks import check_labels
-from uqlib.base.options import check_number, check_whole
+from uqlib.base.options import check_number, check_seed, check_whole
 from uqlib.losses.criterion import Criterion
 
 
@@ -203,7 +203,7 @@ def train_each(
         )
     epochs, hidden = check_whole(recipe.epochs, "epochs", least=1), check_whole(recipe.hidden, "hidden", least=1)
     batch = check_whole(recipe.batch, "batch", least=1, most=n)
-    draws = [torch.Generator().manual_seed(check_whole(seed, "seed", least=0)) for seed in seeds]
+    draws = [torch.Generator().manual_seed(check_seed(seed)) for seed in seeds]
     shapes = ((d, hidden), d), ((1, hidden), d), ((hidden, classes), hidden), ((1, classes), hidden)
     now = [
         torch.stack([2 * torch.rand(shape, generator=g) - 1 for g in draws]) / math.sqrt(fan) for shape, fan in shapes

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
 from uqlib.base.checks import check_features, check_labels
-from uqlib.base.options import check_fraction, check_result, check_whole
+from uqlib.base.options import check_fraction, check_result, check_seed, check_whole
 from uqlib.metrics.retrieval import nearest_neighbours
 from uqlib.networks.linear_heads import Head, fit_head, head_logits
 from uqlib.training.loops import loop
@@ -77,7 +77,7 @@ def dropout_spread(features: Table, classifier: Head, *, p: float = 0.2, samples
     """
     check_result(classifier, Head, "classifier", "fit_head")
     x, p = check_features(features).float(), check_fraction(p, "p", within="(0, 1)")
-    generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
 
     def masked() -> Tensor:
         kept = torch.rand(x.shape, generator=generator, dtype=x.dtype) >= p
@@ -112,7 +112,7 @@ def bag_classifiers(features: Table, labels: Column, *, members: int = 5, seed: 
     """
     x = check_features(features)
     y = check_labels(labels, None, len(x))
-    generator = torch.Generator().manual_seed(check_whole(seed, "seed", least=0))
+    generator = torch.Generator().manual_seed(check_seed(seed))
     options = {"classes": int(y.max()) + 1} | options
     draws = (
         torch.randint(len(x), (len(x),), generator=generator) for _ in range(check_whole(members, "members", least=2))

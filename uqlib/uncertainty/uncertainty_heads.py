@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from uqlib.base.arrays import Array, Table, like
 from uqlib.base.checks import check_features
-from uqlib.base.options import check_whole
+from uqlib.base.options import check_seed, check_whole
 from uqlib.files.columns import read_column, read_header, write_table
 
 LEAST = 1e-6  # of an uncertainty
@@ -44,7 +44,7 @@ class UncertaintyHead(nn.Module):
         width, layers = check_whole(width, "width", least=1), check_whole(layers, "layers", least=1)
         sizes = [self.features] + [width] * layers + [1]
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(check_whole(seed, "seed", least=0))
+            torch.default_generator.manual_seed(check_seed(seed))
             self.layers = nn.ModuleList(nn.Linear(*ends, dtype=torch.float32) for ends in pairwise(sizes))
 
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

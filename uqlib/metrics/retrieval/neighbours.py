@@ -44,7 +44,9 @@ def nearest_neighbours(features: Table, database: Table | None = None, *, k: int
         array([1, 0, 1])
     """
     k, x = check_whole(k, "k", least=1), _directions(features, "features")
-    y = x if database is None else _directions(database, "database").to(x)
+    y = x if database is None else _directions(database, "database").to(x.device)
+    kind = torch.promote_types(x.dtype, y.dtype)  # so that neither loses digits
+    x, y = x.to(kind), y.to(kind)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"features and database must have one width; they have {x.shape[1]} and {y.shape[1]}")
     there = len(y) - (database is None)
