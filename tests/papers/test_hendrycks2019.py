@@ -114,6 +114,6 @@ def test_every_row_that_can_be_tested_has_a_notebook_and_there_are_fourteen(book
 def test_one_bin_that_is_not_counted_is_no_error_of_zero():
     confidence, correct = [0.9] * 19, [False] * 19
     for error in (rms_calibration_error_hendrycks2019, mad_calibration_error_hendrycks2019):
-        with pytest.raises(ValueError, match="beta must leave two bins.* at most 9 for 19 rows; it is 10"):
+        with pytest.raises(ValueError, match=r"beta must leave two bins.* at most 9 for 19 rows; it is 10"):
             error(confidence, correct, beta=10)
         assert error(confidence, correct, beta=10, drop_last=False) == pytest.approx(0.9)

@@ -234,8 +234,7 @@ def monotone(curves: Table) -> Float[Array, "t k"]:
         >>> monotone(torch.tensor([[0.0, 3.0, 1.0, 4.0]])).tolist()
         [[0.0, 2.0, 2.0, 4.0]]
     """
-    table = check_features(curves, "curves")
-    return like(_monotone(table if table.is_floating_point() else table.double()), curves)
+    return like(_monotone(check_features(curves, "curves").double()), curves)
 
 
 def _monotone(curves: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
