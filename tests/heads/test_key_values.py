@@ -208,19 +208,26 @@ def test_blocks_of_rows_and_codebooks_change_nothing(chunk, rows, monkeypatch):
 def test_with_fewer_features_than_a_batch_a_share_is_one_of_those_there_are():
     """Four heaps of five, a key on each: the share of a key is five images, not 64."""
     x = torch.tensor([[0.0], [10.0], [20.0], [30.0]]).repeat(5, 1) + torch.linspace(0, 0.1, 20)[:, None]
-    book, more = (
-        fit_keys(x, codebooks=1, keys=4, width=None, batch=batch, epochs=300, seed=0) for batch in (20, 5000)
-    )
+    book, more = (fit_keys(x, codebooks=1, keys=4, width=None, batch=batch, epochs=300, seed=0) for batch in (20, 5000))
     assert torch.equal(book.keys, more.keys)
 
 
 def test_books_that_do_not_fit_are_named():
     x, good = torch.ones(2, 3), KeyBook(torch.eye(3)[None], torch.zeros(1, 4, 3))
-    for wrong in (good._replace(keys=torch.zeros(4, 3)), good._replace(keys=torch.zeros(2, 4, 3)), good._replace(keys=torch.zeros(1, 4, 2))):
+    for wrong in (
+        good._replace(keys=torch.zeros(4, 3)),
+        good._replace(keys=torch.zeros(2, 4, 3)),
+        good._replace(keys=torch.zeros(1, 4, 2)),
+    ):
         with pytest.raises(ValueError, match=r"book must hold projections \(codebooks, features, width\)"):
             key_codes(x, wrong)
     with pytest.raises(ValueError, match=r"book\.keys must be finite; row 0, column 1, column 2 is nan"):
-        key_distance(x, good._replace(keys=good.keys.index_put((torch.tensor(0), torch.tensor(1), torch.tensor(2)), torch.tensor(math.nan))))
+        key_distance(
+            x,
+            good._replace(
+                keys=good.keys.index_put((torch.tensor(0), torch.tensor(1), torch.tensor(2)), torch.tensor(math.nan))
+            ),
+        )
     with pytest.raises(ValueError, match="features must have width 3"):
         key_codes(torch.ones(2, 4), good)
     with pytest.raises(ValueError, match="seed must be"):

@@ -22,10 +22,10 @@ from uqlib.metrics.compare import (
     intervals,
     minus_others,
     rank_correlation,
-    spread_over_errors,
     together,
 )
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure, Outcome, outcome_of
+from uqlib.metrics.resampling.repetitions import spread_over_errors
 
 
 def outcome(seed, labels, n=400):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from uqlib.base import provenance
-from uqlib.evidence import ledger
-from uqlib.report import verbs
+from uqlib.evidence import ledger, parameters
+from uqlib.report import telling
 from uqlib.report.verbs import begin
 
 LEDGER = """
@@ -370,7 +370,7 @@ def test_a_verdict_of_other_parameters_says_so(names, tmp_path, monkeypatch):
     cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source.splitlines(keepends=True)}
     (tmp_path / "one.ipynb").write_text(json.dumps({"cells": [cell]}))
     monkeypatch.setattr(
-        verbs, "in_checkout", lambda place: tmp_path / "one.ipynb" if place.endswith("one.ipynb") else None
+        parameters, "in_checkout", lambda place: tmp_path / "one.ipynb" if place.endswith("one.ipynb") else None
     )
     for given, words in [
         ({"share": 0.2, "epochs": 0, "seed": 4, "draws": 7}, ""),
@@ -385,7 +385,7 @@ def test_what_the_paper_reports_keeps_its_digits():
     """-0.0053 beside ours of the same size is not -0.01."""
     about = {"id": "toy", "text": "it falls", "quantity": "err", "holds": "< 0", "effect_at": "table 1; read"}
     told = [
-        verbs._effect(ledger.Claim(**about, effect=x), unit)
+        telling.effect_text(ledger.Claim(**about, effect=x), unit)
         for x, unit in [(-0.0053, ""), (0.25, ""), (0.00255, " points")]
     ]
     assert told == ["\N{MINUS SIGN}0.0053 (table 1)", "0.25 (table 1)", "0.255 points (table 1)"]

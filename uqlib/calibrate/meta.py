@@ -186,7 +186,7 @@ def fit_meta(curves: Table, features: Table, *, components: int = 3, l2: float =
     gram.diagonal().add_(check_number(l2, "l2", above=0))
     weights = torch.linalg.solve(gram, scaled.T @ ((table - family.mean) @ family.components.T))
     parts = [like(part, curves) for part in (weights, centre, spread)]
-    return MetaFit(Family(*(like(part, curves) for part in family)), parts[0], parts[1], parts[2])
+    return MetaFit(Family(*(like(as_tensor(part), curves) for part in family)), parts[0], parts[1], parts[2])
 
 
 def predict_curves(meta: MetaFit, features: Table) -> Float[Array, "t k"]:

@@ -237,8 +237,8 @@ def kl_p(scores: Column, truth: Column, *, epsilon: float = 1e-10) -> float:
     estimate, true = _two_columns(scores, truth)
     epsilon = check_number(epsilon, "epsilon", least=0, most=0.5)
     q, p = (each.clamp(epsilon, 1 - epsilon) for each in (estimate, true))
-    sides = ((p, q), (1 - p, 1 - q))
-    each = sum(torch.xlogy(one, one) - torch.xlogy(one, other) for one, other in sides).clamp_min(0)  # but for rounding
+    one, other = torch.stack([p, 1 - p]), torch.stack([q, 1 - q])
+    each = (torch.xlogy(one, one) - torch.xlogy(one, other)).sum(0).clamp_min(0)  # but for rounding
     return _mean(each, None) if each.isfinite().all() else torch.inf
 
 

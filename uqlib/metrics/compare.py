@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uqlib.base.arrays import Column, Table, as_tensor
-from uqlib.base.checks import check_confidence, check_features
+from uqlib.base.arrays import Column, as_tensor
+from uqlib.base.checks import check_confidence
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_fraction, check_whole
 from uqlib.metrics.outcomes import Measure, check_outcomes, measures_of, value_of
@@ -383,35 +383,6 @@ def correlation_of_few(one: Column, other: Column, *, level: float = 0.95) -> In
     reach = float(np.quantile(chance.round(12), level, method="inverted_cdf"))
     value = round(float(first @ second) / len(x), 12)  # as chance is: an order that is as far is no further
     return Interval(value, max(-1.0, value - reach), min(1.0, value + reach), level, len(orders))
-
-
-def spread_over_errors(estimates: Table, errors: Table, *, drawn: float = 0.0) -> list[Interval]:
-    """How far m estimates spread over k samples, beside the standard errors that they report: 1 if these are right.
-
-    Samples without an error, as at a bound, do not count. The interval is that of normal estimates, whose variance is
-    chi-squared with as many degrees of freedom as there are samples, less one.
-
-    Args:
-        estimates, errors: (k, m).
-        drawn: share of all examples in a sample, in [0, 1); samples without replacement spread less, by sqrt(1 - drawn).
-
-    Raises:
-        ValueError: if the shapes differ, an estimate with an error is not finite, or fewer than two samples have errors.
-    """
-    drawn = check_fraction(drawn, "drawn", within="[0, 1)")
-    table, own = as_tensor(estimates, "estimates").double(), as_tensor(errors, "errors").double()
-    if table.ndim != 2 or own.shape != table.shape:
-        raise ValueError(
-            f"estimates and errors must have one shape (k, m); they have {tuple(table.shape)} and {tuple(own.shape)}"
-        )
-    known = own.isfinite().all(1)
-    free = int(known.sum()) - 1
-    if free < 1:
-        raise ValueError(f"a spread needs two samples whose errors are finite; there are {free + 1} of {len(own)}")
-    check_features(table[known], "estimates")
-    ratio = table[known].std(0) / own[known].square().mean(0).sqrt() / math.sqrt(1 - drawn)
-    low, high = (math.sqrt(free / stats.chi2.ppf(p, free)) for p in (0.975, 0.025))
-    return [Interval(each, low * each, high * each, 0.95, free + 1) for each in ratio.tolist()]
 
 
 def interval_over_splits(samples: Float[Tensor, "s columns"], *, level: float = 0.95) -> Interval:

@@ -57,7 +57,7 @@ class Measure(NamedTuple):
     """A metric of outcomes: the statistic, the arrays that it takes of one (None where it has nothing to say), which way is better."""
 
     statistic: Callable[..., Any]
-    arrays: Callable[[Any], tuple[Any, ...] | None]
+    arrays: Callable[[Any], Any]  # a tuple, or None
     higher_is_better: bool
     name: str
     needs_both: bool = False  # whether it has no value where all are right, or none, by its second array

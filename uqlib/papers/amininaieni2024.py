@@ -73,7 +73,7 @@ def classifier_tasks(networks: Sequence[str], corruptions: Sequence[str]) -> lis
             given, judged = chosen & (said.index % 2 == 0), chosen & (said.index % 2 == 1)
             outcome = outcome_of(said.logits[given], said.labels[given])
             curve = as_tensor(meta.hit_curve(outcome.confidence, outcome.correct, GRID))
-            known, features = (meta.task_features(said.logits[rows]) for rows in (given, judged))
+            known, features = (as_tensor(meta.task_features(said.logits[rows])) for rows in (given, judged))
             rest = said.logits[judged].double(), said.labels[judged], temperature
             tasks.append(Task(network, kind, strength, curve, known, features, *rest))
     return tasks

@@ -43,7 +43,7 @@ class Policies(NamedTuple):
     passed: xr.DataArray  # first, second, variant, measure
 
 
-def measures_of(tasks: Tasks) -> dict[str, Measure]:
+def task_measures(tasks: Tasks) -> dict[str, Measure]:
     """The measure of each operating point: the coverage at a risk, or the risk at a coverage; its threshold is the test's own.
 
     Args:
@@ -70,7 +70,7 @@ def decide_by_policies(
     Args:
         pair: logits (n, c) of the first network and of the second.
         labels: (n,).
-        task: as in `measures_of`; where the window lies.
+        task: as in `task_measures`; where the window lies.
         fit_size: inputs that place the window.
         splits: how many; split k is `splits.split(n, fit_size, seed=seed + k)`.
         seed: of the first split.
@@ -96,8 +96,10 @@ def decide_by_policies(
         equal = on["window"].double().mean().item()
         on["random"] = cascades.random_stages(len(test), share=equal, seed=seed + k) == 2
         for name, mask in on.items():
-            said = (torch.where(mask if a.ndim == 1 else mask[:, None], b, a) for a, b in zip(one, two, strict=True))
-            outcomes[name].append(Outcome(*said, labels[test]))
+            preds, probs, sure = (
+                torch.where(mask if a.ndim == 1 else mask[:, None], b, a) for a, b in zip(one, two, strict=True)
+            )
+            outcomes[name].append(Outcome(preds, probs, sure, labels[test]))
             passed[name] += mask.double().mean().item() / splits
     return outcomes, passed
 
@@ -109,11 +111,11 @@ def compare_policies(
 
     Args:
         answers: of each network, with logits (n, c) and labels (n,).
-        tasks: as in `measures_of`; each has a window of its own.
+        tasks: as in `task_measures`; each has a window of its own.
         splits, seed, options: as in `decide_by_policies`.
         draws: of the test inputs, shared out among the splits.
     """
-    measures = measures_of(tasks)
+    measures = task_measures(tasks)
     scores: dict[tuple[str, ...], xr.DataArray] = {}
     passed: dict[tuple[str, ...], xr.DataArray] = {}
     labels = next(iter(answers.values())).labels
@@ -137,7 +139,7 @@ def judge_alone(answers: Any, tasks: Tasks, *, fit_size: int, splits: int, draws
     """
     tests = [split(len(answers.labels), fit_size, seed=seed + k)[1] for k in range(splits)]
     said = [outcome_of(answers.logits[rows], answers.labels[rows]) for rows in tests]
-    scores = compare({"alone": said}, measures_of(tasks), over="split", draws=max(1, draws // splits), seed=seed)
+    scores = compare({"alone": said}, task_measures(tasks), over="split", draws=max(1, draws // splits), seed=seed)
     return scores.sel(variant="alone", drop=True)
 
 
@@ -259,7 +261,12 @@ def compare_frozen(
         said = {name: cascades.cascade([shifted[first], shifted[second]], [each]) for name, each in windows.items()}
         outcomes = {name: [Outcome(*each[:3], labels)] for name, each in said.items()}
         drawn = compare(
-            outcomes, measures_of({"risk": {"coverage": coverage}}), over="split", draws=draws, seed=seed, groups=groups
+            outcomes,
+            task_measures({"risk": {"coverage": coverage}}),
+            over="split",
+            draws=draws,
+            seed=seed,
+            groups=groups,
         )
         scores[first, second] = drawn.isel(split=0, measure=0, drop=True)
         shares = [cascades.mean_cost(each.stages, [0, 1]) for each in said.values()]

@@ -8,10 +8,12 @@ import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice
+from uqlib.evidence.ledger import Claim
 from uqlib.metrics.outcomes import MEASURES
 
 with named():
@@ -266,6 +268,14 @@ def evidence_text(
         least, most = (told[int(k)] for k in (frame["value"].argmin(), frame["value"].argmax()))
         told = [f"{len(frame)} results{counts if style.get('signed', True) else ''}, from {least} to {most}"]
     return f"{of and of + ': '}{'; '.join(told)}{unit}{rests_on(frame)}."
+
+
+def effect_text(claim: Claim, unit: str) -> str:
+    """What the paper reports of a claim's quantity, in the unit of ours, and where."""
+    effect, places = claim.effect or 0.0, 2 if unit in (" points", " %") else 0
+    digits = -int(Decimal(str(effect)).normalize().as_tuple().exponent) - places  # as many as the ledger has
+    shown = number_text(10**places * effect, max(2, digits))
+    return f"{shown}{unit} ({claim.effect_at.partition(';')[0]})"
 
 
 def called(frame: pd.DataFrame, labels: Mapping[Any, str] | None) -> tuple[str, list[str]]:

@@ -10,24 +10,21 @@ A notebook goes this way:
     run.done()
 """
 
-import ast
 import base64
 import difflib
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from html import escape
 from types import SimpleNamespace
 from typing import Any
 
 from uqlib.base import provenance
 from uqlib.base.extras import named
-from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
-from uqlib.base.scales import at_scale, check_scale
+from uqlib.base.scales import check_scale
 from uqlib.evidence import ledger, verdicts
 from uqlib.evidence.ledger import Ledger
+from uqlib.evidence.parameters import NO_PARAMETERS, Allowed, changed_words, check_allowed, fill_by_scale
 from uqlib.evidence.records import Run, read_record, start_run
 from uqlib.files.whole import in_checkout, sha256_of_file, write_text
 from uqlib.metrics.compare import cells
@@ -41,7 +38,6 @@ PLAIN = (bool, int, float, str, list, dict, type(None))
 KEPT = ("value", "low", "high", "level", "splits", "seeds", "examples")  # of a result that is read back
 EVIDENCE = "§"  # ends the name of what stands behind a fact; the book shows it beside the number
 PRINTED = 3  # numbers of the paper, and claims, that evidence names
-NO_PARAMETERS = ("scale", "record")  # nor are names of capitals, which are constants
 
 
 class Report:
@@ -351,7 +347,7 @@ class Report:
             known = sorted(set().union(*(self._known.get(key, ()) for key in keys)))
             printed = [each.removeprefix("paper:") for each in known if each.startswith("paper:")]
             about = [claim for claim in claims if claim.quantity in known]
-            printed += [f"{_effect(claim, unit)}" for claim in about if claim.effect is not None]
+            printed += [f"{telling.effect_text(claim, unit)}" for claim in about if claim.effect is not None]
             paper = f" Paper: {'; '.join(printed[:PRINTED])}." if printed else ""
             self.behind[name] = text + paper + "".join(f" {{claim:{claim.id}}}" for claim in about[:PRINTED])
         for v in found:
@@ -400,21 +396,10 @@ class Report:
         )
 
 
-def _effect(claim: ledger.Claim, unit: str) -> str:
-    """What the paper reports of a claim's quantity, in the unit of ours, and where."""
-    effect, places = claim.effect or 0.0, 2 if unit in (" points", " %") else 0
-    digits = -Decimal(str(effect)).normalize().as_tuple().exponent - places  # as many as the ledger has
-    shown = telling.number_text(10**places * effect, max(2, digits))
-    return f"{shown}{unit} ({claim.effect_at.partition(';')[0]})"
-
-
 def _nothing(what: str) -> tables.Shown:
     """In place of a table or figure where there are no cells."""
     plain = f"{what}: {telling.NOTHING}."
     return tables.Shown(f"<p>{escape(plain)}</p>", name="", data=None, plain=plain)
-
-
-Allowed = str | int | range | Collection[str]
 
 
 def begin(
@@ -441,29 +426,9 @@ def begin(
         TypeError: if a parameter is of another type than its values.
     """
     scale, given = check_scale(namespace.get("scale", "cpu")), dict(namespace)
-    for name, values in scales.items():
-        if name not in namespace:
-            raise ValueError(
-                f"{notebook} has no parameter {name!r} for scale {scale} to set; add it to the parameters cell"
-            )
-        if not isinstance(values, list | tuple) or not 1 <= len(values) <= 3:
-            raise ValueError(
-                f"{name} must have its values at smoke, cpu and gpu in a list, one to three; it is {values!r}"
-            )
-        smoke, cpu, gpu = [*values, values[-1], values[-1]][:3]
-        value = namespace[name] or at_scale(scale, smoke=smoke, cpu=cpu, gpu=gpu)
-        if isinstance(smoke, int) and not isinstance(smoke, bool):
-            check_whole(value, name, least=0)
-        elif not isinstance(value, type(smoke)):
-            raise TypeError(f"{name} must be of type {type(smoke).__name__}, such as {smoke!r}; it is {value!r}")
-        namespace[name] = value
+    fill_by_scale(notebook, namespace, scale, scales)
     for name, rule in (allowed or {}).items():
-        _check_allowed(name, namespace[name], rule)
-    changed = [
-        f"{name} = {given[name]}"
-        for name, value in _defaults(notebook).items()
-        if name not in aside and given.get(name, value) != value
-    ]
+        check_allowed(name, namespace[name], rule)
     plots.use_style()
     provenance.INPUTS.clear()
     parameters = {
@@ -477,42 +442,5 @@ def begin(
         report = Report(run, ledger.read_ledger(ledger.find(paper)) if paper else None)
     except FileNotFoundError:  # a draft of somebody's own has no ledger
         report = Report(run, None)
-    report.changed = f" (with {', '.join(changed)})" if changed else ""
+    report.changed = changed_words(notebook, given, aside)
     return report
-
-
-def _defaults(notebook: str) -> dict[str, Any]:
-    """The parameters of the notebook as it stands in the checkout, which its claims are about; draws say only how surely."""
-    if (path := in_checkout(f"notebooks/{notebook}.ipynb")) is None:
-        return {}
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    source = "".join("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
-    set_at = [
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    ]
-    found = {node.targets[0].id: ast.literal_eval(node.value) for node in set_at}  # type: ignore[attr-defined]
-    return {name: value for name, value in found.items() if name not in (*NO_PARAMETERS, "seed", "draws")}
-
-
-def _check_allowed(name: str, value: Any, rule: Allowed) -> None:
-    if isinstance(value, list | tuple):
-        if not value:
-            raise ValueError(f"{name} is empty; it needs an entry or more")
-        for k, each in enumerate(value):
-            _check_allowed(f"{name}[{k}]", each, rule)
-    elif isinstance(rule, str):
-        low, high = (float(end) for end in rule[1:-1].split(","))
-        if (low, high) == (0, 1):
-            check_fraction(value, name, within=rule)
-        else:
-            check_number(
-                value, name, most=high, least=low if rule[0] == "[" else None, above=low if rule[0] == "(" else None
-            )
-    elif isinstance(rule, range):
-        check_whole(value, name, least=rule.start, most=rule[-1])
-    elif isinstance(rule, int):
-        check_whole(value, name, least=rule)
-    else:
-        check_choice(value, rule, name)

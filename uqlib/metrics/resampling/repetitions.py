@@ -4,12 +4,19 @@ level = other_networks(pool_splits(scores))        # first, second, split, draw 
 cells(as_trainings(scores, "group"))               # an interval for other groups
 """
 
+import math
+
 import numpy as np
 
+from uqlib.base.arrays import Table, as_tensor
+from uqlib.base.checks import check_features
 from uqlib.base.extras import named
+from uqlib.base.options import check_fraction
+from uqlib.metrics.resampling.bootstrap import Interval
 
 with named():
     import xarray as xr
+    from scipy import stats
 
 
 def pool_splits(scores: xr.DataArray) -> xr.DataArray:
@@ -61,3 +68,32 @@ def as_trainings(scores: xr.DataArray, dim: str) -> xr.DataArray:
     """
     found = scores.rename({dim: "training"}).assign_coords(training=range(scores.sizes[dim]))
     return found if "draw" in found.dims else found.expand_dims(draw=1)
+
+
+def spread_over_errors(estimates: Table, errors: Table, *, drawn: float = 0.0) -> list[Interval]:
+    """How far m estimates spread over k samples, beside the standard errors that they report: 1 if these are right.
+
+    Samples without an error, as at a bound, do not count. The interval is that of normal estimates, whose variance is
+    chi-squared with as many degrees of freedom as there are samples, less one.
+
+    Args:
+        estimates, errors: (k, m).
+        drawn: share of all examples in a sample, in [0, 1); samples without replacement spread less, by sqrt(1 - drawn).
+
+    Raises:
+        ValueError: if the shapes differ, an estimate with an error is not finite, or fewer than two samples have errors.
+    """
+    drawn = check_fraction(drawn, "drawn", within="[0, 1)")
+    table, own = as_tensor(estimates, "estimates").double(), as_tensor(errors, "errors").double()
+    if table.ndim != 2 or own.shape != table.shape:
+        raise ValueError(
+            f"estimates and errors must have one shape (k, m); they have {tuple(table.shape)} and {tuple(own.shape)}"
+        )
+    known = own.isfinite().all(1)
+    free = int(known.sum()) - 1
+    if free < 1:
+        raise ValueError(f"a spread needs two samples whose errors are finite; there are {free + 1} of {len(own)}")
+    check_features(table[known], "estimates")
+    ratio = table[known].std(0) / own[known].square().mean(0).sqrt() / math.sqrt(1 - drawn)
+    low, high = (math.sqrt(free / stats.chi2.ppf(p, free)) for p in (0.975, 0.025))
+    return [Interval(each, low * each, high * each, 0.95, free + 1) for each in ratio.tolist()]
