@@ -70,11 +70,11 @@ def fit_probe(
     generator = torch.Generator().manual_seed(check_seed(seed))
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(BATCH):
-            there = torch.ones(classes, device=x.device)
+            there = torch.ones(classes, dtype=x.dtype, device=x.device)
             if own_classes:
                 there = torch.zeros_like(there).index_fill(0, y[rows], 1.0)
             logits = (x[rows] @ weight + bias).masked_fill(there == 0, -torch.inf)
-            target = (1 - smoothing) * F.one_hot(y[rows], classes) + smoothing * there / there.sum()
+            target = (1 - smoothing) * F.one_hot(y[rows], classes).to(x.dtype) + smoothing * there / there.sum()
             slope = (logits.softmax(-1) - target) / len(rows)
             weight, bias = weight - rate * (x[rows].T @ slope + l2 * weight), bias - rate * slope.sum(0)
     if not (weight.isfinite().all() and bias.isfinite().all()):
@@ -87,7 +87,7 @@ def fit_probe(
 def _start(probe: LinearHead | None, classes: int, x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
     """Weights (d, c) and biases to go on from."""
     if probe is None:
-        return torch.zeros(x.shape[1], classes, device=x.device), torch.zeros(classes, device=x.device)
+        return x.new_zeros(x.shape[1], classes), x.new_zeros(classes)
     check_result(probe, LinearHead, "probe", "fit_probe(features, labels, ...)")
     weight, bias = (as_tensor(part).to(x) for part in probe)
     if weight.shape != (classes, x.shape[1]) or bias.shape != (classes,):
