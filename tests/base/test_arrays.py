@@ -8,7 +8,7 @@ import torch
 
 from uqlib import metrics
 from uqlib.base.arrays import as_tensor
-from uqlib.base.checks import check_finite, check_labels, check_logits, check_mask, check_size
+from uqlib.base.checks import check_finite, check_labels, check_logits, check_mask, check_size, check_weights
 from uqlib.base.options import check_number, check_result, check_whole
 from uqlib.calibrate import confidences
 from uqlib.calibrate.temperature import fit_temperature, scale_logits
@@ -420,3 +420,13 @@ def test_the_hint_of_a_value_that_is_not_finite_fits_what_is_checked(name, hint)
         check_finite(torch.tensor([1.0, math.nan]), name)
     assert ("overflowed" in str(error.value)) == bool(hint)
     assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("scale", [1e-323, 1e-320, 1e-200, 0.3, 1e200, 3e307])
+def test_the_scale_of_weights_says_nothing_however_small_or_large(scale):
+    """Denormal weights and those whose sum overflows count as others do; the least of all numbers leave few digits."""
+    shares = np.array([1.0, 2, 3, 5, 0, 4])
+    found = check_weights(shares * scale)
+    assert found.sum().isfinite()
+    digits = 0.6 if scale < 1e-322 else 1e-3
+    assert (found / found.sum()).numpy() == pytest.approx(shares / shares.sum(), rel=digits)

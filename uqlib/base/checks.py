@@ -380,11 +380,12 @@ def check_weights(weights: Any, rows: int | None = None, device: torch.device | 
         row = int((values < 0).nonzero()[0])
         raise ValueError(f"weights must be 0 or larger; row {row} is {values[row].item():.9g}")
     values = values.double()
-    total = values.sum()
-    if not total > 0:
+    largest = values.max()
+    if not largest > 0:
         raise ValueError(f"weights must not all be 0; there are {len(values)}, and each leaves its example out")
-    if not (values == values.round()).all():
-        values = values * (len(values) / total)
+    if not ((values == values.round()).all() and values.sum().isfinite()):
+        values = values / largest  # whatever their scale, no sum of them overflows or is lost
+        values = values * (len(values) / values.sum())
         near = values.round()  # equal weights of 0.1 count once
         values = near if ((values - near).abs() <= 1e-12 * near.clamp(min=1)).all() else values
     return values if device is None else values.to(device)
