@@ -310,9 +310,8 @@ def _scale_of(below: Float[Tensor, "n c"], wanted: Float[Tensor, " n"]) -> Float
     """
     one = torch.zeros_like(below, dtype=torch.bool).scatter(1, below.argmax(-1, keepdim=True), True)
     goal, top = torch.special.logit(wanted).neg(), below.masked_fill(one, -torch.inf).amax(-1)
-    b = (
-        torch.where(top < 0, goal / top, 0.0).nan_to_num(0.0).clamp(0, LARGEST)
-    )  # where the second largest alone decides
+    # where the second largest alone decides
+    b = torch.where(top < 0, goal / top, 0.0).nan_to_num(0.0).clamp(0, LARGEST)
     left = torch.arange(len(b), device=b.device)
     for _ in range(STEPS):
         z = below if len(left) == len(below) else below[left]

@@ -103,9 +103,7 @@ class Run:
     path: Path
     inputs: dict[str, str] = field(default_factory=dict)  # what was read -> its digest
     results: list[Result] = field(default_factory=list)
-    lacks: list[str] = field(
-        default_factory=list
-    )  # data that a whole run would have read, and this machine does not have
+    lacks: list[str] = field(default_factory=list)  # data that a whole run reads and this machine lacks
     _began: float = field(default_factory=time.perf_counter)
 
     def add(

@@ -109,9 +109,8 @@ def prediction_interval(
             from scipy import stats
         reach = float(stats.t.ppf((1 + level) / 2, k - 1)) * stdev(each.value for each in found) * math.sqrt(1 + 1 / k)
     else:
-        own = math.sqrt(
-            fmean(each.error**2 for each in found)
-        )  # of settings on the same examples, their mean is no surer
+        # of settings on the same examples, whose mean is no surer
+        own = math.sqrt(fmean(each.error**2 for each in found))
         reach = NORMAL.inv_cdf((1 + level) / 2) * math.hypot(own, own if math.isnan(error) else error)
     return middle - reach, middle + reach
 

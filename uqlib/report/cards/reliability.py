@@ -41,9 +41,7 @@ class Carded(NamedTuple):
     probs: Float[Tensor, "n c"]
     confidence: Float[Tensor, " n"]  # higher = more certain
     labels: Int[Tensor, " n"]
-    scaled: (
-        Float[Tensor, " n"] | None
-    )  # the confidence after one temperature, fitted on the other folds; None if there is none
+    scaled: Float[Tensor, " n"] | None  # the largest probability at a temperature, where there is one
     outside: Float[Tensor, " m"] | None  # the confidence on images of other classes
     logits: Float[Tensor, "n c"]
 

@@ -153,9 +153,7 @@ class Choice(NamedTuple):
 
     best: dict[str, int]  # over all trainings
     picked: list[dict[str, int]]  # by training, what the others chose for it
-    gained: (
-        xr.DataArray
-    )  # by training and draw, what its own of these gains, `as_if_unshared` where an ensemble is picked
+    gained: xr.DataArray  # by training and draw, what its own of these gains; `as_if_unshared` where it is an ensemble
 
 
 def sharing(one: int, other: int) -> bool:
