@@ -169,8 +169,9 @@ def leads(errors: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     for name, error in errors.items():
         ahead = error.sel(head="naive Bayes", drop=True) < error.sel(head="logistic regression", drop=True)
         frames[name] = ahead.sum("training").transpose("encoder", "size").to_pandas()
-    counted = pd.concat(frames, names=["data"]).sort_index(axis=1)
-    return counted.rename(columns=str).rename_axis(columns=None)
+    counted = pd.concat(frames).sort_index(axis=1).rename(columns=str)
+    rows = pd.Index([f"{name}, {encoder}" for name, encoder in counted.index], name="data set, encoder")
+    return counted.set_axis(rows).rename_axis(columns=None)
 
 
 def at_best_size(less: xr.DataArray) -> xr.DataArray:
