@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from uqlib.base.scales import check_scale
 from uqlib.book.copies import for_the_book
 from uqlib.book.kernel import NotRunError, run_cells
+from uqlib.evidence.parameters import assigned
 from uqlib.files.whole import checkouts_around, clear_unfinished, write_text
 from uqlib.report import markdown
 
@@ -72,7 +73,7 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
         raise ValueError(f"{notebook}: line {line} of the parameters is not a plain `name = value` ({error})") from None
     found: dict[str, Parameter] = {}
     for node in body:
-        targets = _targets(node)
+        targets = assigned(node)
         if not targets:
             raise ValueError(f"{notebook}: line {node.lineno} of the parameters is not a plain `name = value`")
         try:
@@ -370,13 +371,6 @@ def tags_of(cell: Mapping[str, Any]) -> list[str]:
 def cell_text(cell: Mapping[str, Any]) -> str:
     """The text of a cell; the format allows one string, or one a line."""
     return "".join(cell["source"])
-
-
-def _targets(node: ast.stmt) -> list[str]:
-    """The names that a plain assignment sets, with or without an annotation; none if it is another statement."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    names = [each.id for each in targets if isinstance(each, ast.Name)]
-    return names if len(names) == len(targets) and getattr(node, "value", None) is not None else []
 
 
 def _comments(source: str) -> dict[int, str]:

@@ -94,8 +94,15 @@ def changed_words(notebook: str, given: Mapping[str, Any], aside: Collection[str
     source = "".join("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
     found: dict[str, Any] = {}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = ast.literal_eval(node.value)
+        for name in assigned(node):
+            found[name] = ast.literal_eval(getattr(node, "value"))  # noqa: B009
     asked = {name: value for name, value in found.items() if name not in (*NO_CLAIMS, *aside)}
     changed = [f"{name} = {given[name]}" for name, value in asked.items() if given.get(name, value) != value]
     return f" (with {', '.join(changed)})" if changed else ""
+
+
+def assigned(node: ast.stmt) -> list[str]:
+    """The names that a plain assignment sets, with or without an annotation; none if it is another statement."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    names = [each.id for each in targets if isinstance(each, ast.Name)]
+    return names if len(names) == len(targets) and getattr(node, "value", None) is not None else []

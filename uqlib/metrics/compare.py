@@ -24,7 +24,7 @@ from torch import Tensor
 from uqlib.base.arrays import Column, as_tensor
 from uqlib.base.checks import check_confidence
 from uqlib.base.extras import named
-from uqlib.base.options import check_choice, check_fraction, check_whole
+from uqlib.base.options import check_choice, check_fraction, check_seed, check_whole
 from uqlib.metrics.outcomes import Measure, check_outcomes, measures_of, value_of
 from uqlib.metrics.resampling import bootstrap
 from uqlib.metrics.resampling.bootstrap import Interval
@@ -35,7 +35,6 @@ with named():
     from scipy import stats
 
 FEW = (3, 8)  # units of which all orders are looked at
-MANY = 40  # draws, whose own number is no longer felt
 UNITS = ("split", "training")  # what is repeated; draws are new in every split, the same in every training
 
 
@@ -125,7 +124,7 @@ def compare(
 
 def _check_seed(seed: Any) -> int:
     try:
-        return check_whole(seed, "seed")
+        return check_seed(seed)
     except TypeError as error:
         raise TypeError(f"{error}. Or a torch.Generator, which goes on from call to call") from None
 
@@ -419,7 +418,7 @@ def interval_over_trainings(samples: Float[Tensor, "s columns"], *, level: float
     images = draws.mean(0).var().item() if drawn else 0.0
     trainings = values.var().item() / count if count > 1 else 0.0
     lost = trainings**2 / (count - 1) if trainings else 0.0
-    lost += images**2 / (drawn - 1) if 1 < drawn < MANY else 0.0
+    lost += images**2 / (drawn - 1) if drawn > 1 and bootstrap.are_few(drawn, level) else 0.0
     freedom = (images + trainings) ** 2 / lost if lost else math.inf
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(images + trainings)
     return Interval(value, value - reach, value + reach, level, drawn)

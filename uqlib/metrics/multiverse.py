@@ -25,8 +25,9 @@ from uqlib.base.arrays import as_tensor
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics import calibration, selective
-from uqlib.metrics.compare import MANY, UNITS
+from uqlib.metrics.compare import UNITS
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure
+from uqlib.metrics.resampling.bootstrap import are_few
 
 with named():
     import pandas as pd
@@ -204,7 +205,9 @@ def _reach(values: np.ndarray, draws: np.ndarray, level: float) -> np.ndarray:
     images = draws.mean(-2).var(-1, ddof=1) if drawn else np.zeros(values.shape[:-1])
     trainings = values.var(-1, ddof=1) / count if count > 1 else np.zeros_like(images)
     with np.errstate(divide="ignore", invalid="ignore"):
-        lost = trainings**2 / max(count - 1, 1) + (images**2 / (drawn - 1) if 1 < drawn < MANY else 0)
+        lost = trainings**2 / max(count - 1, 1) + (
+            images**2 / (drawn - 1) if drawn > 1 and are_few(drawn, level) else 0
+        )
         freedom = np.where(lost > 0, (images + trainings) ** 2 / lost, np.inf)
     return np.asarray(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(images + trainings))
 

@@ -398,6 +398,11 @@ def _check_examples(methods: Mapping[str, Sequence[Column]]) -> int:
     return n
 
 
+def are_few(draws: int, level: float) -> bool:
+    """Whether none of so many draws is expected beyond an end of the interval: fewer than 40 at 95 %."""
+    return draws * (1 - level) / 2 < 1
+
+
 def percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> Interval:
     """The interval of a value from its draws.
 
@@ -405,7 +410,7 @@ def percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> 
     Student's interval for one more draw around the value takes their place, as wide as so few can know. One draw gives none.
     """
     tail, draws = (1 - level) / 2, len(values)
-    if draws * tail >= 1:
+    if not are_few(draws, level):
         low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
         return Interval(value, low, high, level, draws)
     if draws < 2:
