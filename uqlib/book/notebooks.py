@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from uqlib.base.scales import check_scale
 from uqlib.book.copies import for_the_book
 from uqlib.book.kernel import NotRunError, run_cells
-from uqlib.evidence.parameters import assigned
+from uqlib.evidence.cells import assigned
 from uqlib.files.whole import checkouts_around, clear_unfinished, write_text
 from uqlib.report import markdown
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from uqlib.base.options import check_choice, check_fraction, check_number, check_whole
 from uqlib.base.scales import at_scale
+from uqlib.evidence.cells import assigned
 from uqlib.files.whole import in_checkout
 
 NO_PARAMETERS = ("scale", "record")  # nor are names of capitals, which are constants
@@ -99,10 +100,3 @@ def changed_words(notebook: str, given: Mapping[str, Any], aside: Collection[str
     asked = {name: value for name, value in found.items() if name not in (*NO_CLAIMS, *aside)}
     changed = [f"{name} = {given[name]}" for name, value in asked.items() if given.get(name, value) != value]
     return f" (with {', '.join(changed)})" if changed else ""
-
-
-def assigned(node: ast.stmt) -> list[str]:
-    """The names that a plain assignment sets, with or without an annotation; none if it is another statement."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    names = [each.id for each in targets if isinstance(each, ast.Name)]
-    return names if len(names) == len(targets) and getattr(node, "value", None) is not None else []
