@@ -140,6 +140,17 @@ def test_half_precision_is_the_callers_choice_a_column(fill):
         store.read_entry(alone, columns=("features",))
 
 
+@pytest.mark.parametrize(("first", "kept"), [(0, torch.int32), (2**31, torch.int64)])
+def test_labels_and_row_numbers_take_32_bits_where_they_fit_and_come_as_64(fill, data, first, kept):
+    index = torch.arange(first, first + len(data.labels))
+    raw = store.read_entry(path := fill(index=index), columns=("labels", "index"), upcast=False)
+    assert (raw.labels.dtype, raw.index.dtype) == (torch.int32, kept)
+    answers = store.read_entry(path, columns=("labels", "index"))
+    assert (answers.labels.dtype, answers.index.dtype) == (torch.int64, torch.int64)
+    assert torch.equal(answers.index, index)
+    assert torch.equal(answers.labels, torch.as_tensor(data.labels).long())
+
+
 def test_a_network_runs_once(fill, data):
     class Counting(Small):
         calls = 0

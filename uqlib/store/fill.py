@@ -24,6 +24,7 @@ from uqlib.store.keys import (
     BESIDE_LOGITS,
     LARGEST_LOGIT,
     PRECISIONS,
+    ROW_COLUMNS,
     Entry,
     Key,
     open_if_whole,
@@ -345,7 +346,7 @@ def _given(n: int, labels: Any, index: Any, columns: Mapping[str, Any] | None) -
         if not tensor.ndim:
             raise ValueError(f"{name} must have {n} rows; it is the single number {tensor.item()}")
         check_rows(tensor, n, name)
-        if name in ("labels", "index"):
+        if name in ROW_COLUMNS:
             if tensor.ndim != 1 or tensor.is_floating_point() or tensor.dtype == torch.bool:
                 raise TypeError(f"{name} must be integers (n,); they are {tensor.dtype} {tuple(tensor.shape)}")
             tensor = tensor.long()

@@ -21,6 +21,7 @@ from uqlib.store.coarse import COARSE_COLUMNS, LEVELS
 LARGEST_LOGIT = "logits_max"  # of each row, float32, beside logits in half precision
 BESIDE_LOGITS = (LARGEST_LOGIT, *COARSE_COLUMNS)  # columns that have no meaning without those logits
 ANSWER_COLUMNS = ("logits", "features")  # what a network answers; all other columns are given
+ROW_COLUMNS = ("labels", "index")  # integers of 64 bits wherever they are read, of 32 in the file if they fit
 COLUMN_KINDS = {
     "labels": (1, "i"),
     "index": (1, "i"),

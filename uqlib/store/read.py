@@ -20,6 +20,7 @@ from uqlib.store.coarse import COARSE_COLUMNS, LEVELS, dense_logits
 from uqlib.store.keys import (
     LARGEST_LOGIT,
     PRECISIONS,
+    ROW_COLUMNS,
     Entry,
     Key,
     bears_its_name,
@@ -111,8 +112,9 @@ def read_entry(
         source: a path or a key.
         columns: names among logits, features, labels, index and what else was stored.
         verify: compare each column with its sha256, about a second a gigabyte. The header is always checked.
-        upcast: give features in half precision as float32, and logits in half precision as float64 with the largest of
-            the row added again, which is exact (copies in memory). False leaves columns as they lie in the file.
+        upcast: give features in half precision as float32, logits in half precision as float64 with the largest of the
+            row added again, which is exact, and labels and index as int64 (copies in memory). False leaves columns as
+            they lie in the file.
         root: folder of the store; by default all of `roots()`.
 
     Raises:
@@ -241,6 +243,8 @@ def entry_tensor(entry: Entry, name: str, *, verify: bool = True, upcast: bool =
     if upcast and name == "logits" and LEVELS in entry.header.columns:
         return dense_logits({each: read(each) for each in (name, LARGEST_LOGIT, *COARSE_COLUMNS)}, LARGEST_LOGIT)
     tensor = torch.from_numpy(read(name))
+    if upcast and name in ROW_COLUMNS:
+        return tensor.long()
     if not upcast or tensor.dtype != torch.float16:
         return tensor
     if name != "logits" or LARGEST_LOGIT not in entry.header.columns:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from uqlib.files.columns import Parts, read_column, write_table
-from uqlib.store.keys import ANSWER_COLUMNS, BESIDE_LOGITS, PRECISIONS, Entry, Key, open_if_whole, precision_of
+from uqlib.store.keys import ANSWER_COLUMNS, BESIDE_LOGITS, PRECISIONS, ROW_COLUMNS, Entry, Key, open_if_whole, precision_of
 from uqlib.store.read import roots
 
 
@@ -66,7 +66,7 @@ def write_entry(
         more = [provenance | {"columns": added}] if added else []
         provenance = first | ({"added": [*first.get("added", []), *more]} if more else {})
     texts = {"format": "uqlib store 1", "key": json.dumps(asdict(key)), "provenance": json.dumps(provenance)}
-    write_table(target, columns, texts)
+    write_table(target, {name: _narrow(name, column) for name, column in columns.items()}, texts)
 
 
 def _better(entry: Entry, columns: Mapping[str, Any]) -> list[str]:
@@ -82,6 +82,14 @@ def _carried(entry: Entry, columns: Mapping[str, Any], better: Sequence[str]) ->
     names = [*better, *(name for name in BESIDE_LOGITS if "logits" in better and name in known)]
     names += [name for name in known if name not in (*columns, *ANSWER_COLUMNS, *BESIDE_LOGITS)]
     return {name: read_column(entry.path, entry.header, name) for name in names}
+
+
+def _narrow(name: str, column: np.ndarray | Parts) -> np.ndarray | Parts:
+    """Labels and row numbers in 32 bits where they fit."""
+    if name not in ROW_COLUMNS or not isinstance(column, np.ndarray):
+        return column
+    narrow = column.astype(np.int32)
+    return narrow if np.array_equal(narrow, column) else column
 
 
 def describe_run(seconds: float, devices: list[str], command: str | None = None) -> dict[str, Any]:
