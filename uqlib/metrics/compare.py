@@ -28,6 +28,7 @@ from uqlib.base.options import check_choice, check_fraction, check_seed, check_w
 from uqlib.metrics.outcomes import Measure, check_outcomes, measures_of, value_of
 from uqlib.metrics.resampling import bootstrap
 from uqlib.metrics.resampling.bootstrap import Interval
+from uqlib.metrics.resampling.ends import reach_over_trainings
 
 with named():
     import pandas as pd
@@ -411,14 +412,6 @@ def interval_over_trainings(samples: Float[Tensor, "s columns"], *, level: float
         Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114.
     """
     check_fraction(level, "level", within="(0, 1)")
-    values, draws = samples[:, 0], samples[:, 1:]
-    value, count, drawn = values.mean().item(), len(values), draws.shape[1]
-    if drawn == 1 or (count < 2 and not drawn):
-        return Interval(value, math.nan, math.nan, level, drawn)
-    images = draws.mean(0).var().item() if drawn else 0.0
-    trainings = values.var().item() / count if count > 1 else 0.0
-    lost = trainings**2 / (count - 1) if trainings else 0.0
-    lost += images**2 / (drawn - 1) if drawn > 1 and bootstrap.are_few(drawn, level) else 0.0
-    freedom = (images + trainings) ** 2 / lost if lost else math.inf
-    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(images + trainings)
-    return Interval(value, value - reach, value + reach, level, drawn)
+    value, values = samples[:, 0].mean().item(), samples.double().numpy()
+    reach = float(reach_over_trainings(values[:, 0], values[:, 1:], level))
+    return Interval(value, value - reach, value + reach, level, samples.shape[1] - 1)

@@ -27,12 +27,11 @@ from uqlib.base.options import check_choice, check_whole
 from uqlib.metrics import calibration, selective
 from uqlib.metrics.compare import UNITS
 from uqlib.metrics.outcomes import MEASURES, Judged, Measure
-from uqlib.metrics.resampling.bootstrap import are_few
+from uqlib.metrics.resampling.ends import ends_of_draws, reach_over_trainings
 
 with named():
     import pandas as pd
     import xarray as xr
-    from scipy import stats
 
 TIES = ("shared", "right first", "wrong first")
 CURVES = {
@@ -161,10 +160,10 @@ def spans(array: xr.DataArray, *, levels: Sequence[float] = LEVELS) -> xr.DataAr
         some = drawn[..., part]
         for i, level in enumerate(levels):
             if unit == "training":
-                reach = _reach(table[..., 0], some, level)
+                reach = reach_over_trainings(table[..., 0], some, level)
                 low, high = value - reach, value + reach
             else:
-                low, high = _percentiles(value, some.reshape(*value.shape, -1), level)
+                low, high = ends_of_draws(value, some.reshape(*value.shape, -1), level)
             found[..., i, j, :] = np.stack([value, low, high], -1)
     names = {name: each.variable for name, each in array.coords.items() if set(each.dims) <= set(order)}
     ends = {"level": list(levels), "draws": list(HALVES), "end": ["value", "low", "high"]}
@@ -183,33 +182,6 @@ def spans_of_trainings(array: xr.DataArray, subsets: Mapping[str, slice], **opti
     parts = [there.isel(training=each) for each in subsets.values()]
     found = [spans(each if each.sizes["training"] else there, **options) for each in parts]
     return xr.concat(found, pd.Index(list(subsets), name="trainings"))
-
-
-def _percentiles(value: np.ndarray, draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of `bootstrap.percentiles`, of every cell: Student's where none of so few draws is beyond them."""
-    tail, count = (1 - level) / 2, draws.shape[-1]
-    if count * tail >= 1:
-        low, high = np.quantile(draws, (tail, 1 - tail), axis=-1)
-        return low, high
-    if count < 2:
-        return np.full_like(value, np.nan), np.full_like(value, np.nan)
-    reach = stats.t.ppf(1 - tail, count - 1) * draws.std(-1, ddof=1) * np.sqrt(1 + 1 / count)
-    return value - reach, value + reach
-
-
-def _reach(values: np.ndarray, draws: np.ndarray, level: float) -> np.ndarray:
-    """Half the width of `compare.interval_over_trainings`, of every cell: (..., trainings), (..., trainings, draws)."""
-    count, drawn = values.shape[-1], draws.shape[-1]
-    if drawn == 1:  # says nothing of the images
-        return np.full(values.shape[:-1], np.nan)
-    images = draws.mean(-2).var(-1, ddof=1) if drawn else np.zeros(values.shape[:-1])
-    trainings = values.var(-1, ddof=1) / count if count > 1 else np.zeros_like(images)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lost = trainings**2 / max(count - 1, 1) + (
-            images**2 / (drawn - 1) if drawn > 1 and are_few(drawn, level) else 0
-        )
-        freedom = np.where(lost > 0, (images + trainings) ** 2 / lost, np.inf)
-    return np.asarray(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(images + trainings))
 
 
 def universes(ended: xr.DataArray, meets: Callable[[float], bool], *, count: int, seed: int = 0) -> pd.DataFrame:

@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from uqlib.files.columns import Parts, read_column, write_table
-from uqlib.store.keys import ANSWER_COLUMNS, BESIDE_LOGITS, PRECISIONS, ROW_COLUMNS, Entry, Key, open_if_whole, precision_of
+from uqlib.store.keys import (
+    ANSWER_COLUMNS,
+    BESIDE_LOGITS,
+    PRECISIONS,
+    ROW_COLUMNS,
+    Entry,
+    Key,
+    open_if_whole,
+    precision_of,
+)
 from uqlib.store.read import roots
 
 

@@ -3,22 +3,22 @@
 The metrics of uqlib take the fast path of `uqlib.metrics.resampling.draws`; anything else is called once a draw.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from uqlib.base.arrays import Column, Table, as_tensor
 from uqlib.base.checks import check_confidence, check_rows, check_weights
-from uqlib.base.extras import named
 from uqlib.base.options import check_fraction, check_whole
 from uqlib.metrics.bins import Bins
 from uqlib.metrics.ranking import Ranking
 from uqlib.metrics.resampling.draws import Clusters, Draws, as_number, evaluators
+from uqlib.metrics.resampling.ends import ends_of_draws
 from uqlib.metrics.rows import numbered
 
 CHUNK = 2**20  # examples drawn at a time
@@ -398,24 +398,7 @@ def _check_examples(methods: Mapping[str, Sequence[Column]]) -> int:
     return n
 
 
-def are_few(draws: int, level: float) -> bool:
-    """Whether none of so many draws is expected beyond an end of the interval: fewer than 40 at 95 %."""
-    return draws * (1 - level) / 2 < 1
-
-
 def percentiles(value: float, values: Float[Tensor, " draws"], level: float) -> Interval:
-    """The interval of a value from its draws.
-
-    Where so few draws are that none is expected beyond an end, fewer than 40 at 95 %, their percentiles would be too near:
-    Student's interval for one more draw around the value takes their place, as wide as so few can know. One draw gives none.
-    """
-    tail, draws = (1 - level) / 2, len(values)
-    if not are_few(draws, level):
-        low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-        return Interval(value, low, high, level, draws)
-    if draws < 2:
-        return Interval(value, math.nan, math.nan, level, draws)
-    with named():
-        from scipy import stats
-    reach = float(stats.t.ppf(1 - tail, draws - 1)) * values.std().item() * math.sqrt(1 + 1 / draws)
-    return Interval(value, value - reach, value + reach, level, draws)
+    """The interval of a value from its draws; see `ends_of_draws`."""
+    low, high = ends_of_draws(np.asarray(value), values.double().numpy(), level)
+    return Interval(value, float(low), float(high), level, len(values))
