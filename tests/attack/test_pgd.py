@@ -482,3 +482,14 @@ def test_a_gradient_that_is_one_number_for_all_pixels_moves_them():
     options = {"radius": 0.25, "step_size": 0.125, "steps": 4, "start": "none"}
     moved = pgd(Bright(), torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1]), **options)
     assert moved.flatten(1).tolist() == [[0.75] * 4, [0.25] * 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_normalised_images_come_in_the_precision_of_the_network(dtype):
+    model = normed().to(dtype)
+    attacked = UnitImages(model, Preprocessing(8, (0.5,) * 3, (0.25,) * 3))
+    images = pictures_of(6, side=8)[0]
+    moved = pgd(attacked, images, torch.arange(6) % 4, steps=3, start="none")
+    assert attacked(images).dtype == dtype
+    assert (moved - images).abs().max().item() == pytest.approx(6 / 255, abs=ROUNDING)
+    assert robust_correct(attacked, images, torch.arange(6) % 4, steps=3, start="none").shape == (6,)

@@ -17,6 +17,7 @@ from uqlib.base.arrays import as_tensor, by_rows
 from uqlib.base.checks import check_finite, check_labels, check_logits
 from uqlib.base.options import check_choice, check_number, check_whole
 from uqlib.networks.inputs import Preprocessing
+from uqlib.networks.outputs import in_own_precision
 
 BALLS = ("clean", "start")
 STARTS = ("random", "none")
@@ -43,7 +44,7 @@ class UnitImages(nn.Module):
             self.register_buffer(name, values[:, None, None], persistent=False)
 
     def forward(self, images: Float[Tensor, "n ch h w"]) -> Float[Tensor, "n c"]:
-        return self.model((images - self.mean) / self.std)
+        return self.model(in_own_precision(self.model, (images - self.mean) / self.std))
 
 
 def pgd(
