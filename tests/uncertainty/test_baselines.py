@@ -182,6 +182,8 @@ def test_what_fits_no_classifier_or_other_classifiers_is_named(unchecked):
     own = fit_head(x, y)
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\); row 0 is 7"):
         learnt_noise(x, np.full(len(x), 7), own)
+    with pytest.raises(ValueError, match=r"features in float32 must be finite; row 0, column 0 is -?inf"):
+        heteroscedastic_variance(fit_heteroscedastic(x, y, own, epochs=1), 1e300 * x)
     with pytest.raises(ValueError, match="features must have two rows or more"):
         learnt_noise(x[:1], y[:1], own)
     with pytest.raises(

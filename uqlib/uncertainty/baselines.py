@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_features, check_labels, check_size
+from uqlib.base.checks import check_features, check_finite, check_labels, check_size
 from uqlib.base.options import check_fraction, check_result, check_seed, check_whole
 from uqlib.metrics.retrieval import nearest_neighbours
 from uqlib.networks.linear_heads import Head, fit_head, head_logits
@@ -193,9 +193,14 @@ def fit_heteroscedastic(
 
 
 def heteroscedastic_variance(fitted: Heteroscedastic, features: Table) -> Float[Array, " n"]:
-    """Log variance of the logits of each image, higher = less certain."""
+    """Log variance of the logits of each image, higher = less certain.
+
+    Raises:
+        ValueError: if features are not finite, too large for float32, or of another width than those of the fit.
+    """
     check_result(fitted, Heteroscedastic, "fitted", "fit_heteroscedastic")
     x = check_features(features, width=len(fitted.variance)).float()
+    check_finite(x, "features in float32")
     return like(x @ fitted.variance.to(x) + fitted.shift.to(x), features)
 
 
