@@ -436,3 +436,60 @@ def test_a_network_of_probabilities_is_refused():
     probable = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(-1))
     with pytest.raises(ValueError, match="the network's outputs look like probabilities"):
         robust_correct(probable, torch.rand(20, 1, 2, 2), torch.arange(20) % 3, radius=0.1, step_size=0.1, steps=1)
+
+
+@pytest.mark.parametrize("attacked", [pgd, robust_correct])
+def test_a_gradient_that_is_nan_is_named(attacked):
+    """Its sign is 0, so that the image would stay where it is, and count as one that withstands every attack."""
+
+    class Rooted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear(pixels=4)
+
+        def forward(self, images):
+            return self.inner(images.square().sqrt())  # finite at 0, but not its slope
+
+    network, images = Rooted(), torch.full((3, 1, 2, 2), 0.5)
+    images[1] = 0
+    with torch.no_grad():
+        labels = network(images).argmax(-1)
+    with pytest.raises(ValueError, match="the network's gradient must not be NaN; to image 1 it is"):
+        attacked(network, images, labels, start="none", steps=2)
+    assert pgd(network, images[[0, 2]], labels[[0, 2]], start="none", steps=2).isfinite().all()
+
+
+def test_outputs_that_are_nan_after_the_attack_are_no_answer():
+    class Cliff(nn.Module):
+        def forward(self, images):
+            score = images.flatten(1).sum(1)
+            return torch.stack([score, torch.where(score > 2.0, torch.nan, 2 * score - 2)], 1)
+
+    with pytest.raises(
+        ValueError, match="the network's outputs after the attack must be finite; row 0, column 1 is nan"
+    ):
+        robust_correct(Cliff(), torch.full((2, 1, 2, 2), 0.48), [0, 0], start="none", steps=1, step_size=0.03)
+
+
+def test_a_gradient_that_is_one_number_for_all_pixels_moves_them():
+    """Autograd hands it over as one number that is repeated, which nothing may be written into."""
+
+    class Bright(nn.Module):
+        def forward(self, images):
+            score = images.flatten(1).sum(1)
+            return torch.stack([-score, score], 1)
+
+    options = {"radius": 0.25, "step_size": 0.125, "steps": 4, "start": "none"}
+    moved = pgd(Bright(), torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1]), **options)
+    assert moved.flatten(1).tolist() == [[0.75] * 4, [0.25] * 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_normalised_images_come_in_the_precision_of_the_network(dtype):
+    model = normed().to(dtype)
+    attacked = UnitImages(model, Preprocessing(8, (0.5,) * 3, (0.25,) * 3))
+    images = pictures_of(6, side=8)[0]
+    moved = pgd(attacked, images, torch.arange(6) % 4, steps=3, start="none")
+    assert attacked(images).dtype == dtype
+    assert (moved - images).abs().max().item() == pytest.approx(6 / 255, abs=ROUNDING)
+    assert robust_correct(attacked, images, torch.arange(6) % 4, steps=3, start="none").shape == (6,)

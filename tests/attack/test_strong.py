@@ -154,6 +154,11 @@ def test_bad_input_is_named(unchecked, learnt, changes, error, message):
         strong_correct(learnt, **({"images": images, "labels": labels} | QUICK | changes))
 
 
+def test_a_network_in_double_precision_is_attacked_alike(learnt):
+    double = copy.deepcopy(learnt).double()
+    assert strong_correct(double, *tints(), **QUICK).tolist() == strong_correct(learnt, *tints(), **QUICK).tolist()
+
+
 def test_without_the_toolbox_the_error_names_the_extra(learnt, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "art"]:
         monkeypatch.delitem(sys.modules, name)

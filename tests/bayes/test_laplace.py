@@ -162,6 +162,22 @@ def test_a_last_layer_is_found_from_what_it_did():
         find_last_layer(X, X[::-1].copy() @ W.T + B)
 
 
+def test_a_last_layer_of_too_few_rows_is_none(unchecked):
+    """As many rows as weights and bias fit any logits exactly."""
+    width = X.shape[1]
+    others = np.random.default_rng(0).normal(size=(width + 2, 3))
+    with pytest.raises(
+        ValueError, match=f"features of width {width} need {width + 2} rows or more, .* there are {width + 1}"
+    ):
+        find_last_layer(X[: width + 1], others[:-1])
+    with pytest.raises(ValueError, match="the layer misses its logits by up to"):
+        find_last_layer(X[: width + 2], others)
+    with pytest.raises(ValueError, match="logits must be finite; row 0, column 0 is nan"):
+        find_last_layer(X, np.where(np.arange(len(X))[:, None] == 0, np.nan, X @ W.T + B))
+    with pytest.raises(ValueError, match=f"logits has {len(X) - 1} rows where {len(X)} are expected"):
+        find_last_layer(X, (X @ W.T + B)[1:])
+
+
 def test_importing_leaves_the_package_alone():
     code = "import sys, uqlib.bayes.laplace; print('laplace' in sys.modules, 'curvlinops' in sys.modules)"
     assert (

@@ -156,6 +156,7 @@ def test_what_is_unknown_is_named_beside_what_is_known(command, message, capsys)
         (["run", NOTEBOOK, "-p", "seed"], "argument -p: expected 2 arguments; see uqlib run --help"),
         (["run"], "the following arguments are required: notebook; see uqlib run --help"),
         (["sing"], "invalid choice: 'sing'"),
+        (["book", "--jobs", "0"], "argument --jobs: it must be a whole number of at least 1; got '0'"),
         (["ledger", "--records", "nowhere"], "there is no file or folder"),
     ],
 )

@@ -215,3 +215,22 @@ def test_the_shrinkage_is_that_of_scikit_learn():
     x = np.random.default_rng(0).normal(size=(40, 6)) * np.arange(1, 7)
     found = fit_gaussians(moments(x, np.zeros(40, int), classes=1), covariance="oas")
     assert found.shrinkage == pytest.approx(OAS().fit(x).shrinkage_, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x, y: naive_bayes(feature_sums(x, y, classes=3)),
+        lambda x, y: lda(moments(x, y, classes=3)),
+        lambda x, y: nearest_mean(feature_sums(x, y, classes=3)),
+    ],
+)
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_however_far_classes_lie_apart_one_without_examples_is_never_chosen(head, noise):
+    x = np.array([[0.0, 0.0], [noise, 0.2], [1.0, 0.0], [1.0 + noise, 0.2]])
+    x[:, 1] *= 1.0 if noise == 0 else noise
+    asked = np.array([[0.5, 0.1], [0.3, 0.0], [0.0, 0.1], [-7.0, 4.0], [1e3, -1e3]])
+    found = log_posteriors(head(x, np.array([0, 0, 1, 1])), asked)
+    assert np.isfinite(found).all()
+    assert (found.argmax(1) < 2).all()
+    assert found.argmax(1)[[1, 2]].tolist() == [0, 0]

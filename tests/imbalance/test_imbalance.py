@@ -193,3 +193,11 @@ def test_a_class_of_one_image_has_no_neighbours_to_pass():
     images = np.zeros((4, 2, 2, 3), np.uint8)
     with pytest.raises(ValueError, match=r"class 1 has 1\. Leave the class out, or give it a second image"):
         smote(images, [0, 0, 0, 1], neighbours=1, seed=0)
+
+
+@pytest.mark.parametrize("gamma", [1e-300, 1e-17, 1e-14, 1e-9])
+def test_a_tiny_gamma_gives_the_sizes_of_the_limit(gamma):
+    """(c^gamma - 1) / (K^gamma - 1) becomes log c / log K."""
+    place = np.log(np.arange(1, 11)) / np.log(10)
+    expected = np.rint(5000 * 250 / (250 + 4750 * place))
+    assert long_tail_sizes(10, largest=5000, smallest=250, gamma=gamma).tolist() == expected.tolist()

@@ -1,6 +1,7 @@
 """Multiply-adds, by hand."""
 
 import pytest
+import torch
 
 from uqlib.networks import create, macs
 
@@ -16,3 +17,10 @@ def test_macs_of_a_transformer_by_hand():
 
 def test_macs_take_a_size():
     assert macs(create("cifar_resnet20", weights=None), size=64) == 4 * (40_551_040 - 640) + 640
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_precision_of_a_network_does_not_change_its_cost(dtype):
+    model = create("cifar_resnet20", weights=None)
+    cost = macs(model)
+    assert macs(model.to(dtype)) == cost

@@ -99,6 +99,15 @@ def test_a_network_without_classifier_has_features_and_no_logits():
     assert logits.shape == (2, 0)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.2)])
+def test_a_network_in_another_precision_gets_images_in_its_own(dtype, tolerance):
+    model, images = create("cifar_resnet20", weights=None, seed=0), torch.rand(2, 3, 32, 32)
+    plain = features_and_logits(model, images)
+    other = features_and_logits(model.to(dtype), images)
+    assert other.logits.dtype == dtype
+    torch.testing.assert_close(other.logits.float(), plain.logits, atol=tolerance, rtol=tolerance)
+
+
 def test_bytes_are_not_taken_for_images():
     model = create("cifar_resnet20", weights=None)
     with pytest.raises(TypeError, match=r"not torch.uint8: preprocess"):

@@ -769,6 +769,12 @@ def test_bad_numbers_are_not_put(root):
         put_answers(KEY, None, labels, features=[1.0, 2.0])
     with pytest.raises(ValueError, match="features must be finite; row 1, column 0 is inf"):
         put_answers(KEY, None, labels, features=[[1.0], [np.inf]])
+    with pytest.raises(ValueError, match=r"features reach 100000, beyond float16 \(65504\); divide them by a constant"):
+        put_answers(KEY, None, labels, features=[[1.0], [1e5]])
+    with pytest.raises(ValueError, match=r"features reach 2e-06 in size, and float16, .* multiply them by a constant"):
+        put_answers(KEY, None, labels, features=[[1e-6], [-2e-6]])
+    with pytest.raises(ValueError, match=r"logits reach 300000, beyond float16 \(65504\); pass dtype='float32'"):
+        put_answers(KEY, [[3e5, 2.0], [2.0, 0.0]], labels, dtype="float16")
     with pytest.raises(TypeError, match="labels must be integers"):
         put_answers(KEY, [[1.0, 2.0], [2.0, 0.0]], [0.0, 1.7])
     assert store.list_entries() == []

@@ -125,6 +125,16 @@ def test_frozen_parameters_stay(pictures):
     assert not torch.equal(model.head.weight, Small().head.weight)
 
 
+def test_a_network_in_double_precision_trains_and_predicts(pictures):
+    images, labels = pictures
+    single, double = Small(), Small().double()
+    one, two = fit(single, images, labels, epochs=2), fit(double, images, labels, epochs=2)
+    assert two[-1].loss == pytest.approx(one[-1].loss, rel=1e-4)
+    told = predict(double, images, preprocessing=PLAIN)
+    assert told.dtype == features_of(double, images, preprocessing=PLAIN).dtype == torch.float32
+    torch.testing.assert_close(told, predict(single, images, preprocessing=PLAIN), atol=1e-4, rtol=1e-4)
+
+
 def test_mixed_precision_is_near_full_precision(pictures):
     images, labels = pictures
     full, mixed = Small(), Small()

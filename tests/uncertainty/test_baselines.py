@@ -38,6 +38,8 @@ def test_the_inverse_norm():
     assert inverse_norm([[3.0, 4.0]]).tolist() == [0.2]
     with pytest.raises(ValueError, match="row 1 of features is all zeros, and has no length"):
         inverse_norm([[1.0, 0.0], [0.0, 0.0]])
+    with pytest.raises(ValueError, match="features must be at most 1e\\+100 in size"):
+        inverse_norm([[1e200, 0.0]])
 
 
 def test_the_distance_to_the_kth_known_image_is_that_of_scikit_learn():
@@ -48,6 +50,9 @@ def test_the_distance_to_the_kth_known_image_is_that_of_scikit_learn():
         np.testing.assert_allclose(nearest_distance(x, known, k=k), search.kneighbors(x)[0][:, -1], atol=1e-12)
     np.testing.assert_allclose(nearest_distance(known, known), 0, atol=1e-12)
     assert nearest_distance([[1.0, 0.0]], [[-2.0, 0.0]]).tolist() == [2.0]
+    own = nearest_distance(known.astype(np.float32), known.astype(np.float32))
+    assert own.min() >= 0  # a cosine in float32 may round to more than 1
+    assert own.max() < 1e-6
 
 
 def spread_by_scipy(logits):
@@ -149,3 +154,39 @@ def test_what_is_no_classifier_is_refused(unchecked):
             call()
     with pytest.raises(TypeError, match="fitted must be"):
         heteroscedastic_variance(linear(), x)
+
+
+def learnt_noise(x, y, own=None, **options):
+    return heteroscedastic_variance(fit_heteroscedastic(x, y, own or fit_head(x, y), **options), x)
+
+
+def test_the_noise_does_not_hang_on_a_constant_feature_nor_on_offsets():
+    x, y = clusters()
+    x -= x.mean(0)
+    plain = learnt_noise(x, y, epochs=20)
+    assert np.abs(plain).max() > 0.01
+    constant = np.concatenate([x, np.full((len(x), 1), 5.0)], 1)
+    np.testing.assert_allclose(learnt_noise(constant, y, epochs=20), plain, atol=1e-3)
+    np.testing.assert_allclose(learnt_noise(x + 1e4, y, epochs=20), plain, atol=0.02)  # 1e4 costs float32 four digits
+
+
+def test_the_noise_leaves_the_global_generator_alone():
+    x, y = clusters()
+    own, before = fit_head(x, y), torch.get_rng_state()
+    learnt_noise(x, y, own, epochs=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_fits_no_classifier_or_other_classifiers_is_named(unchecked):
+    x, y = clusters()
+    own = fit_head(x, y)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\); row 0 is 7"):
+        learnt_noise(x, np.full(len(x), 7), own)
+    with pytest.raises(ValueError, match=r"features in float32 must be finite; row 0, column 0 is -?inf"):
+        heteroscedastic_variance(fit_heteroscedastic(x, y, own, epochs=1), 1e300 * x)
+    with pytest.raises(ValueError, match="features must have two rows or more"):
+        learnt_noise(x[:1], y[:1], own)
+    with pytest.raises(
+        ValueError, match=r"same classes; classifiers\[1\] has 5, the first 3. Fit all with the same classes="
+    ):
+        bagged_spread(x, [own, fit_head(x, y, classes=5)])

@@ -86,3 +86,9 @@ def test_what_makes_no_pairs_is_refused(unchecked, sizes):
         rank_pairs(torch.zeros(2), torch.zeros(2), margin=0)
     with pytest.raises(ValueError, match="leeway must be a finite number of at least 0; it is -1"):
         rank_pairs(torch.zeros(2), torch.zeros(2), leeway=-1)
+
+
+def test_losses_of_another_shape_are_not_spread_over_all_pairs(unchecked):
+    u, losses = drawn()
+    with pytest.raises(ValueError, match=r"must have one shape \(n,\); they are \(40,\) and \(40, 1\)"):
+        predict_loss(u, losses[:, None])

@@ -115,3 +115,12 @@ def test_features_of_another_network_are_refused(unchecked, head):
     for wrong in ({"width": 0}, {"layers": 0}, {"seed": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number of at least"):
             UncertaintyHead(6, **wrong)
+
+
+def test_an_answer_that_overflows_is_named(head):
+    x = features()
+    x[7] *= 1e300
+    with pytest.raises(
+        ValueError, match=r"the head must give finite numbers; of row 7, whose features reach .*e\+300 in size"
+    ):
+        uncertainty_of(head, x)

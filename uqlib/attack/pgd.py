@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from uqlib.base.arrays import as_tensor, by_rows
-from uqlib.base.checks import check_labels, check_logits
+from uqlib.base.checks import check_finite, check_labels, check_logits
 from uqlib.base.options import check_choice, check_number, check_whole
 from uqlib.networks.inputs import Preprocessing
+from uqlib.networks.outputs import in_own_precision
 
 BALLS = ("clean", "start")
 STARTS = ("random", "none")
@@ -43,7 +44,7 @@ class UnitImages(nn.Module):
             self.register_buffer(name, values[:, None, None], persistent=False)
 
     def forward(self, images: Float[Tensor, "n ch h w"]) -> Float[Tensor, "n c"]:
-        return self.model((images - self.mean) / self.std)
+        return self.model(in_own_precision(self.model, (images - self.mean) / self.std))
 
 
 def pgd(
@@ -79,7 +80,7 @@ def pgd(
     Raises:
         TypeError: if a number is of another type, images are no floats, or labels no integers.
         ValueError: if a number lies outside of its bounds, a name is unknown, images are not in [0, 1], labels do not fit
-            them or the logits, or no gradient reaches the images.
+            them or the logits, or no gradient reaches the images, or one that is NaN.
 
     Examples:
         A network that answers 1 where an image is bright; the attack on label 1 makes it darker, by the radius.
@@ -101,9 +102,12 @@ def pgd(
     centre = images if ball == "clean" else begun
     low, high = (centre - radius).clamp_(0, 1), (centre + radius).clamp_(0, 1)
     found = begun.clamp(0, 1)  # a copy, which each step moves in place
+    lost = torch.zeros(len(found), dtype=torch.bool, device=found.device)
     for step in range(steps):
         slope = _slope(network, found, labels, check=not step)
-        found.add_(slope.sign_(), alpha=step_size).clamp_(low, high)
+        lost |= slope.isnan().flatten(1).any(1)
+        found.add_(slope.sign(), alpha=step_size).clamp_(low, high)
+    _refuse_lost(lost)  # once, since each look makes a GPU wait
     return found
 
 
@@ -157,6 +161,16 @@ def _slope(network: nn.Module, images: Tensor, labels: Tensor, *, check: bool) -
     return slope
 
 
+def _refuse_lost(lost: Bool[Tensor, " n"]) -> None:
+    """Raise a ValueError if a gradient was NaN: its sign is 0, so that the image would stay where it is, unattacked."""
+    if lost.any():
+        raise ValueError(
+            f"the network's gradient must not be NaN; to image {int(lost.nonzero()[0])} it is. Does it take the root of 0 "
+            "there, or divide by 0? Add a small constant, such as 1e-12, to what is under the root or to the divisor. Or have "
+            "its weights diverged?"
+        )
+
+
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -185,7 +199,9 @@ def robust_correct(
             if right.any():  # the others are wrong already, whatever an attack does
                 moved = pgd(network, x[right], y[right], **attack)
                 with torch.no_grad():
-                    right[right.clone()] = network(moved).argmax(-1) == y[right]
+                    after = network(moved)
+                check_finite(after, "the network's outputs after the attack")
+                right[right.clone()] = after.argmax(-1) == y[right]
             found.append(right)
     return torch.cat(found)
 

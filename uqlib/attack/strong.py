@@ -128,7 +128,7 @@ def _estimator(network: nn.Module, images: Tensor, classes: int) -> Any:
     """ART's view of a copy of the network: it would leave gradients in parameters and change modes."""
     art = _package()
     return art.PyTorchClassifier(
-        copy.deepcopy(network).eval().requires_grad_(False),
+        copy.deepcopy(network).eval().requires_grad_(False).float(),  # as the images that ART hands over
         loss=nn.CrossEntropyLoss(),
         input_shape=tuple(images.shape[1:]),
         nb_classes=classes,

@@ -22,7 +22,7 @@ from torch.nn.functional import nll_loss
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, like
-from uqlib.base.checks import check_finite, check_labels, check_size
+from uqlib.base.checks import check_features, check_finite, check_labels, check_rows, check_size
 from uqlib.base.extras import named
 from uqlib.base.options import check_choice, check_number, check_result, check_whole
 
@@ -58,14 +58,22 @@ def find_last_layer(
     """Weight and bias of logits = features @ weight.T + bias by least squares, where a store has both and not the layer.
 
     Args:
-        features: (n, d), with more rows than d.
+        features: (n, d), with at least d + 2 rows.
         logits: (n, c) of the same rows.
         tolerance: largest residual; features in half precision explain 0.02 for logits of usual size.
 
     Raises:
-        ValueError: if a logit is missed by more: the layer is not linear, or the rows are not the same.
+        ValueError: if a logit is missed by more: the layer is not linear, or the rows are not the same; if there are too few
+            rows to tell, or a number is not finite.
     """
-    x, y = as_tensor(features, "features").double(), as_tensor(logits, "logits").double()
+    x, y = check_features(features).double(), check_features(logits, "logits").double()
+    check_rows(y, len(x), "logits")
+    if len(x) < x.shape[1] + 2:
+        raise ValueError(
+            f"features of width {x.shape[1]} need {x.shape[1] + 2} rows or more, since any logits of fewer have a layer that "
+            f"gives them exactly; there are {len(x)}. Pass more examples."
+        )
+    y = y.to(x.device)
     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     solution = torch.linalg.lstsq(x, y).solution
     if (residual := (x @ solution - y).abs().max().item()) > tolerance:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uqlib.base.scales import SCALES
-from uqlib.commands.parsing import add_command, find_checkout
+from uqlib.commands.parsing import add_command, find_checkout, whole_number
 
 
 def add_book_commands(commands: Any) -> None:
@@ -60,7 +60,9 @@ def add_book_commands(commands: Any) -> None:
 
     one = add_command(commands, "book", forked(do_book))
     one.add_argument("--html", default="_build/html", help="folder of the book that stands; default _build/html")
-    one.add_argument("--jobs", type=int, default=1, help="processes that make pages side by side; default 1")
+    one.add_argument(
+        "--jobs", type=whole_number(1), default=1, help="processes that make pages side by side; default 1"
+    )
     one.add_argument("--basis", metavar="RESULTS", help="note beside it what it rests on, with the copies in RESULTS")
 
 

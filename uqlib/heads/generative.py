@@ -29,7 +29,9 @@ from uqlib.networks.linear_heads import Head
 
 TOWARDS = ("diagonal", "identity")  # what LDA shrinks to: the variances, or their mean
 SHARES = ("counted", "equal")  # of the classes, before an example is seen
-UNSEEN = -1e9  # log share of a class without examples: never chosen, and finite, so that a temperature can divide it
+UNSEEN = (
+    -1e9
+)  # log share at most of a class without examples: never chosen, and finite, so that a temperature can divide it
 
 
 class FeatureSums(NamedTuple):
@@ -298,7 +300,9 @@ def _head(found: _Sums, solve: Callable[[Tensor], Tensor], shares: str, given: A
     seen = found.counts > 0
     weight = solve(torch.where(seen[:, None], found.means - centre, 0.0))
     bias = log_share - torch.linalg.vecdot(weight, found.means + centre) / 2
-    return LinearHead(like(weight, given), like(torch.where(seen, bias, UNSEEN), given))
+    # the scores of the other classes, weighted by the shares, have this mean wherever one asks: the largest is no lower
+    least = (share * torch.where(seen, weight @ centre + bias, 0.0)).sum()
+    return LinearHead(like(weight, given), like(torch.where(seen, bias, (2 * least).clamp(max=UNSEEN)), given))
 
 
 def _check(features: Table, width: int | None = None) -> Float[Tensor, "n d"]:

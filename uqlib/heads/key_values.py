@@ -47,7 +47,8 @@ def fit_keys(
     """Keys that follow features of which no label is known: k-means by moving averages, each codebook by itself.
 
     Args:
-        features: (n, d), of any images.
+        features: (n, d), of any images. The first keys are standard normal: where all features are far smaller, one key of
+            a codebook may take them all, so bring their spread near 1.
         codebooks: how many.
         keys: in each codebook, at least 2.
         width: dimensions that a codebook sees, at random; None takes the features as they are.

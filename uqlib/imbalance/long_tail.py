@@ -8,6 +8,8 @@ from uqlib.base.checks import check_labels, check_whole_column
 from uqlib.base.options import check_number, check_whole
 from uqlib.base.splits import uniform_numbers
 
+LEAST_GAMMA = 1e-6  # below it the sizes are those of the limit, and rounding would leave nothing of c^gamma - 1
+
 
 def long_tail_sizes(classes: int, *, largest: int, smallest: int, gamma: float) -> Int[np.ndarray, " c"]:
     """How many examples each class keeps: n_c = A / (B + c^gamma), c = 1, 2, ..., rounded.
@@ -35,7 +37,7 @@ def long_tail_sizes(classes: int, *, largest: int, smallest: int, gamma: float) 
     """
     classes, largest = check_whole(classes, "classes", least=2), check_whole(largest, "largest", least=1)
     smallest = check_whole(smallest, "smallest", least=1, most=largest)
-    gamma = check_number(gamma, "gamma", above=0)
+    gamma = max(LEAST_GAMMA, check_number(gamma, "gamma", above=0))
     if largest == smallest:
         return np.full(classes, largest)
     place = (np.arange(1, classes + 1) / classes) ** gamma  # c^gamma over its largest, which may be beyond float64

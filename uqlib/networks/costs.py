@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uqlib.base.options import check_whole
 from uqlib.networks.inputs import preprocessing
-from uqlib.networks.outputs import evaluating
+from uqlib.networks.outputs import evaluating, in_own_precision
 
 
 def macs(model: nn.Module, *, size: int | None = None) -> int:
@@ -20,7 +20,7 @@ def macs(model: nn.Module, *, size: int | None = None) -> int:
         size: side of the image; by default that of preprocessing(model).
     """
     size = preprocessing(model).size if size is None else check_whole(size, "size", least=1)
-    image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    image = in_own_precision(model, torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
     # attention as plain products, since not every fused kernel is known to the counter
     counter = FlopCounterMode(display=False)
     with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:

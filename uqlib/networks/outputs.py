@@ -17,12 +17,13 @@ class Outputs(NamedTuple):
 def features_and_logits(model: nn.Module, images: Any, *, classifier: nn.Module | None = None) -> Outputs:
     """What the network says: the input of its classifier and the logits, in one forward pass in eval mode.
 
-    The logits are those of model(images), bit for bit. The model's modes are put back. No gradient is recorded, but
+    The logits are those of model(images), bit for bit, in the precision of the network. The model's modes are put back. No gradient is recorded, but
     a head can be trained on the result. A model without classifier (num_classes=0) gives logits of shape (n, 0).
 
     Args:
         model: a timm network, or any module whose last layer is given as `classifier`.
-        images: float (n, 3, h, w) on the model's device, as `preprocess` returns them.
+        images: float (n, 3, h, w) on the model's device, as `preprocess` returns them; a network in another precision,
+            such as `half()`, gets them in its own.
         classifier: the layer whose input is the features; model.get_classifier() by default.
 
     Raises:
@@ -47,7 +48,7 @@ def ask_as_it_is(model: nn.Module, images: Any, *, classifier: nn.Module | None 
     calls: list[tuple[Tensor, Tensor]] = []
     hook = classifier.register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
     try:
-        logits = model(images)
+        logits = model(in_own_precision(model, images))
     finally:
         hook.remove()
     if len(calls) != 1:
@@ -60,6 +61,12 @@ def ask_as_it_is(model: nn.Module, images: Any, *, classifier: nn.Module | None 
             f"there is a second one, so no one layer has features and logits. {TWO_HEADS}"
         )
     return Outputs(features.flatten(1), final)
+
+
+def in_own_precision(model: nn.Module, images: Tensor) -> Tensor:
+    """The images in the precision of the network's weights, if these have one."""
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return images.to(kinds.pop()) if len(kinds) == 1 else images
 
 
 TWO_HEADS = (

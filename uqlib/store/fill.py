@@ -130,7 +130,7 @@ def put_answers(
         has in a lower precision.
 
     Raises:
-        ValueError: if a logit or feature is not finite, logits are probabilities, rows or shapes do not fit, a label is
+        ValueError: if a logit or feature is not finite, or features do not fit into float16, logits are probabilities, rows or shapes do not fit, a label is
             no class of the logits, or the store has other numbers under this key.
         TypeError: if labels or index are no integers.
     """
@@ -144,6 +144,7 @@ def put_answers(
     for name, values in answers.items():
         check_rows(values, len(first), name)
         arrays |= _stored(values, dtypes[name], name)
+    _refuse_vanishing(answers.get("features"))
     target = roots(root=root)[0] / key.file
     with locked_folder(target.parent):
         there = entries_of_key(key, root)
@@ -375,10 +376,24 @@ def _stored(values: Tensor, dtype: str, name: str, start: int | None = None) -> 
         columns = {name: (values - largest[:, None]).half(), LARGEST_LOGIT: largest}
     if not all(column.isfinite().all() for column in columns.values()):
         kind = "float32" if dtype == "float32" else "float16"
-        hint = f"; pass {name}='float32'" if kind == "float16" and start is not None else ""
+        hint = ""
+        if kind == "float16":
+            own = "; divide them by a constant" if name == "features" else "; pass dtype='float32'"
+            hint = own if start is None else f"; pass {name}='float32'"
         most = torch.finfo(getattr(torch, kind)).max
         raise ValueError(f"{name} reach {values.abs().max().item():.6g}, beyond {kind} ({most:.6g}){hint}")
     return {each: column.cpu().numpy() for each, column in columns.items()}
+
+
+def _refuse_vanishing(features: Tensor | None) -> None:
+    """Raise a ValueError if all features are so small that half precision would leave few of their digits, or none."""
+    if features is not None and features.numel():
+        size, least = features.abs().max().item(), torch.finfo(torch.float16).tiny
+        if 0 < size < least:
+            raise ValueError(
+                f"features reach {size:.6g} in size, and float16, in which they are stored, has all its digits from {least:.3g} "
+                "on; multiply them by a constant"
+            )
 
 
 def _check_given(entry: Entry, given: Mapping[str, np.ndarray], *, indexed: bool) -> None:

@@ -16,6 +16,7 @@ from uqlib.files.fingerprint import fingerprint, of_array
 from uqlib.losses.criterion import Criterion, Loss, Recorded
 from uqlib.losses.memoryless import cross_entropy
 from uqlib.networks import Outputs, Preprocessing, features_and_logits, preprocess
+from uqlib.networks.outputs import in_own_precision
 from uqlib.training.augment import Augmentation
 from uqlib.training.loops import loop
 from uqlib.training.settings import Options, _check_batch, check_options
@@ -97,7 +98,7 @@ def train(
 
     def step(rows: Tensor, generator: torch.Generator) -> Tensor:
         x = views(rows, generator)
-        return loss(model(x), labels[rows].to(x.device), rows.to(x.device))
+        return loss(model(in_own_precision(model, x)), labels[rows].to(x.device), rows.to(x.device))
 
     history = loop(
         step,
@@ -116,14 +117,14 @@ def train(
 
 def predict(model: nn.Module, images: Any, *, preprocessing: Preprocessing, batch: int = 256) -> Float[Tensor, "n c"]:
     """Logits of the network in eval mode, on its own device, float32."""
-    return torch.cat([each.logits for each in _outputs(model, images, preprocessing, batch)])
+    return torch.cat([each.logits.float() for each in _outputs(model, images, preprocessing, batch)])
 
 
 def features_of(
     model: nn.Module, images: Any, *, preprocessing: Preprocessing, batch: int = 256
 ) -> Float[Tensor, "n d"]:
     """The input of the network's classifier, as `predict` has its logits; `ask_network` of the store keeps them."""
-    return torch.cat([each.features for each in _outputs(model, images, preprocessing, batch)])
+    return torch.cat([each.features.float() for each in _outputs(model, images, preprocessing, batch)])
 
 
 def _outputs(model: nn.Module, images: Any, preprocessing: Preprocessing, batch: int) -> Iterator[Outputs]:

@@ -58,6 +58,9 @@ def predict_loss(uncertainty: Float[Tensor, " n"], losses: Float[Tensor, " n"]) 
     Args:
         uncertainty, losses: (n,).
 
+    Raises:
+        ValueError: if their shapes differ.
+
     Source:
         Kirchhof et al. 2023 (arXiv:2307.03810), the loss prediction of its benchmark.
 
@@ -67,6 +70,11 @@ def predict_loss(uncertainty: Float[Tensor, " n"], losses: Float[Tensor, " n"]) 
         >>> predict_loss(torch.tensor([0.5, 1.5]), torch.tensor([1.0, 1.0])).item()
         0.25
     """
+    if uncertainty.shape != losses.shape:
+        raise ValueError(
+            f"uncertainty and losses must have one shape (n,); they are {tuple(uncertainty.shape)} and "
+            f"{tuple(losses.shape)}"
+        )
     return (uncertainty - losses.detach().to(uncertainty)).square().mean()
 
 

@@ -64,7 +64,8 @@ def uncertainty_of(head: UncertaintyHead, features: Table, *, batch: int = 8192)
         batch: rows at a time.
 
     Raises:
-        ValueError: if they are not finite, or not as wide as those of the backbone that the head was trained on.
+        ValueError: if they are not finite, or not as wide as those of the backbone that the head was trained on, or so large
+            that float32 overflows.
 
     Examples:
         >>> from uqlib.uncertainty import UncertaintyHead, uncertainty_of
@@ -74,7 +75,14 @@ def uncertainty_of(head: UncertaintyHead, features: Table, *, batch: int = 8192)
     x = check_features(features, width=head.features)
     device = next(head.parameters()).device
     parts = [head(part.to(device, torch.float32)) for part in x.split(check_whole(batch, "batch", least=1))]
-    return like(torch.cat(parts).to(x.device), features)
+    found = torch.cat(parts).to(x.device)
+    if not found.isfinite().all():
+        row = int((~found.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"the head must give finite numbers; of row {row}, whose features reach {x[row].abs().max().item():.6g} in size, it "
+            f"gives {found[row].item()}. Features of another unit than those it was trained on? Weights that diverged?"
+        )
+    return like(found, features)
 
 
 def save_head(path: str | os.PathLike, head: UncertaintyHead, card: Mapping[str, Any]) -> None:
