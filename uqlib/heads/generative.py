@@ -29,9 +29,7 @@ from uqlib.networks.linear_heads import Head
 
 TOWARDS = ("diagonal", "identity")  # what LDA shrinks to: the variances, or their mean
 SHARES = ("counted", "equal")  # of the classes, before an example is seen
-UNSEEN = (
-    -1e9
-)  # log share at most of a class without examples: never chosen, and finite, so that a temperature can divide it
+UNSEEN = -1e9  # log share, at most, of a class without examples: finite, so that a temperature can divide it
 
 
 class FeatureSums(NamedTuple):
