@@ -112,7 +112,7 @@ def learnt():
     images = (0.85 * images + 0.15 * tints[labels][:, :, None, None]).clamp(0, 1)
     network = normed().train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         F.cross_entropy(network(images), labels).backward()
         optimizer.step()
