@@ -98,7 +98,33 @@ def test_a_sentence_that_says_who_wins_takes_its_words_from_the_result(name):
             assert not list(unsaid(notebooks.cell_text(cell))), name
 
 
-@pytest.mark.parametrize("paper", ["zhou2025", "cui2023"])
+def noted_and_set_again(source):
+    """Names that `run.note(name=name)` gives to the prose, of which the code makes more than one thing on the way."""
+    tree = ast.parse(source)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "run.note"]
+    told = {each.arg for call in calls for each in call.keywords if ast.unparse(each.value) == each.arg}
+    made = [name for node in tree.body if isinstance(node, ast.Assign) for name in ast.walk(node)
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]  # fmt: skip
+    return {name for name in told if sum(each.id == name for each in made) > 1}
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_what_the_prose_is_told_under_a_name_is_made_once(name):
+    """A title of the data and then of a figure, both `title`: the page said "300 images of 13 % of the images are surer"."""
+    cells = [source for cell, source in code_of(BOOK[name]) if "parameters" not in cell["metadata"].get("tags", [])]
+    assert not noted_and_set_again("\n".join(cells))
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_intervals_keep_what_they_are_about_and_those_of_a_correlation_their_bounds(name):
+    code = "\n".join(source for _, source in code_of(BOOK[name]))
+    assert not re.search(r'"low", "high"\]\]\s*$', code, re.M), (
+        "a table or figure of these cells cannot say what they cover"
+    )
+    assert "rank_correlation(" not in code or "within=(-1, 1)" in code, "Student's ends may lie beyond 1"
+
+
+@pytest.mark.parametrize("paper", ["zhou2025", "cui2023", "kirchhof2024"])
 def test_so_does_a_sentence_of_a_chapter(paper, repository):
     page = (repository / f"book/{paper}/index.md").read_text(encoding="utf-8")
     found = page.partition("## What we find")[2].partition("## Exercises")[0]

@@ -187,6 +187,8 @@ def test_an_interval_says_what_it_is_about(outcomes):
     assert (
         cells(alone)[["seeds", "covers"]].values.tolist() == [[1, "examples"]] * 2
     )  # one training says nothing of others
+    once = compare({name: runs[:1] for name, runs in outcomes.items()}, ["accuracy"], over="split", draws=20)
+    assert cells(once)[["splits", "covers"]].values.tolist() == [[1, "examples"]] * 2  # nor one split of other splits
     bare = cells(compare(outcomes, ["accuracy"], over="split", draws=0))
     assert bare.covers.isna().all()
     assert cells(trained.isel(training=0)).covers.tolist() == ["examples"] * 2

@@ -259,12 +259,14 @@ def test_kept_cells_are_those_that_were_recorded(names, told):
     )
     run.record("level_{variant}", frame, setting="S (all) {kind}: x", examples=7, unclaimed=True)
     run.record("accuracy_gain", CELLS, setting="S")
+    run.record("counted", pd.DataFrame({"value": [7]}), setting="S", unclaimed=True)
     run.done()
     later = begin("toy2000/one", names)
     found = later.kept("level_{variant}", "S (all) {kind}: x")
     pd.testing.assert_frame_equal(found, frame.assign(examples=7)[list(found)], check_dtype=False)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", found.attrs["date"])
     assert later.kept("accuracy_gain", "S")["value"].tolist() == [0.2]
+    assert "seeds" not in later.kept("counted", "S")  # or the page would say: of one training
     assert len(later.kept("accuracy", "S")) == 0  # the whole name counts, not how it begins
     assert "data/records/toy2000/one.json" in provenance.INPUTS
 

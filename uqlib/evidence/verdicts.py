@@ -38,7 +38,7 @@ VERDICTS = {
     "every interval covers the unit of the claim",
     "direction only": "the values say so in that share, in half of these settings by a standard error, or without an interval over "
     "that unit",
-    "undecided": "the intervals cover both",
+    "undecided": "neither the claim nor its contrary is sure",
     "contradicted": "the contrary is as sure: it holds in so many settings that the share is missed",
     "holds by construction": "it follows from the formula, or cannot fail; a test holds it, and it does not count",
     "not testable here": "nothing at hand can test it, for the reason given",

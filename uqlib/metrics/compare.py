@@ -228,7 +228,7 @@ def intervals(
 
     Returns:
         The other dimensions, and `end`: value, low, high. Coordinates: `splits` or `seeds`, how many repetitions there were;
-        `covers`, what the interval is about. Of one training that is the test images alone.
+        `covers`, what the interval is about. Of one split or one training that is the test images alone.
 
     Raises:
         ValueError: if there is no dimension draw, or both units.
@@ -251,7 +251,7 @@ def intervals(
     told = outer.coords.get("covers", others) if unit == "training" else others
     each = xr.full_like(outer, "", dtype=object) + told
     covers = [
-        units_of if unit == "split" or count > 1 else "examples"
+        units_of if count > 1 else "examples"
         for units_of, count in zip(each.transpose(*outer.dims).values.ravel(), counts, strict=True)
     ]
     names = {"covers": covers} | {{"split": "splits", "training": "seeds"}[unit]: counts for unit in units}

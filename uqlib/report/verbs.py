@@ -106,7 +106,8 @@ class Report:
             quantity, setting: the templates that they were recorded under; each name in them becomes a column.
 
         Returns:
-            A row a result, in their order; none if there is no such record. `attrs["date"]` says when it was made.
+            A row a result, in their order; none if there is no such record. `attrs["date"]` says when it was made. The
+            column seeds is there only where a result rests on more than one.
         """
         record = self._kept_record()
         patterns = [re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(each)) for each in (quantity, setting)]
@@ -118,6 +119,8 @@ class Report:
                 rows.append({k: v for each in names if each for k, v in each.groupdict().items()} | about)
         asked = re.findall(r"\{(\w+)\}", quantity + setting)
         frame = pd.DataFrame(rows, columns=[*asked, *KEPT, "covers"])
+        if (frame["seeds"] == 1).all():  # so says a record too where nothing was trained
+            frame = frame.drop(columns="seeds")
         frame.attrs["date"] = record["provenance"]["date"][:10] if record else ""
         return frame
 
