@@ -77,7 +77,7 @@ EXCEPTIONS = {
     "metrics.*_from_counts": INNER,
     "metrics.ranking.kind_of": INNER,
     **{f"metrics.bins.{name}": INNER for name in ("as_bins", "chunk_of", "place_by_width")},
-    **{f"metrics.ranking.{name}": INNER for name in ("least", "slack", "ranked")},
+    **{f"metrics.ranking.{name}": INNER for name in ("least", "slack", "ranked", "refuse_scaled")},
     **{f"metrics.resampling.{name}": INNER for name in ("bootstrap.percentiles", "draws.evaluators", "ends.*")},
     **{f"metrics.rows.{name}": INNER for name in ("rows_that_count", "kept_rows", "numbered")},
     "metrics.curves.isotonic.curve_of": INNER,

@@ -141,6 +141,7 @@ SPLIT = torch.where(torch.eye(4)[LABELS] > 0, LOGITS.abs(), -LOGITS.abs())
         (lambda: fit_class_temperatures(SPLIT, LABELS), "some class temperatures would go to 0"),
         (lambda: fit_class_temperatures(LOGITS, LABELS.clamp(max=2)), "1 have none, the first is 3"),
         (lambda: scale_logits(LOGITS, 0.0), "temperature must be a number above 0; it is 0"),
+        (lambda: scale_logits(torch.tensor([[90.0, -9.0]]).half(), 1e-3), "logits / temperature must be finite; row 0"),
         (lambda: scale_logits(LOGITS, torch.tensor([1.0, -1.0, 1.0, 1.0])), "temperature must be above 0"),
     ],
 )
@@ -209,6 +210,11 @@ def test_the_default_dtype_changes_nothing(dtype, request):
     assert TemperatureScaled(lambda logits: logits, 1.0001)(LOGITS.float()).equal(scaled(LOGITS.float()))
     assert fit_temperature(LOGITS, LABELS) == fit
     assert scale_logits(LOGITS.numpy(), 1e-6).max() == LOGITS.numpy().max() / 1e-6
+
+
+def test_whole_logits_are_not_rounded():
+    whole = torch.tensor([[2**24 + 1, -1]])
+    assert scale_logits(whole, 1.0).tolist() == scale_logits(whole.numpy(), 1.0).tolist() == whole.tolist()
 
 
 def test_a_temperature_keeps_its_gradient():

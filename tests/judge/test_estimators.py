@@ -230,6 +230,13 @@ def test_a_better_classifier_scores_higher(name, two):
         (lambda X, y: TemperatureScaling(StandardScaler()).fit(X, y), TypeError, "StandardScaler has neither"),
         (lambda X, y: TemperatureScaling(GaussianNB()).fit(X[:9], [*"aaaaaaaab"]), ValueError, "two examples"),
         (
+            lambda X, y: TemperatureScaling(FrozenEstimator(GaussianNB().fit(X, y))).fit(
+                X, np.char.replace(y, "v", "w")
+            ),
+            ValueError,
+            "was fitted on class 'versicolor'",
+        ),
+        (
             lambda X, y: TemperatureScaling(SVC(decision_function_shape="ovo")).fit(
                 np.vstack([X, X + 9]), [*y, *y + "2"]
             ),

@@ -301,6 +301,13 @@ def test_options_beside_bins_are_obeyed_or_refused():
     assert ece(bin_by_width(confidence, correct, bins=4)) == ece(confidence, correct, bins=4)
 
 
+def test_bins_of_numpy_and_torch_add():
+    confidence, correct = sample(500)
+    both = bin_by_width(confidence.numpy(), correct.numpy()) + bin_by_width(confidence, correct)
+    assert isinstance(both.count, np.ndarray)
+    assert ece(both) == pytest.approx(ece(confidence, correct), rel=1e-12)
+
+
 def test_bins_of_two_kinds_do_not_add():
     grid = torch.arange(1, 5) / 4
     width, mass = (make(grid, grid > 0.5, bins=4) for make in (bin_by_width, bin_by_mass))

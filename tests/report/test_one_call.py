@@ -133,6 +133,24 @@ def test_a_report_is_asked_as_its_frame_is(whole):
     assert "nothing" not in whole
 
 
+def test_intervals_of_few_draws_are_those_of_interval_and_one_draw_or_row_has_none():
+    probs = softmax(LOGITS)
+    pair = probs.max(1), probs.argmax(1) == LABELS
+    few = metrics.interval(metrics.aurc, *pair, draws=10, generator=torch.Generator().manual_seed(0))
+    row = value(report(LOGITS, LABELS, draws=10, temperature=None), "AURC")
+    assert (row.low, row.high) == pytest.approx((few.low, few.high))
+    assert report(LOGITS, LABELS, draws=1, temperature=None)[["low", "high"]].isna().all(axis=None)
+    alone = report(LOGITS, LABELS, groups=np.arange(N) > 0, draws=50, temperature=None)
+    assert np.isnan(value(alone, "accuracy", group=False).low)
+    assert np.isfinite(value(alone, "accuracy", group=True).low)
+
+
+def test_a_second_model_of_other_rows_is_refused_beside_weights_and_ignored_labels():
+    for options in ({"weights": np.arange(N)}, {"ignore": 0}):
+        with pytest.raises(ValueError, match=r"compare must have the shape of outputs, \(400, 6\); it is \(300, 6\)"):
+            report(LOGITS, LABELS, compare=OTHER[:300], **options)
+
+
 def test_a_group_whose_labels_are_all_ignored_is_left_out():
     marked = np.where(PLACE == "south", 255, LABELS)
     found = report(LOGITS, marked, groups=PLACE, ignore=255, draws=2, temperature=None)

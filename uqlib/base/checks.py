@@ -373,7 +373,10 @@ def check_share_and_hits(confidence: Column, correct: Column) -> tuple[Float[Ten
 
 
 def check_weights(weights: Any, rows: int | None = None, device: torch.device | None = None) -> Float[Tensor, " n"]:
-    """How much each example counts, float64 on the device: whole numbers as they are, others brought to a mean of one."""
+    """How much each example counts, float64 on the device: whole numbers as they are, others brought to a mean of one.
+
+    Whole numbers of a sum beyond 2**53 are no counts any more, and go with the others.
+    """
     values = check_confidence(weights, "weights")
     check_rows(values, rows, "weights")
     if (values < 0).any():
@@ -383,7 +386,7 @@ def check_weights(weights: Any, rows: int | None = None, device: torch.device | 
     largest = values.max()
     if not largest > 0:
         raise ValueError(f"weights must not all be 0; there are {len(values)}, and each leaves its example out")
-    if not ((values == values.round()).all() and values.sum().isfinite()):
+    if not ((values == values.round()).all() and values.sum() <= EXACT):
         values = values / largest  # whatever their scale, no sum of them overflows or is lost
         values = values * (len(values) / values.sum())
         near = values.round()  # equal weights of 0.1 count once

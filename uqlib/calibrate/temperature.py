@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uqlib.base.arrays import Array, Column, Table, as_tensor, by_rows, like
-from uqlib.base.checks import check_labels, check_logits, check_row_constant
+from uqlib.base.checks import check_finite, check_labels, check_logits, check_row_constant
 from uqlib.base.options import check_number
 from uqlib.solve.likelihood import CHUNK, fit_nonnegative_weights
 from uqlib.solve.newton import NoMinimum, minimize
@@ -42,11 +42,12 @@ class ClassTemperatureFit(NamedTuple):
 def scale_logits(logits: Table, temperature: float | Column) -> Array:
     """The logits divided by the temperature: above 1 softens, below 1 sharpens. One for all, or (c,), one a class.
 
-    A tensor keeps its gradient and its dtype. Temperatures of classes see the constant of each row, as their fit does.
+    A tensor keeps its gradient and its dtype, but whole numbers become float64. Temperatures of classes see the constant of
+    each row, as their fit does.
 
     Raises:
-        ValueError: if a temperature is not above 0, there is not one a class, or the logits are not finite, are
-            probabilities, or have lost the constant of each row.
+        ValueError: if a temperature is not above 0, there is not one a class, or the logits are not finite, before or after,
+            are probabilities, or have lost the constant of each row.
         TypeError: if the temperature is a whole fit, or no number.
 
     Examples:
@@ -74,8 +75,12 @@ def _is_one(temperature: Any) -> bool:
 def _divide(logits: Table, table: Float[Tensor, "n c"], temperature: float | Tensor) -> Array:
     """In the kind and dtype that were given: of a tensor the one with the gradient, of NumPy in NumPy."""
     if isinstance(logits, Tensor):
-        return logits / (temperature.to(logits.device) if isinstance(temperature, Tensor) else temperature)
-    return like(table / (as_tensor(temperature) if isinstance(temperature, Tensor) else temperature), logits)
+        known = logits if logits.is_floating_point() else table
+        scaled = known / (temperature.to(known.device) if isinstance(temperature, Tensor) else temperature)
+    else:
+        scaled = table / (as_tensor(temperature) if isinstance(temperature, Tensor) else temperature)
+    check_finite(scaled.detach(), "logits / temperature")
+    return scaled if isinstance(logits, Tensor) else like(scaled, logits)
 
 
 def _check_class_temperatures(temperature: Any, classes: int | None = None) -> Float[Tensor, " c"]:

@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uqlib.base.arrays import Array, Column, Table, add_up, as_tensor, like
+from uqlib.base.arrays import Array, Column, Table, add_up, like
 from uqlib.base.checks import check_labels, check_members, check_same_shape, check_size
 from uqlib.base.options import check_choice, check_number, check_result
-from uqlib.calibrate.temperature import scale_logits
 from uqlib.solve.likelihood import fit_nonnegative_weights, standard_errors
 from uqlib.solve.newton import Minimum, NoMinimum
 
@@ -326,7 +325,9 @@ def _mix(members: list[Float[Tensor, "n c"]], fit: DuoFit) -> Float[Tensor, "n c
 def _scaled(large: Table, small: Table, fit: DuoFit) -> list[Float[Tensor, "n c"]]:
     check_result(fit, DuoFit, "fit", "fit_duo")
     pairs = zip(_check_pair(large, small), fit.temperatures, strict=True)
-    return [_finite(as_tensor(scale_logits(member.double(), temperature))) for member, temperature in pairs]
+    return [
+        _finite(member.double() / check_number(each, "temperature", above=0, finite=False)) for member, each in pairs
+    ]
 
 
 def _finite(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:

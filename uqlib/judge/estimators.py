@@ -323,4 +323,10 @@ def _logits_of(estimator: Any, X: Any, classes: np.ndarray) -> Float[np.ndarray,
         raise ValueError(
             f"estimator must give one value a class, {len(classes)}; {type(estimator).__name__} gives {values.shape[1]}"
         )
+    known = np.asarray(getattr(estimator, "classes_", classes))
+    if (odd := [each for each in known.tolist() if each not in classes.tolist()]) and len(known) == len(classes):
+        raise ValueError(
+            f"estimator must know the classes of y; {type(estimator).__name__} was fitted on class {odd[0]!r}, and those of y "
+            f"are {classes.tolist()!r:.80}. Pass examples of its own classes"
+        )
     return values

@@ -16,7 +16,7 @@ from uqlib.base.arrays import Array, Column, as_tensor, by_rows, like
 from uqlib.base.checks import check_share_and_hits, check_weights
 from uqlib.base.exact import exact_sums, rounded_mean
 from uqlib.base.options import check_choice, check_whole
-from uqlib.metrics.ranking import least
+from uqlib.metrics.ranking import least, refuse_scaled
 
 CHUNK = 2**16  # float64 copies of this many confidences stay in the cache
 
@@ -27,7 +27,7 @@ class Bins:
 
     Bins of equal width from several batches add up, `a + b` or `sum(parts)`, to the bins of all their rows:
     counts exactly, sums of confidence up to rounding. The size does not grow with the data. Bins know how they were
-    made, and a metric that asks for others refuses them.
+    made, and a metric that asks for others refuses them. Weights that are not whole numbers do not add: they lost their scale.
     """
 
     count: Shaped[Array, " b"]  # examples, or the sum of their weights
@@ -46,10 +46,13 @@ class Bins:
             )
         if self.by != other.by:
             raise ValueError(f"cannot add bins by {self.by} and bins by {other.by}")
+        for each, name in ((self, "the first bins"), (other, "the second bins")):
+            refuse_scaled(as_tensor(each.count), name, "bin all rows at once")
+        added = lambda one, two: like(as_tensor(one) + as_tensor(two), one)  # noqa: E731
         return Bins(
-            self.count + other.count,
-            self.confidence + other.confidence,
-            self.correct + other.correct,
+            added(self.count, other.count),
+            added(self.confidence, other.confidence),
+            added(self.correct, other.correct),
             self.upper,
             self.by,
         )

@@ -251,7 +251,8 @@ def r_precision_from_counts(count: Counts, positives: Counts) -> Values:
 def fpr_at_tpr_from_counts(count: Counts, positives: Counts, *, tpr: float = 0.95) -> Values:
     """The least false positive rate among the cuts that find enough."""
     found, alarms = _rates(count, positives)
-    return torch.where(found < check_fraction(tpr, "tpr", within="(0, 1]") - slack(count), torch.inf, alarms).amin(-1)
+    missed = found < check_fraction(tpr, "tpr", within="(0, 1]") - slack(count)
+    return torch.where(found[..., -1].isnan(), torch.nan, torch.where(missed, torch.inf, alarms).amin(-1))
 
 
 def _rates(count: Counts, positives: Counts) -> tuple[Float[Tensor, "*draws k"], Float[Tensor, "*draws k"]]:

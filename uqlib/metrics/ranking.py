@@ -117,10 +117,11 @@ def rank_losses(confidence: Column, losses: Column, *, weights: Column | None = 
 def merge_rankings(*rankings: Ranking) -> Ranking:
     """The ranking of all examples together: the same integers as ranking their concatenation.
 
-    One sort of the distinct scores, so collect the rankings of many batches and merge them once.
+    One sort of the distinct scores, so collect the rankings of many batches and merge them once. Of weights only whole
+    numbers keep their scale from batch to batch.
 
     Raises:
-        ValueError: if there is nothing to merge.
+        ValueError: if there is nothing to merge, or one has weights that are not whole numbers.
         TypeError: if something is no Ranking.
 
     Examples:
@@ -138,6 +139,8 @@ def merge_rankings(*rankings: Ranking) -> Ranking:
     kind = type(rankings[0])
     if odd := [type(each).__name__ for each in rankings if type(each) is not kind]:
         raise TypeError(f"merge_rankings takes rankings of one kind; got {kind.__name__} and {odd[0]}")
+    for k, each in enumerate(rankings):
+        refuse_scaled(each.count, f"rankings[{k}]", "rank all rows at once")
     scores, count, positives = (torch.cat(column) for column in zip(*rankings, strict=True))
     scores, order = scores.sort(descending=True)
     scores, place = scores.unique_consecutive(return_inverse=True)
@@ -160,6 +163,15 @@ def ranked(
     if isinstance(score, Ranking) or positive is None:
         raise TypeError(f"pass {names[0]} and {names[1]}, or one Ranking alone as {names[0]}")
     return rank(score, positive, weights=weights, names=names)
+
+
+def refuse_scaled(count: Counts, name: str, instead: str) -> None:
+    """Raise a ValueError for sums of weights that are not whole: their scale is that of their batch, and does not add up."""
+    if count.is_floating_point() and (odd := count != count.round()).any():
+        raise ValueError(
+            f"{name} must have whole weights; one of its counts is {count[odd][0].item():.6g}. Weights that are not whole "
+            f"numbers were brought to a mean of one, batch by batch: {instead}, or pass whole numbers"
+        )
 
 
 def least(count: Counts) -> float:

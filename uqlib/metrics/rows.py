@@ -40,21 +40,38 @@ def rows_that_count(
 
 def numbered(column: Any, rows: int | None, name: str) -> tuple[list[Any], Int[Tensor, " n"]]:
     """The distinct entries of a column, in order, and which of them each row has: numbers, or names such as strings."""
-    array = np.asarray(column) if _is_named(column) else as_tensor(column, name).cpu()
+    array = _names(column, name) if _is_named(column) else as_tensor(column, name).cpu()
     if isinstance(array, Tensor):
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name} must have one entry an example (n,), at least one; its shape is {array.shape}")
     check_rows(array, rows, name)
-    missing = [k for k, each in enumerate(array) if each is None or each != each] if array.dtype.kind in "Ofc" else []
+    missing = [k for k, each in enumerate(array) if _is_missing(each)] if array.dtype.kind in "Of" else []
     if missing:
-        raise ValueError(f"{name} must have no missing entries; row {missing[0]} is {array[missing[0]]}")
+        raise ValueError(
+            f"{name} must have no missing entries; row {missing[0]} is {array[missing[0]]}. Drop that row everywhere."
+        )
     try:
         values, numbers = np.unique(array, return_inverse=True)
     except TypeError:
         raise TypeError(f"{name} must be of one type, all numbers or all strings; pass {name}.astype(str)") from None
     return values.tolist(), torch.from_numpy(numbers.reshape(-1))
+
+
+def _names(column: Any, name: str) -> np.ndarray:
+    """What a column of names holds; those of a list as they are, for NumPy would write numbers and NaN out among strings."""
+    if isinstance(column, np.ma.MaskedArray) and (masked := np.ma.getmaskarray(column)).any():
+        row = int(np.argwhere(masked)[0][0])
+        raise ValueError(f"{name} must have no missing entries; row {row} is masked. Drop that row everywhere.")
+    return np.asarray(column, dtype=object if isinstance(column, list | tuple) else None)
+
+
+def _is_missing(entry: Any) -> bool:
+    try:
+        return entry is None or bool(entry != entry)
+    except TypeError:  # the <NA> of pandas, which compares as neither
+        return True
 
 
 def _is_named(column: Any) -> bool:

@@ -29,7 +29,7 @@ from uqlib.calibrate.temperature import fit_temperature
 from uqlib.metrics import calibration, classification, detection, selective
 from uqlib.metrics.curves.isotonic import score_parts
 from uqlib.metrics.outcomes import Outcome, nll_of, outcome_of
-from uqlib.metrics.resampling.bootstrap import DEFINED, resample_together
+from uqlib.metrics.resampling.bootstrap import DEFINED, percentiles, resample_together
 from uqlib.metrics.resampling.draws import as_number
 from uqlib.metrics.rows import kept_rows, numbered
 from uqlib.report import plots
@@ -173,8 +173,9 @@ def report(
     AUROC of the right over the wrong, AURC, AUGRC, and the coverage at a risk. The squared error of the confidence is cut, without
     bins, into miscalibration - discrimination + uncertainty; these have no intervals, which would be biased. Fractions, not percent.
     That of an ECE may lie above it: a plug-in ECE is biased upwards, and its draws once more.
-    Intervals of 95 % are percentiles of draws of the examples, from a fixed seed; `compare` adds its own numbers and the
-    paired differences, this less the other. Time: see benchmarks; a bootstrap of more than a minute says so first.
+    Intervals of 95 % are percentiles of draws of the examples, from a fixed seed; Student's of fewer than 40 draws, none of a
+    single draw, example or cluster. `compare` adds its own numbers and the paired differences, this less the other. Time: see
+    benchmarks; a bootstrap of more than a minute says so first.
 
     Args:
         outputs: (n, c) logits, or probabilities, told by their rows; of these what is below 1e-12 counts as that. Of another
@@ -249,6 +250,10 @@ def _checked(
             tables[model] = check_probs(table, name).cpu().double().clamp(min=1e-12).log()
         else:
             tables[model] = check_logits(table, name).cpu()
+    if "other" in tables and tables["other"].shape != tables["this"].shape:
+        raise ValueError(
+            f"compare must have the shape of outputs, {tuple(tables['this'].shape)}; it is {tuple(tables['other'].shape)}"
+        )
     rows = len(tables["this"])
     truth = check_whole_column(labels).cpu()
     check_rows(truth, rows, "labels")
@@ -266,10 +271,6 @@ def _checked(
     if kept is not None:
         truth, tables = truth[kept], {model: table[kept] for model, table in tables.items()}
         columns = {key: each[kept] if isinstance(each, Tensor) else each for key, each in columns.items()}
-    if "other" in tables and tables["other"].shape != tables["this"].shape:
-        raise ValueError(
-            f"compare must have the shape of outputs, {tuple(tables['this'].shape)}; it is {tuple(tables['other'].shape)}"
-        )
     return tables, check_labels(truth, tables["this"].shape[1], rows=len(truth)), columns
 
 
@@ -329,14 +330,15 @@ def _frame(
     asked = {key: (each.statistic, each.arrays) for key, (each, value) in rows.items() if each.drawn and value == value}
     drawn = dict(zip(asked, _draw(list(asked.values()), columns, draws), strict=True))
     lines = [
-        (each.name, each.better, group, model, kind, value, *_limits(drawn.get((model, kind, name))))
+        (each.name, each.better, group, model, kind, value, *_limits(value, drawn.get((model, kind, name))))
         for (model, kind, name), (each, value) in rows.items()
     ]
     for (model, kind, name), (each, value) in rows.items():
         other = ("other", kind, name)
         if model == "this" and other in rows:
             apart = drawn[model, kind, name] - drawn[other] if {(model, kind, name), other} <= drawn.keys() else None
-            lines.append((name, each.better, group, "this - other", kind, value - rows[other][1], *_limits(apart)))
+            gap = value - rows[other][1]
+            lines.append((name, each.better, group, "this - other", kind, gap, *_limits(gap, apart)))
     return pd.DataFrame(lines, columns=["measure", "better", "group", "model", "probabilities", "value", "low", "high"])
 
 
@@ -357,7 +359,7 @@ def _draw(
 ) -> Float[Tensor, "m draws"]:
     """Each statistic on the same draws; what would take long says so first."""
     cluster = columns.get("cluster")
-    if cluster is not None and len(cluster.unique()) < 2:
+    if len(statistics[0][1][0]) < 2 or (cluster is not None and len(cluster.unique()) < 2):  # says nothing of others
         return torch.full((len(statistics), draws), torch.nan, dtype=torch.float64)
     options: dict[str, Any] = {"cluster": cluster, "weights": columns.get("weights"), "undefined": True}
     if draws * len(statistics[0][1][0]) > 2**22:
@@ -374,13 +376,12 @@ def _draw(
     return resample_together(statistics, draws=draws, generator=torch.Generator().manual_seed(0), **options)
 
 
-def _limits(drawn: Float[Tensor, " draws"] | None) -> tuple[float, float]:
-    """The percentiles, if the metric was defined on nearly all draws."""
+def _limits(value: float, drawn: Float[Tensor, " draws"] | None) -> tuple[float, float]:
+    """The ends of the interval, if the metric was defined on nearly all draws."""
     if drawn is None or drawn.isfinite().double().mean() < DEFINED:
         return float("nan"), float("nan")
-    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    low, high = drawn[drawn.isfinite()].quantile(tails).tolist()
-    return low, high
+    found = percentiles(value, drawn[drawn.isfinite()], LEVEL)
+    return found.low, found.high
 
 
 def _cell(row: Any) -> str:

@@ -31,6 +31,7 @@ from uqlib.metrics.resampling.bootstrap import (
     resample_together,
 )
 from uqlib.metrics.resampling.draws import BINNED, BY_COUNTS, PER_EXAMPLE, SIGNED
+from uqlib.metrics.resampling.summarised import summary
 
 OPTIONS = {  # what the metrics with a required option are tried with
     coverage_at_risk: {"risk": 0.2},
@@ -237,10 +238,24 @@ def test_stratified_draws_keep_every_group():
 
 def test_a_draw_without_a_class_is_refused_with_the_remedy():
     score, positive = torch.arange(20.0), torch.arange(20) == 3
-    for metric in (auroc, correctness_auroc, partial(correctness_aupr, positive="wrong")):
+    for metric in (auroc, fpr_at_tpr, correctness_auroc, partial(correctness_aupr, positive="wrong")):
         with pytest.raises(ValueError, match=r"the statistic is nan on draw \d+: .* Pass stratify=correct"):
             interval(metric, score, positive, draws=100, generator=seeded())
     assert interval(auroc, score, positive, draws=100, stratify=positive).draws == 100
+
+
+def test_one_example_has_a_value_and_no_interval():
+    found = interval(aurc, [0.9], [True], draws=50)
+    assert (found.value, math.isnan(found.low), math.isnan(found.high)) == (0.0, True, True)
+    apart = paired_difference(aurc, ([0.9], [False]), ([0.9], [True]), draws=50)
+    assert apart.value == pytest.approx(1, rel=1e-12)
+    assert math.isnan(apart.low)
+    assert math.isnan(apart.high)
+
+
+def test_a_summary_says_which_predictions_are_missing():
+    with pytest.raises(ValueError, match="correctness_auroc needs both classes; all 3 examples are correct"):
+        summary([0.9, 0.8, 0.7], [True] * 3, draws=50)
 
 
 def test_bad_input_is_named():

@@ -105,6 +105,49 @@ def test_weights_agree_with_scikit_learn():
     assert m.top_k_accuracy(clear, LABELS, k=2) == pytest.approx(peer.top_k_accuracy_score(LABELS, clear, k=2))
 
 
+def test_batches_of_whole_weights_add_up():
+    parts = [(SCORE[k], RIGHT[k], COUNTS[k]) for k in (slice(0, 99), slice(99, None))]
+    merged = m.merge_rankings(*(m.rank(*pair, weights=each) for *pair, each in parts))
+    assert m.aurc(merged) == pytest.approx(m.aurc(*PAIR, weights=COUNTS), rel=1e-12)
+    bins = sum(m.bin_by_width(*pair, weights=each) for *pair, each in parts)
+    assert m.ece(bins) == pytest.approx(m.ece(*PAIR, weights=COUNTS), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e200, 1e300])
+def test_weights_of_any_size_have_a_value(statistic_and_arrays, scale):
+    statistic, arrays = statistic_and_arrays
+    value = statistic(*arrays, weights=HEAVY)
+    assert statistic(*arrays, weights=scale * HEAVY) == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+NA = [PATIENT[0], pd.NA, *PATIENT[2:]]
+
+
+@pytest.mark.parametrize(
+    ("column", "row"),
+    [
+        (np.ma.array(PATIENT, mask=np.arange(N) == 1), "row 1 is masked"),
+        ([PATIENT[0], float("nan"), *PATIENT[2:]], "row 1 is nan"),
+        (NA, "row 1 is <NA>"),
+        (pd.Series(NA, dtype="string"), "row 1 is <NA>"),
+        (pd.Series(NA).astype("category"), "row 1 is nan"),
+    ],
+    ids=["masked", "list with NaN", "list with NA", "strings", "category"],
+)
+def test_a_missing_name_is_no_group(unchecked, column, row):
+    for call in (
+        lambda: m.groupwise(m.accuracy, *CLASSES, groups=column),
+        lambda: m.interval(m.accuracy, *CLASSES, cluster=column),
+    ):
+        with pytest.raises(ValueError, match=f"must have no missing entries; {row}. Drop that row everywhere"):
+            call()
+
+
+def test_a_number_and_its_text_are_not_one_group():
+    with pytest.raises(TypeError, match="groups must be of one type, all numbers or all strings"):
+        m.groupwise(m.accuracy, [0, 1], [0, 0], groups=[1, "1"])
+
+
 def test_tasks_take_weights():
     repeated = [np.repeat(array, COUNTS) for array in PAIR]
     assert m.misclassified(*PAIR, weights=COUNTS) == pytest.approx(m.misclassified(*repeated))
@@ -234,6 +277,16 @@ def test_dense_binary_and_multilabel_outputs_become_rows():
         (lambda: m.groupwise(m.aurc, groups=[1]), TypeError, "arrays are missing"),
         (lambda: m.top_k_accuracy(PROBS, LABELS, k=5), ValueError, "k must be"),
         (lambda: m.merge_rankings(m.rank(*PAIR), m.rank_losses(*PAIR)), TypeError, "of one kind"),
+        (
+            lambda: m.merge_rankings(m.rank(*PAIR), m.rank(*PAIR, weights=HEAVY)),
+            ValueError,
+            r"rankings\[1\] must have whole weights; .* rank all rows at once",
+        ),
+        (
+            lambda: m.bin_by_width(*PAIR) + m.bin_by_width(*PAIR, weights=HEAVY),
+            ValueError,
+            "the second bins must have whole weights; .* bin all rows at once",
+        ),
     ],
 )
 def test_what_is_handed_over_wrongly_is_told(call, error, message):

@@ -27,7 +27,7 @@ DEFINED = 0.95  # share of the draws on which a statistic must be defined for an
 
 
 class Interval(NamedTuple):
-    """The statistic on all examples, and the percentiles of its draws that enclose `level` of them; nan of a single draw."""
+    """The statistic on all examples, and the percentiles of its draws that enclose `level` of them; nan of one draw or example."""
 
     value: float
     low: float
@@ -92,12 +92,12 @@ def interval(
         [0.118, 0.104, 0.133]
     """
     level = check_fraction(level, "level", within="(0, 1)")
-    _check_examples({"arrays": arrays})
+    n = _check_examples({"arrays": arrays})
     value = _value(statistic, arrays, weights)  # first, so that bad arrays meet the statistic's own errors
     drawn = resample(
         statistic, *arrays, draws=draws, generator=generator, stratify=stratify, weights=weights, cluster=cluster
     )
-    return percentiles(value, drawn, level)
+    return percentiles(value, drawn if n > 1 else drawn[:1], level)  # all draws of one example are the same one
 
 
 def paired_difference(
@@ -138,12 +138,12 @@ def paired_difference(
         [-0.125, -0.137, -0.113]
     """
     level = check_fraction(level, "level", within="(0, 1)")
-    _check_examples({"first": first, "second": second})
+    n = _check_examples({"first": first, "second": second})
     value = _value(statistic, first, weights) - _value(statistic, second, weights)
     drawn = resample_difference(
         statistic, first, second, draws=draws, generator=generator, stratify=stratify, weights=weights, cluster=cluster
     )
-    return percentiles(value, drawn, level)
+    return percentiles(value, drawn if n > 1 else drawn[:1], level)
 
 
 def resample(

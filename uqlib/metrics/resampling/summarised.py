@@ -76,11 +76,9 @@ def summary(
         "aurc": (selective.aurc, (score, hit)),
     }
     heavy = {} if weights is None else {"weights": weights}
+    values = [as_number(statistic(*arrays, **heavy)) for statistic, arrays in judged.values()]  # before a draw can fail
     drawn = resample_together(
         list(judged.values()), draws=draws, generator=generator, stratify=stratify, weights=weights, cluster=cluster
     )
-    parts = {
-        name: percentiles(as_number(statistic(*arrays, **heavy)), each, level)
-        for (name, (statistic, arrays)), each in zip(judged.items(), drawn, strict=True)
-    }
+    parts = {name: percentiles(value, each, level) for name, value, each in zip(judged, values, drawn, strict=True)}
     return Summary(**parts)
