@@ -122,6 +122,12 @@ def test_labels_of_every_kind_draw_the_same_rows():
         assert split(60, 20, seed=1, labels=kind)[0].tolist() == same, type(kind)
 
 
+@pytest.mark.parametrize("labels", [["a", float("nan"), "b"], ("a", None, "b"), ["1", 1, "b"]])
+def test_what_is_no_name_among_names_is_no_class(labels):
+    with pytest.raises(ValueError, match="labels must be names or integers, not both; entry 1 is"):
+        split(3, 0.5, seed=0, labels=labels)
+
+
 def test_an_example_is_one_whatever_the_type_of_its_numbers():
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     for one in (torch.bfloat16, torch.float16, torch.float32, torch.float64):

@@ -32,7 +32,7 @@ def split(
 
     Raises:
         TypeError: if a number is of another kind, such as True, or labels are floats.
-        ValueError: if `first` is out of range or the labels do not have n rows.
+        ValueError: if `first` is out of range, the labels do not have n rows, or they mix names with anything else.
     """
     n = check_whole(n, "n", least=1)
     count = _count(n, first)
@@ -74,6 +74,12 @@ def _labels(labels: Any, n: int) -> np.ndarray:
     """One an example; names are taken too, since only their equality counts."""
     if labels is None:
         return np.zeros(n, np.int64)
+    listed = labels if isinstance(labels, list | tuple) else []
+    odd = [k for k, each in enumerate(listed) if not isinstance(each, str)]
+    if 0 < len(odd) < len(listed):  # NumPy would write numbers and NaN out among the names
+        raise ValueError(
+            f"labels must be names or integers, not both; entry {odd[0]} is {listed[odd[0]]!r} among names"
+        )
     names = np.asarray(labels) if not isinstance(labels, Tensor | np.ma.MaskedArray) else None
     if names is not None and (names.dtype.kind in "US" or (names.dtype.kind == "O" and _all_names(names))):
         names = names.astype(str)
