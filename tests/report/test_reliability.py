@@ -148,3 +148,18 @@ def test_a_card_says_what_has_no_value_keeps_its_own_names_and_knows_its_costs(t
     assert run.labels["ece"] == "ECE (equal mass)"
     with pytest.raises(ValueError, match="unknown method in cost 'typo'; choose from base"):
         show_card(run, methods, place="other", draws=2, cost={"typo": 1.2})
+
+
+def test_no_interval_of_a_card_leaves_what_its_measure_can_be(tmp_path):
+    """Student's interval of two trainings is wide: of coverages of 0 and 8 % it would begin far below nothing."""
+    run = begin("drafts/card", {"scale": "cpu", "record": str(tmp_path / "record.json")})
+    trainings = [card_of(LOGITS, LABELS, outside=OTHERS), card_of(9 * np.eye(4)[LABELS], LABELS, outside=OTHERS)]
+    scores = reliability_card({"a": trainings}, over="training", draws=20)
+    assert (cells(scores)["low"] < 0).any()
+    assert (cells(scores)["high"] > 1).any()
+    show_card(run, {"a": trainings}, place="toy", draws=20)
+    run.done()
+    kept = json.loads((tmp_path / "record.json").read_text())["results"]
+    ends = [(r["quantity"], r["low"], r["high"]) for r in kept if r["quantity"] != "card_cost" and r["low"] is not None]
+    assert len(ends) > 8
+    assert all(low >= 0 and (high <= 1 or name in ("card_nll", "card_brier")) for name, low, high in ends)

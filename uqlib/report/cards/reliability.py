@@ -6,6 +6,7 @@
 The first method is what was there before. What is recorded here stands on the page that compares all papers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from uqlib.report.tables import Shown
 from uqlib.report.verbs import Report
 
 with named():
+    import pandas as pd
     import xarray as xr
 
 RISK = 0.05  # that is allowed where a coverage is asked for
@@ -166,6 +168,7 @@ CARD: dict[str, Measure] = {
     "ood_fpr95": Measure(partial(detection.fpr_at_tpr, tpr=0.95), _sides, False, "FPR-95 of other classes"),
 }
 OUTSIDE = ("ood_auroc", "ood_fpr95")
+UNBOUNDED = ("nll", "brier")  # the others are shares
 
 
 def reliability_card(methods: Mapping[str, Sequence[Carded]], *, over: str, draws: int, seed: int = 0) -> xr.DataArray:
@@ -242,7 +245,8 @@ def record_card(run: Report, scores: xr.DataArray, *, place: str, cost: Mapping[
     run.labels = own | names  # what a notebook calls its own ECE, such as one of bins of equal mass, is not the card's
     known = scores.assign_coords(variant=list(printed.values()))
     options: dict[str, Any] = {"setting": place + ": {variant}", "unclaimed": True}
-    run.record(QUANTITY, known, **options)
+    levels = _levels(known)
+    run.record(QUANTITY, levels, **options)
     if others:
         changes = known.sel(variant=[printed[name] for name in others]) - known.sel(variant=printed[first], drop=True)
         run.record(CHANGE, changes, **options)
@@ -252,6 +256,13 @@ def record_card(run: Report, scores: xr.DataArray, *, place: str, cost: Mapping[
         CARD[name].name for name in known["measure"].values if known.sel(measure=name, draw=0).isnull().all()
     ]:
         caption += f". Without a value here: {', '.join(missing)}"
-    shown = run.table(known, rows="measure", columns="variant", signed=False, caption=caption, name="card")
+    shown = run.table(levels, rows="measure", columns="variant", signed=False, caption=caption, name="card")
     run.labels = names | own
     return shown
+
+
+def _levels(known: xr.DataArray) -> pd.DataFrame:
+    """The cells of a card, each interval inside what its measure can be: Student's of a few repetitions reaches further."""
+    most = {name: math.inf if name in UNBOUNDED else 1.0 for name in known["measure"].values}
+    parts = [cells(known.sel(measure=[name]), within=(0.0, end)) for name, end in most.items()]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
