@@ -35,14 +35,16 @@ def test_a_chapters_name_stands_for_the_title_and_what_stands_best_comes_first()
     ("sure", "likely", "undecided", "against", "expected"),
     [
         (0, 0, 0, 0, "not tried yet"),
-        (5, 1, 3, 1, "mostly confirmed"),
+        (5, 1, 2, 1, "mostly confirmed"),
+        (5, 1, 0, 4, "mostly points the paper’s way"),  # half is not most
+        (3, 0, 1, 2, "holds in part"),
         (1, 5, 3, 1, "mostly points the paper’s way"),
         (1, 1, 5, 1, "mostly too close to tell"),
         (1, 1, 1, 5, "mostly contradicted"),
         (2, 1, 3, 2, "holds in part"),
     ],
 )
-def test_a_standing_is_what_half_of_the_findings_share(sure, likely, undecided, against, expected):
+def test_a_standing_is_what_most_of_the_findings_share(sure, likely, undecided, against, expected):
     counts = {"confirmed": sure, "direction only": likely, "undecided": undecided, "contradicted": against, "open": 9}
     assert cover.standing(counts) == expected
 

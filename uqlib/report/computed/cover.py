@@ -53,17 +53,17 @@ def standing_share(counts: Mapping[str, int]) -> float:
 
 
 def standing(counts: Mapping[str, int]) -> str:
-    """How findings stand, in words: what half of those that were tried have in common."""
+    """How findings stand, in words: what more than half of those that were tried have in common."""
     tried = sum(counts.get(name, 0) for name in TRIED)
     sure, _, open_, against = (counts.get(name, 0) for name in TRIED)
     if not tried:
         return "not tried yet"
-    if 2 * against >= tried:
+    if 2 * against > tried:
         return "mostly contradicted"
-    if 2 * open_ >= tried:
+    if 2 * open_ > tried:
         return "mostly too close to tell"
-    if standing_share(counts) >= 0.5:
-        return "mostly confirmed" if 2 * sure >= tried else "mostly points the paper’s way"
+    if standing_share(counts) > 0.5:
+        return "mostly confirmed" if 2 * sure > tried else "mostly points the paper’s way"
     return "holds in part"
 
 
