@@ -17,8 +17,9 @@ class Outputs(NamedTuple):
 def features_and_logits(model: nn.Module, images: Any, *, classifier: nn.Module | None = None) -> Outputs:
     """What the network says: the input of its classifier and the logits, in one forward pass in eval mode.
 
-    The logits are those of model(images), bit for bit, in the precision of the network. The model's modes are put back. No gradient is recorded, but
-    a head can be trained on the result. A model without classifier (num_classes=0) gives logits of shape (n, 0).
+    The logits are those of model(images), bit for bit, in the precision of the network. The model's modes are put back. No
+    gradient is recorded, but a head can be trained on the result. A model without classifier (num_classes=0) gives logits
+    of shape (n, 0).
 
     Args:
         model: a timm network, or any module whose last layer is given as `classifier`.

@@ -130,8 +130,8 @@ def put_answers(
         has in a lower precision.
 
     Raises:
-        ValueError: if a logit or feature is not finite, or features do not fit into float16, logits are probabilities, rows or shapes do not fit, a label is
-            no class of the logits, or the store has other numbers under this key.
+        ValueError: if a logit or feature is not finite, features do not fit into float16, logits are probabilities, rows or
+            shapes do not fit, a label is no class of the logits, or the store has other numbers under this key.
         TypeError: if labels or index are no integers.
     """
     answers = _checked_answers(logits, features)
